@@ -1,0 +1,59 @@
+"""cffi recipe of the CPU kernel: reads the one C header, compiles ``cpu/mixture_kl.c`` into ``catvae.kernels._cpu``.
+
+API mode, limited Python API. The extension is optional: without a C compiler the package installs all the same and the plain-torch
+form of the loss takes over. No ``-march=native`` (wheels travel) and no fast-math (it changes rounding for the whole process).
+"""
+
+import os
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).resolve().parent
+FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
+
+
+def declarations() -> str:
+    """The part of the header that both cffi and the compiler read."""
+    text = (HERE / "catvae_kernels.h").read_text(encoding="utf-8")
+    return text.split("/* cdef: begin */")[1].split("/* cdef: end */")[0]
+
+
+def openmp_flags() -> list[str]:
+    """``-fopenmp`` when a small OpenMP program compiles and links here, else nothing (a serial build)."""
+    if os.environ.get("CATVAE_OPENMP", "1") == "0":
+        return []
+    from setuptools._distutils.ccompiler import new_compiler
+    from setuptools._distutils.sysconfig import customize_compiler
+
+    compiler = new_compiler()
+    customize_compiler(compiler)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.c"
+        source.write_text("#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }\n", encoding="utf-8")
+        try:
+            objects = compiler.compile([str(source)], output_dir=folder, extra_postargs=["-fopenmp", "-fPIC"])
+            compiler.link_shared_object(objects, str(Path(folder) / "probe.so"), extra_postargs=["-fopenmp"])
+        except Exception as error:  # every compiler class raises its own kind; all mean "no OpenMP here"
+            print(f"catvae: building the kernel without OpenMP ({error})", file=sys.stderr)
+            return []
+    return ["-fopenmp"]
+
+
+ffi = FFI()
+ffi.cdef(declarations())
+# Sources are relative to the project root, where setup.py runs: setuptools refuses absolute paths.
+_openmp = openmp_flags() if sysconfig.get_platform().startswith(("linux", "macosx")) else []
+ffi.set_source(
+    "catvae.kernels._cpu",
+    '#include "catvae_kernels.h"',
+    sources=["kernels/cpu/mixture_kl.c"],
+    include_dirs=["kernels"],
+    depends=[f"kernels/{name}" for name in ("catvae_kernels.h", "cpu/plan.h", "cpu/variants.h", "cpu/mixture_kl_body.h")],
+    extra_compile_args=[*FLAGS, *_openmp],
+    extra_link_args=_openmp,
+    optional=True,
+)
