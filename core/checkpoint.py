@@ -1,0 +1,104 @@
+"""Everything that must be kept to go on exactly where training stopped: weights, Adam's moments, position. No pickle.
+
+Random numbers need no state: order and noise are functions of (seed, epoch) and (seed, step), see `training`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from catvae.runtime.errors import DataError
+from catvae.runtime.files import atomic_write, sha256
+
+SCHEMA = 1
+
+
+class Position(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """`state.json`: where a run stands."""
+
+    schema: int
+    step: int
+    """Steps taken."""
+    head_information: list[float]
+    """Running mutual information of the candidate heads, (heads,)."""
+    rows: list[dict[str, float]]
+    """Finished rows of metrics.csv."""
+    open_row: dict[str, float]
+    """Sums of the epoch under way."""
+    seconds: float
+    """Training time so far."""
+    config_hash: str
+    data_hash: str
+    tensors_sha256: str
+
+
+def weights_bytes(model: torch.nn.Module) -> bytes:
+    """The model's parameters and statistics in safetensors form."""
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file; raises `DataError` naming the file."""
+    try:
+        return load(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except (SafetensorError, ValueError) as error:
+        raise DataError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def load_weights(model: torch.nn.Module, path: Path) -> None:
+    """Fill `model` from a safetensors file; raises `DataError` when names, shapes or values do not fit."""
+    tensors = load_tensors(path)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise DataError(f"{path} holds values in {name} that are not finite numbers")
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DataError(f"{path} does not fit the network described in run.json: {str(error).splitlines()[-1].strip()}") from error
+
+
+def save_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
+    """Write `state.safetensors`, then `state.json`, which names the former's hash: a torn pair is noticed."""
+    tensors = {f"model/{name}": tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam/{index}/{name}": tensor.detach().cpu().contiguous() for name, tensor in moments.items()}
+    data = save(tensors)
+    position.tensors_sha256 = sha256(data)
+    atomic_write(folder / "state.safetensors", data)
+    atomic_write(folder / "state.json", msgspec.json.format(msgspec.json.encode(position), indent=1))
+
+
+def load_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+    """Restore what `save_state` wrote; raises `DataError` when any part is missing, torn or of another schema."""
+    path = folder / "state.json"
+    try:
+        position = msgspec.json.decode(path.read_bytes(), type=Position)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be resumed: no {path.name} ({error.strerror or error})") from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    if position.schema != SCHEMA:
+        raise DataError(f"{path} has schema {position.schema}, this version reads {SCHEMA}")
+    tensor_file = folder / "state.safetensors"
+    tensors = load_tensors(tensor_file)
+    if sha256(tensor_file.read_bytes()) != position.tensors_sha256:
+        raise DataError(f"{tensor_file} does not belong to {path.name}: its sha256 differs")
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("adam/"):
+            _, index, name = key.split("/")
+            moments.setdefault(int(index), {})[name] = tensor
+    wanted: dict[str, Any] = optimizer.state_dict()
+    try:
+        model.load_state_dict({key.removeprefix("model/"): t for key, t in tensors.items() if key.startswith("model/")})
+        optimizer.load_state_dict({**wanted, "state": moments})
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise DataError(f"{tensor_file} does not fit this run: {str(error).splitlines()[-1].strip()}") from error
+    return position

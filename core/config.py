@@ -1,0 +1,199 @@
+"""Every option of a training run, defined and explained once, with the named recipes.
+
+The command line, `--config` files and `config.json` of a run folder all speak this one structure; unknown keys are errors. What an
+option does stands beside it; how it acts on the loss is in `objective`.
+"""
+
+import difflib
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from catvae.runtime.errors import DataError, UsageError
+
+Net = Literal["conv", "mlp"]
+Augment = Literal["auto", "digits", "objects", "none"]
+
+
+class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One training run, resolved: see `resolve` for how recipe, file and options combine."""
+
+    recipe: Literal["robust", "paper"] = "robust"
+    """robust: sorts well from scratch; paper: the published configuration of InfoCatVAE."""
+    legacy: bool = False
+    """With recipe=paper: also the published code's own deviations from the paper's equations, for comparison."""
+    objective: Literal["infocatvae", "catvae"] = "infocatvae"
+    """catvae leaves out the information term on generated images."""
+
+    clusters: int = 10
+    """K."""
+    delta: int = 4
+    """Latent dimensions per cluster; D = K * delta."""
+    lam: float = msgspec.field(default=2.5, name="lambda")
+    """Prior mean of a cluster on its own block. lambda * sqrt(delta) >= 4.5 keeps the modes apart."""
+    net: Net = "conv"
+    """conv: stride-2 convolutions with batch norm; mlp: the paper's one hidden layer."""
+    hidden: int = 256
+    """Width of the last hidden layer."""
+    dropout: float = 0.0
+    """On the hidden layers of net=mlp, while training."""
+    offsets: Literal["prior", "random"] = "prior"
+    """Where the cluster offsets E start: on the prior means, or near zero as a linear layer's columns."""
+
+    path: Literal["sample", "soft", "gumbel"] = "sample"
+    """Which z is decoded: of a cluster drawn from q(c|x), of the soft mixture of clusters, or of a Gumbel-softmax draw."""
+    neg_entropy_weight: float = 0.0
+    """Weight of sum_c q log q; 1 is the ELBO, 0 lets assignments become certain."""
+    information_weight: float = 2.0
+    """Nats per image of the InfoCatVAE term."""
+    generated_per_cluster: int = 16
+    """Images drawn per cluster and step for the information term."""
+    invariance_weight: float = 50.0
+    """Weight of the mutual information between the assignments of an image and of a view of it (arXiv 1807.06653)."""
+    marginal_weight: float = 1.5
+    """Weight of the marginal entropies inside that mutual information: above 1 keeps clusters from emptying."""
+    overclusters: int = 50
+    """Outputs of the auxiliary over-clustering head; 0 removes it."""
+    heads: int = 5
+    """Assignment heads that start side by side; the one with the highest mutual information is kept after the warm-up."""
+    warmup: float = 0.3
+    """Share of the steps that train on the mutual information alone, before the bound joins in; 0 starts with the whole loss."""
+    augment: Augment = "auto"
+    """Views: digits (affine), objects (mirror, brightness, slight affine), none (noise only), auto (by mirror symmetry)."""
+
+    epochs: int = 0
+    """0: as many as the data needs, at least 12 and at least 1000 steps."""
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    """Adam's step size; with recipe=robust it warms up and decays along a cosine."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16: matrix products and convolutions in bfloat16, the loss in fp32; auto: where the processor has bfloat16 instructions."""
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "clusters": (1, 10_000),
+            "delta": (1, 1_000),
+            "hidden": (1, 65_536),
+            "epochs": (0, 1_000_000),
+            "batch_size": (2, 1_000_000),
+            "generated_per_cluster": (1, 10_000),
+            "overclusters": (0, 100_000),
+            "heads": (1, 100),
+            "seed": (0, 2**31 - 1),
+        }
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UsageError(f"{_flag(name)} is {value}, expected {low} to {high}")
+        for name in ("lam", "learning_rate"):
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise UsageError(f"{_flag(name)} is {value}, expected a positive number")
+        for name in ("neg_entropy_weight", "information_weight", "invariance_weight", "marginal_weight"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise UsageError(f"{_flag(name)} is {value}, expected zero or more")
+        if not 0 <= self.warmup < 1:
+            raise UsageError(f"--warmup is {self.warmup}, expected 0 <= warmup < 1")
+        if self.warmup and not self.invariance_weight:
+            raise UsageError("--warmup trains on views alone: it needs --invariance-weight above 0")
+        if self.heads > 1 and not self.warmup:
+            raise UsageError(f"--heads {self.heads} are chosen between after the warm-up: give --warmup above 0, or --heads 1")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"dropout is {self.dropout}, expected 0 <= dropout < 1")
+        if self.legacy and self.recipe != "paper":
+            raise UsageError(f"--legacy belongs to --recipe paper, got --recipe {self.recipe}")
+
+    def epochs_for(self, steps_per_epoch: int) -> int:
+        """Epochs of a run whose epoch has that many steps."""
+        return self.epochs or max(12, math.ceil(1000 / steps_per_epoch))
+
+    @property
+    def latent(self) -> int:
+        """D = K * delta."""
+        return self.clusters * self.delta
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "robust": {},
+    "paper": {
+        "delta": 2,
+        "lambda": 2.0,
+        "net": "mlp",
+        "hidden": 400,
+        "dropout": 0.25,
+        "offsets": "random",
+        "neg_entropy_weight": 1.0,
+        "information_weight": 1.0,
+        "generated_per_cluster": 10,
+        "invariance_weight": 0.0,
+        "overclusters": 0,
+        "heads": 1,
+        "warmup": 0.0,
+        "epochs": 20,
+        "batch_size": 128,
+        "schedule": "constant",
+        "precision": "fp32",
+    },
+}
+
+# The published code sums the ELBO over 128 images and adds 100 times a mean information term: 100/128 nats per image.
+LEGACY = {"path": "soft", "information_weight": 100 / 128}
+
+
+def resolve(options: dict[str, Any], file: dict[str, Any] | None = None) -> TrainConfig:
+    """Combine, weakest first: defaults, the recipe's values, a configuration file, explicit options.
+
+    Parameters
+    ----------
+    options, file : dict
+        Keys as in `config.json` (``lambda``, not ``lam``). An option that was not given is absent.
+
+    Raises
+    ------
+    UsageError
+        On an unknown key (with the nearest known one) or a value out of range.
+    """
+    given = {**(file or {}), **options}
+    for key in given:
+        if key not in KEYS:
+            raise UsageError(f"unknown setting '{key}'{_nearest(key)}")
+    recipe = given.get("recipe", "robust")
+    values = {**RECIPES.get(recipe, {}), **(LEGACY if given.get("legacy") else {}), **given}
+    try:
+        return msgspec.convert(values, TrainConfig)
+    except msgspec.ValidationError as error:
+        cause = error.__cause__
+        raise cause if isinstance(cause, UsageError) else UsageError(f"configuration: {error}") from error
+
+
+def read_config_file(path: str | Path) -> dict[str, Any]:
+    """Settings from a JSON or TOML file, unchecked; raises `DataError` when it cannot be read or parsed."""
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        values = msgspec.toml.decode(data) if path.suffix == ".toml" else msgspec.json.decode(data)
+    except OSError as error:
+        raise DataError(f"cannot read the configuration {path}: {error.strerror or error}") from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise DataError(f"{path} is not valid {'TOML' if path.suffix == '.toml' else 'JSON'}: {error}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} holds a {type(values).__name__}, expected an object of settings")
+    return values
+
+
+KEYS = tuple(field.encode_name for field in msgspec.structs.fields(TrainConfig))
+
+
+def _nearest(key: str) -> str:
+    near = difflib.get_close_matches(key, KEYS, 1)
+    return f", did you mean '{near[0]}'?" if near else f"; known are {', '.join(KEYS)}"
+
+
+def _flag(name: str) -> str:
+    return "--" + {"lam": "lambda"}.get(name, name).replace("_", "-")

@@ -1,0 +1,276 @@
+"""Where images come from: a named data set, a folder of images, IDX files, or numpy arrays; always one uint8 array in memory.
+
+Labels are carried beside the images for the final score and for naming clusters; nothing in training reads them.
+"""
+
+import dataclasses
+import difflib
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from catvae.runtime.errors import DataError, ImageError
+from catvae.runtime.files import sha256
+from catvae.runtime.images import SUFFIXES, Preprocess, image_size_of, read_image
+
+from .idx import find_pairs, read_idx
+
+NAMED = ("digits", "mnist", "fashion-mnist")
+LARGEST_NATIVE = 64
+"""A folder of equally sized images keeps their size up to this many pixels a side; else images are fitted into a square of it."""
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageData:
+    """Images ready for training."""
+
+    name: str
+    images: Images
+    """(N, H, W, C), C is 1 or 3."""
+    preprocess: Preprocess
+    """How further images must be read to look like these."""
+    labels: Labels | None = None
+    """(N,) classes, scoring only."""
+    label_names: tuple[str, ...] = ()
+    test_images: Images | None = None
+    test_labels: Labels | None = None
+    notes: tuple[str, ...] = ()
+    """What was done to the data that the user should know."""
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of shape and pixels of the training images."""
+        return sha256(repr(self.images.shape).encode() + self.images.tobytes())
+
+
+def load_data(source: str, *, image_size: int | None = None, warn: Callable[[str], None] = lambda _: None) -> ImageData:
+    """Load images from whatever `source` names.
+
+    Parameters
+    ----------
+    source : str
+        ``digits``, ``mnist``, ``fashion-mnist``, or a path: a folder of images (sub-folder names become labels), a folder of IDX files,
+        an ``.npz`` or ``.npy`` file.
+    image_size : int, optional
+        Side of the square that images of a folder are fitted into.
+    warn : callable
+        Receives one line for each file that had to be left out.
+
+    Raises
+    ------
+    DataError
+        When there is nothing to read, or it is damaged.
+    """
+    if source in NAMED and not Path(source).is_dir():
+        return _digits() if source == "digits" else _openml(source)
+    path = Path(source)
+    if not path.exists():
+        near = difflib.get_close_matches(source, NAMED, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"give a path, or one of {', '.join(NAMED)}"
+        raise DataError(f"no data at {source}: no such file or folder; {hint}")
+    if path.is_dir():
+        pairs = find_pairs(path)
+        return _idx(path, pairs) if pairs else _folder(path, image_size, warn)
+    if path.suffix in (".npz", ".npy"):
+        return _arrays(path)
+    raise DataError(f"{source} is not a data set: expected a folder, an .npz or an .npy file")
+
+
+def native_preprocess(images: Images) -> Preprocess:
+    """The rules under which further images come out like `images`, (N, H, W, C)."""
+    height, width, channels = images.shape[1:]
+    return Preprocess(height=height, width=width, channels=channels)
+
+
+def _digits() -> ImageData:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    return ImageData("digits", images, native_preprocess(images), bunch.target.astype(np.int64), tuple("0123456789"))
+
+
+def _openml(name: str) -> ImageData:
+    from sklearn.datasets import fetch_openml
+
+    title = {"mnist": "mnist_784", "fashion-mnist": "Fashion-MNIST"}[name]
+    try:
+        # liac-arff is scikit-learn's own parser: the other one needs pandas.
+        bunch = fetch_openml(title, version=1, as_frame=False, parser="liac-arff")
+    except Exception as error:  # sockets, HTTP, cache and parser all fail in their own ways
+        raise DataError(
+            f"cannot fetch {title} from OpenML ({type(error).__name__}: {error}); give a folder with its IDX files instead"
+        ) from error
+    images = bunch.data.astype(np.uint8).reshape(-1, 28, 28, 1)
+    labels = bunch.target.astype(np.int64)
+    names = FASHION_NAMES if name == "fashion-mnist" else tuple("0123456789")
+    return ImageData(name, images[:60000], native_preprocess(images), labels[:60000], names, images[60000:], labels[60000:])
+
+
+FASHION_NAMES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+
+
+def _idx(folder: Path, pairs: dict[str, tuple[Path, Path | None]]) -> ImageData:
+    parts: dict[str, tuple[Images, Labels | None]] = {}
+    for part, (image_file, label_file) in pairs.items():
+        images = read_idx(image_file)
+        if images.ndim == 3:
+            images = images[..., None]
+        if images.ndim != 4 or images.shape[-1] not in (1, 3):
+            raise DataError(f"{image_file} has shape {images.shape}, expected (N, H, W) or (N, H, W, 1 or 3)")
+        labels = None
+        if label_file:
+            labels = read_idx(label_file).astype(np.int64)
+            if labels.shape != (len(images),):
+                raise DataError(f"{label_file} holds {labels.shape} labels, expected {len(images):,} as in {image_file.name}")
+        parts[part] = images, labels
+    images, labels = parts.get("train") or parts["test"]
+    test = parts.get("test") if "train" in parts else None
+    if test and test[0].shape[1:] != images.shape[1:]:
+        raise DataError(f"{folder}: test images have shape {test[0].shape[1:]}, training images {images.shape[1:]}")
+    _require_some(images, folder)
+    return ImageData(
+        folder.name, images, native_preprocess(images), labels, _numbered(labels), test[0] if test else None, test[1] if test else None
+    )
+
+
+def _numbered(labels: Labels | None) -> tuple[str, ...]:
+    return () if labels is None or not len(labels) else tuple(map(str, range(int(labels.max()) + 1)))
+
+
+def _require_some(images: Images, source: Path) -> None:
+    if not len(images):
+        raise DataError(f"{source} holds no images")
+    if not min(images.shape[1:3]):
+        raise DataError(f"{source} holds images of {images.shape[1]} x {images.shape[2]} pixels")
+
+
+def _arrays(path: Path) -> ImageData:
+    """`.npy`: images. `.npz`: images under x_train, images, x, data or its only array; labels under y_train, labels, y or target."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        arrays = {"images": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except Exception as error:  # zip, header and pickle refusals each raise their own kind
+        raise DataError(f"cannot read {path} as numpy data without pickled objects: {error}") from error
+
+    def first(*names: str) -> NDArray | None:
+        return next((arrays[name] for name in names if name in arrays), None)
+
+    images = first("x_train", "images", "x", "data")
+    if images is None and len(arrays) == 1:
+        images = next(iter(arrays.values()))
+    if images is None:
+        raise DataError(f"{path} holds {', '.join(arrays)}: expected the images under 'images' or 'x_train'")
+    images = _as_images(images, path)
+    labels, names = _as_labels(first("y_train", "labels", "y", "target"), len(images), path)
+    test = first("x_test")
+    test_images = None if test is None else _as_images(test, path)
+    if test_images is not None and test_images.shape[1:] != images.shape[1:]:
+        raise DataError(f"{path}: x_test has images of {test_images.shape[1:]}, the training images are {images.shape[1:]}")
+    test_labels = None
+    if test_images is not None and names:
+        values = first("y_test")
+        if values is not None:
+            index = {name: i for i, name in enumerate(names)}
+            if values.shape != (len(test_images),) or any(str(value) not in index for value in values.tolist()):
+                raise DataError(f"{path}: y_test must hold one of the training labels for each of {len(test_images):,} images")
+            test_labels = np.array([index[str(value)] for value in values.tolist()], dtype=np.int64)
+    _require_some(images, path)
+    return ImageData(path.stem, images, native_preprocess(images), labels, names, test_images, test_labels)
+
+
+def _as_images(array: NDArray, path: Path) -> Images:
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.ndim != 4 or array.shape[-1] not in (1, 3):
+        raise DataError(f"{path} holds images of shape {array.shape}, expected (N, H, W) or (N, H, W, C) with 1 or 3 channels")
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == bool:
+        return array.astype(np.uint8) * np.uint8(255)
+    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+        raise DataError(f"{path} holds images of type {array.dtype}, expected uint8 or floats in [0, 1]")
+    if array.size and not np.isfinite(array).all():
+        raise DataError(f"{path} holds pixels that are not finite numbers")
+    low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+    if np.issubdtype(array.dtype, np.integer) and low >= 0 and high <= 255:
+        return array.astype(np.uint8)
+    if np.issubdtype(array.dtype, np.floating) and low >= 0 and high <= 1:
+        return np.round(array * 255).astype(np.uint8)
+    raise DataError(f"{path} holds {array.dtype} pixels in {low:g}..{high:g}, expected uint8, integers 0..255 or floats in [0, 1]")
+
+
+def _as_labels(array: NDArray | None, count: int, path: Path) -> tuple[Labels | None, tuple[str, ...]]:
+    if array is None:
+        return None, ()
+    if array.shape != (count,):
+        raise DataError(f"{path} holds labels of shape {array.shape}, expected ({count},) as there are images")
+    values, labels = np.unique(array, return_inverse=True)
+    return labels.astype(np.int64), tuple(str(value) for value in values.tolist())
+
+
+def _folder(folder: Path, image_size: int | None, warn: Callable[[str], None]) -> ImageData:
+    """Every image below `folder`, in sorted order; the first folder level names the label."""
+    files = [
+        Path(parent) / name
+        for parent, folders, names in os.walk(folder, onerror=lambda error: warn(f"left out: {error}"))
+        if folders.sort() is None  # in place: os.walk goes down in this order
+        for name in sorted(names)
+        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+    ]
+    if not files:
+        raise DataError(f"{folder} holds no images: expected {', '.join(sorted(SUFFIXES))} files in it or in its sub-folders")
+    kept, sizes, skipped = [], Counter(), 0
+    for file in files:
+        try:
+            sizes[image_size_of(file)] += 1
+            kept.append(file)
+        except ImageError as error:
+            skipped += 1
+            warn(f"left out {file}: {error}")
+    target, note = _target_size(sizes, image_size)
+    preprocess = Preprocess(height=target[0], width=target[1], channels=3)
+    fitted, readable = [], []
+    for file in kept:
+        try:
+            fitted.append(read_image(file, preprocess))
+            readable.append(file)
+        except ImageError as error:
+            skipped += 1
+            warn(f"left out {file}: {error}")
+    if not fitted:
+        raise DataError(f"{folder}: none of its {len(files):,} image files can be read")
+    images = np.stack(fitted)
+    if (images[..., :1] == images).all():  # grey pictures saved as RGB train as grey
+        images, preprocess = images[..., :1].copy(), msgspec.structs.replace(preprocess, channels=1)
+    parents = [file.relative_to(folder).parts[0] if file.parent != folder else "" for file in readable]
+    names = tuple(sorted(set(parents)))
+    labelled = "" not in names and len(names) > 1
+    labels = np.array([names.index(parent) for parent in parents], dtype=np.int64) if labelled else None
+    notes = [f"{skipped:,} of {len(files):,} image files could not be read and were left out"] if skipped else []
+    notes += [note] if note else []
+    return ImageData(folder.resolve().name, images, preprocess, labels, names if labelled else (), notes=tuple(notes))
+
+
+def _target_size(sizes: Counter, image_size: int | None) -> tuple[tuple[int, int], str]:
+    """(H, W) that images of these (width, height) are fitted into, and a line about it when any had to change."""
+    if not sizes:
+        return (1, 1), ""
+    largest = max(max(size) for size in sizes)
+    if image_size is None and len(sizes) == 1 and largest <= LARGEST_NATIVE:
+        width, height = next(iter(sizes))
+        return (height, width), ""
+    side = image_size or min(LARGEST_NATIVE, largest)
+    if len(sizes) > 1:
+        return (side, side), f"images come in {len(sizes):,} sizes: each was fitted into {side} x {side} pixels, aspect ratio kept"
+    width, height = next(iter(sizes))
+    changed = (width, height) != (side, side)
+    return (side, side), f"images of {width} x {height} were fitted into {side} x {side} pixels, aspect ratio kept" if changed else ""

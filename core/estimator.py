@@ -1,0 +1,87 @@
+"""scikit-learn's face on training: `InfoCatVAE(n_clusters=10).fit(images).labels_`.
+
+For notebooks and pipelines; run folders, resume and pictures belong to `catvae-train`, answers without torch to `catvae.runtime`.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from catvae.runtime.errors import UsageError
+
+from .config import resolve
+from .data import ImageData, native_preprocess
+from .evaluation import assign, draw_samples, encode_mean
+from .training import Trainer
+
+
+class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
+    """Cluster images without labels with a VAE whose prior has one Gaussian mode per cluster (arXiv 1806.08240).
+
+    Parameters
+    ----------
+    n_clusters : int
+        K.
+    random_state : int
+        Seed of weights, order and noise.
+    settings : dict, optional
+        Any other setting of `catvae.core.TrainConfig`, such as ``{"epochs": 20, "augment": "none"}``.
+
+    Attributes
+    ----------
+    labels_ : ndarray, (N,), int64
+        Cluster of each training image.
+    model_ : CatVAE
+        The trained network.
+    """
+
+    def __init__(self, n_clusters: int = 10, random_state: int = 0, settings: dict[str, Any] | None = None):
+        self.n_clusters = n_clusters
+        self.random_state = random_state
+        self.settings = settings
+
+    def fit(self, X: NDArray[np.uint8], y: object = None) -> "InfoCatVAE":
+        """Train on uint8 images (N, H, W) or (N, H, W, C) with 1 or 3 channels; `y` is ignored."""
+        images = _images(X)
+        config = resolve({**(self.settings or {}), "clusters": self.n_clusters, "seed": self.random_state})
+        trainer = Trainer(ImageData("array", images, native_preprocess(images)), config)
+        trainer.run()
+        self.model_ = trainer.model
+        self.labels_ = assign(self.model_, images).argmax(1)
+        return self
+
+    def predict(self, X: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Cluster of each image, (N,)."""
+        return self.predict_proba(X).argmax(1)
+
+    def predict_proba(self, X: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """q(c|x), (N, K)."""
+        check_is_fitted(self)
+        return assign(self.model_, self._same_shape(X))
+
+    def transform(self, X: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Posterior means, (N, D)."""
+        check_is_fitted(self)
+        return encode_mean(self.model_, self._same_shape(X))
+
+    def sample(self, n: int, random_state: int = 0) -> NDArray[np.float32]:
+        """`n` generated images per cluster, (K, n, H, W, C) in [0, 1]."""
+        check_is_fitted(self)
+        return draw_samples(self.model_, per_cluster=n, seed=random_state, centroid_first=False)
+
+    def _same_shape(self, X: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        images, spec = _images(X), self.model_.spec
+        if images.shape[1:] != (spec.height, spec.width, spec.channels):
+            raise UsageError(f"images are {images.shape[1:]}, the model was fitted on {(spec.height, spec.width, spec.channels)}")
+        return images
+
+
+def _images(X: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    images = np.asarray(X)
+    images = images[..., None] if images.ndim == 3 else images
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise UsageError(f"images must be uint8 (N, H, W) or (N, H, W, 1 or 3): got {images.dtype} {np.shape(X)}")
+    return images

@@ -1,0 +1,62 @@
+"""Reader of IDX files (the format of MNIST), plain or gzipped. Every size is checked against the bytes that are really there."""
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catvae.runtime.errors import DataError
+
+UNSIGNED_BYTE = 0x08
+MAX_BYTES = 8 * 2**30
+"""A gzipped file that unpacks to more than its header promises is never unpacked further than this."""
+
+
+def read_idx(path: Path) -> NDArray[np.uint8]:
+    """The array of an IDX file of unsigned bytes.
+
+    Raises
+    ------
+    DataError
+        When the file cannot be read, is no IDX file, holds another type, or is cut short, with found and expected bytes.
+    """
+    try:
+        with path.open("rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if zipped else path.open("rb") as file:
+            magic = file.read(4)
+            if len(magic) < 4 or magic[:2] != b"\0\0" or not 1 <= magic[3] <= 4:
+                raise DataError(f"{path} is not an IDX file: it begins with {magic.hex() or 'nothing'}, expected 0000 08 and a rank")
+            if magic[2] != UNSIGNED_BYTE:
+                raise DataError(f"{path} holds IDX type 0x{magic[2]:02x}, expected unsigned bytes (0x08)")
+            sizes = file.read(4 * magic[3])
+            if len(sizes) < 4 * magic[3]:
+                raise DataError(f"{path} is cut short inside its header")
+            shape = struct.unpack(f">{magic[3]}I", sizes)
+            expected = math.prod(shape)
+            if expected > MAX_BYTES:
+                raise DataError(f"{path} promises {expected:,} bytes for shape {shape}, at most {MAX_BYTES:,} are read")
+            data = file.read(expected + 1)
+    except DataError:
+        raise
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if len(data) != expected:
+        found = f"{len(data):,}" if len(data) < expected else "more"
+        raise DataError(f"{path} is damaged: {found} bytes of data, expected {expected:,} for shape {shape}")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def find_pairs(folder: Path) -> dict[str, tuple[Path, Path | None]]:
+    """IDX image files of a folder by part (``train``, ``test``), each with its label file if there is one."""
+    pairs: dict[str, tuple[Path, Path | None]] = {}
+    files = sorted(p for p in folder.iterdir() if p.is_file() and "idx" in p.name and "images" in p.name)
+    for path in files:
+        part = "test" if path.name.startswith(("t10k", "test")) else "train"
+        label = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+        pairs.setdefault(part, (path, label if label.exists() else None))
+    return pairs

@@ -1,0 +1,120 @@
+"""The variational autoencoder: q(c|x), q(z|x,c), p(x|z) and the prior (section 3 of arXiv 1806.08240).
+
+The posterior of cluster c is N(m(x) + E_c, diag exp(v(x) + F_c)): exactly a linear head on [hidden, onehot(c)], whose columns for the
+one-hot part are E and F, without K passes. The loss is in `objective`, training in `training`.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from . import networks
+from .config import Net, TrainConfig
+from .prior import prior_means
+
+LOG_VARIANCE = 8.0
+"""|v + F| is clamped to this: exp(8) is a standard deviation of 55, far outside anything the prior explains."""
+
+
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is needed to rebuild the network of a run; kept in its `run.json`."""
+
+    clusters: int
+    delta: int
+    lam: float = msgspec.field(name="lambda")
+    net: Net
+    hidden: int
+    dropout: float
+    offsets: str
+    overclusters: int
+    heads: int
+    height: int
+    width: int
+    channels: int
+
+    @classmethod
+    def of(cls, config: TrainConfig, shape: tuple[int, int, int]) -> "ModelSpec":
+        """For images of `shape` (H, W, C)."""
+        names = ("clusters", "delta", "lam", "net", "hidden", "dropout", "offsets", "overclusters", "heads")
+        return cls(**{name: getattr(config, name) for name in names}, height=shape[0], width=shape[1], channels=shape[2])
+
+
+class Posterior(NamedTuple):
+    """What the encoder says of a batch."""
+
+    m: Tensor
+    """(N, D) mean, before a cluster's offset."""
+    v: Tensor
+    """(N, D) log-variance, before a cluster's offset."""
+    logits: Tensor
+    """(N, K); the assignment is q(c|x) = softmax(logits)."""
+    heads: Tensor
+    """(N, heads, K) logits of every candidate head; the first is `logits`."""
+    auxiliary: Tensor
+    """(N, overclusters) logits of the over-clustering head."""
+
+
+class CatVAE(nn.Module):
+    """InfoCatVAE's network. Images are float (N, C, H, W) in [0, 1].
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    """
+
+    prior: Tensor
+
+    def __init__(self, spec: ModelSpec):
+        super().__init__()
+        self.spec = spec
+        shape = (spec.channels, spec.height, spec.width)
+        latent = spec.clusters * spec.delta
+        if spec.net == "mlp":
+            self.encoder = networks.MLPEncoder(shape, spec.hidden, spec.dropout)
+            self.decoder = networks.MLPDecoder(latent, shape, spec.hidden, spec.dropout)
+        else:
+            self.encoder = networks.ConvEncoder(shape, spec.hidden)
+            self.decoder = networks.ConvDecoder(latent, shape, spec.hidden)
+        self._widths = (latent, latent, spec.heads * spec.clusters, spec.overclusters)
+        self.head = nn.Linear(spec.hidden, sum(self._widths))  # one product for everything read from the hidden vector
+        self.register_buffer("prior", prior_means(spec.clusters, spec.delta, spec.lam), persistent=False)
+        if spec.offsets == "prior":
+            self.E = nn.Parameter(self.prior.clone())
+            self.F = nn.Parameter(torch.zeros_like(self.prior))
+        else:
+            bound = (spec.hidden + spec.clusters) ** -0.5  # as the columns of a linear layer on [hidden, onehot(c)]
+            self.E = nn.Parameter(torch.empty_like(self.prior).uniform_(-bound, bound))
+            self.F = nn.Parameter(torch.empty_like(self.prior).uniform_(-bound, bound))
+
+    def encode(self, x: Tensor) -> Posterior:
+        """Posterior parameters of images (N, C, H, W)."""
+        m, v, heads, auxiliary = self.head(self.encoder(x)).float().split(self._widths, dim=1)
+        heads = heads.view(-1, self.spec.heads, self.spec.clusters)
+        return Posterior(m, v.clamp(-LOG_VARIANCE, LOG_VARIANCE), heads[:, 0], heads, auxiliary)
+
+    @property
+    def head_rows(self) -> list[slice]:
+        """Rows of the output layer that belong to each candidate head."""
+        start, clusters = 2 * self._widths[0], self.spec.clusters
+        return [slice(start + i * clusters, start + (i + 1) * clusters) for i in range(self.spec.heads)]
+
+    def component(self, posterior: Posterior, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance (N, D) of q(z|x,c) for clusters `c`: (N,) indices, or (N, K) weights that mix the offsets."""
+        if c.ndim == 1:
+            return posterior.m + self.E[c], posterior.v + self.F[c]
+        return posterior.m + c @ self.E, posterior.v + c @ self.F
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Logits (N, C, H, W) of the Bernoulli pixels of p(x|z); their sigmoid is the image."""
+        return self.decoder(z).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """q(c|x), (N, K)."""
+        return self.encode(x).logits.softmax(-1)
+
+
+def draw(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Reparametrised draw from N(mean, diag exp(log_variance))."""
+    return mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)

@@ -1,0 +1,102 @@
+"""The trunks: image -> hidden vector, and latent -> pixel logits, for images of any size with 1 or 3 channels.
+
+`mlp` is the paper's (one hidden layer each way); `conv` halves the image with stride-2 convolutions until 4 pixels are left, at least
+three layers. Heads that read q(c|x) and q(z|x,c) from the hidden vector belong to `model`.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+WIDTHS = (32, 64, 128)
+"""Channels of the first convolutions; deeper ones stay at the last width."""
+SMALLEST = 4
+"""Halving stops once the longer side is at most this many pixels."""
+
+
+class MLPEncoder(nn.Module):
+    """(N, C, H, W) -> (N, hidden): one linear layer, dropout before the ReLU as published."""
+
+    def __init__(self, shape: tuple[int, int, int], hidden: int, dropout: float):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), hidden), nn.Dropout(dropout), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class MLPDecoder(nn.Module):
+    """(N, D) -> (N, C, H, W) logits of the Bernoulli pixels."""
+
+    def __init__(self, latent: int, shape: tuple[int, int, int], hidden: int, dropout: float):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(latent, hidden), nn.Dropout(dropout), nn.ReLU(), nn.Linear(hidden, math.prod(shape)), nn.Unflatten(1, shape)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z)
+
+
+def conv_sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """Feature map sizes from the image to the smallest one; at least three steps, the last may keep their size."""
+    sizes = [(height, width)]
+    while len(sizes) <= len(WIDTHS) or max(sizes[-1]) > SMALLEST:
+        h, w = sizes[-1]
+        sizes.append(((h + 1) // 2, (w + 1) // 2) if max(h, w) > SMALLEST else (h, w))
+    return sizes
+
+
+def _width(layer: int) -> int:
+    return WIDTHS[min(layer, len(WIDTHS) - 1)]
+
+
+class ConvEncoder(nn.Module):
+    """(N, C, H, W) -> (N, hidden): 3x3 convolutions with batch norm, then one linear layer."""
+
+    def __init__(self, shape: tuple[int, int, int], hidden: int):
+        super().__init__()
+        channels, height, width = shape
+        sizes = conv_sizes(height, width)
+        layers: list[nn.Module] = []
+        for i, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
+            stride = 1 if before == after else 2
+            layers += [nn.Conv2d(channels, _width(i), 3, stride, 1, bias=False), nn.BatchNorm2d(_width(i)), nn.ReLU()]
+            channels = _width(i)
+        flat = channels * math.prod(sizes[-1])
+        layers += [nn.Flatten(), nn.Linear(flat, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class ConvDecoder(nn.Module):
+    """(N, D) -> (N, C, H, W) logits: the encoder's sizes in reverse. No batch norm, so that one image never depends on its batch."""
+
+    def __init__(self, latent: int, shape: tuple[int, int, int], hidden: int):
+        super().__init__()
+        channels, height, width = shape
+        sizes = conv_sizes(height, width)
+        steps = len(sizes) - 1
+        smallest = (_width(steps - 1), *sizes[-1])
+        self.expand = nn.Sequential(
+            nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, math.prod(smallest)), nn.ReLU(), nn.Unflatten(1, smallest)
+        )
+        self.steps = nn.ModuleList()
+        self.sizes = sizes[-2::-1]
+        for i in range(steps - 1, -1, -1):
+            out = _width(i - 1) if i else channels
+            if sizes[i] == sizes[i + 1]:
+                self.steps.append(nn.Conv2d(_width(i), out, 3, 1, 1))
+            else:
+                self.steps.append(nn.ConvTranspose2d(_width(i), out, 4, 2, 1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.expand(z)
+        for i, (layer, (height, width)) in enumerate(zip(self.steps, self.sizes, strict=True)):
+            x = layer(x)[:, :, :height, :width]  # doubling an odd size's half gives one row and column too many
+            if i + 1 < len(self.steps):
+                x = torch.relu(x)
+        return x

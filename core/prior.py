@@ -1,0 +1,22 @@
+"""The K-modal prior: p(c) = 1/K, p(z|c) = N(mu_c, I) with orthogonal, equidistant means (section 3.1 of arXiv 1806.08240)."""
+
+import torch
+from torch import Tensor
+
+
+def prior_means(clusters: int, delta: int, lam: float) -> Tensor:
+    """Means mu, (K, D) with D = K * delta: lambda on block c of cluster c, zero elsewhere."""
+    return lam * torch.eye(clusters).repeat_interleave(delta, dim=1)
+
+
+def sample_prior(means: Tensor, per_cluster: int) -> tuple[Tensor, Tensor]:
+    """Draw z ~ N(mu_c, I), the same number for every cluster.
+
+    Returns
+    -------
+    z : Tensor, (K * per_cluster, D)
+    c : Tensor, (K * per_cluster,), int64
+    """
+    clusters, _ = means.shape
+    c = torch.arange(clusters, device=means.device).repeat_interleave(per_cluster)
+    return means[c] + torch.randn(len(c), means.shape[1], device=means.device), c

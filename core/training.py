@@ -1,0 +1,243 @@
+"""The training loop: order of the images, steps, numeric guard, interruption, exact resume.
+
+The order of epoch e is a permutation drawn from (seed, e); the noise of step s from (seed, s). Position in the run is therefore all the
+random state there is, and a resumed run equals an uninterrupted one bit for bit on the CPU. What is measured after training stands in
+`evaluation`; files in `run_folder`.
+"""
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from catvae.runtime.errors import DeviceError, NumericError, UsageError
+
+from .checkpoint import SCHEMA, Position
+from .config import TrainConfig
+from .data import ImageData
+from .model import CatVAE, ModelSpec
+from .objective import BatchLoss, Terms, batch_loss
+from .views import choose_policy
+
+WARMUP_STEPS = 100
+"""Steps over which the learning rate rises."""
+LAST_RATE = 0.01
+"""Share of the learning rate that the cosine ends on."""
+BAD_STEPS = 5
+"""Consecutive steps without finite numbers before training gives up."""
+CLIP = 1000.0
+"""Largest gradient norm: ordinary steps stay below 300, a diverging one is cut."""
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: the state was kept
+    """A signal asked training to stop; `signum` says which."""
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of ``auto``, ``cpu`` or ``cuda``; raises `DeviceError` when CUDA is asked for and absent."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("--device cuda: torch sees no CUDA device here (driver or CUDA build of torch missing); use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """``fp32`` or ``bf16``; `auto` takes bf16 where it is computed natively."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if _cpu_has_bf16() else "fp32"
+
+
+def _cpu_has_bf16() -> bool:
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(probe and probe())
+
+
+class Trainer:
+    """One run: model, optimiser and position.
+
+    Parameters
+    ----------
+    data : ImageData
+        Only its images are read.
+    config : TrainConfig
+
+    Raises
+    ------
+    UsageError
+        With more clusters than images, or fewer than two images.
+    """
+
+    def __init__(self, data: ImageData, config: TrainConfig):
+        count = len(data.images)
+        if config.clusters > count:
+            raise UsageError(f"--clusters is {config.clusters}, but there are only {count:,} images: choose at most {count}")
+        if count < 2:
+            raise UsageError("there is 1 image: training needs at least 2")
+        self.config = config
+        self.device = resolve_device(config.device)
+        self.precision = resolve_precision(config.precision, self.device)
+        self.policy = choose_policy(config.augment, data.images)
+        self.batch = min(config.batch_size, count)
+        self.steps_per_epoch = count // self.batch
+        self.epochs = config.epochs_for(self.steps_per_epoch)
+        self.steps = self.epochs * self.steps_per_epoch
+        self.warm_steps = round(config.warmup * self.epochs) * self.steps_per_epoch
+        self.spec = ModelSpec.of(config, data.preprocess.shape)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = CatVAE(self.spec)
+        self.model = self.model.to(device=self.device, memory_format=torch.channels_last)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), config.learning_rate, fused=True)
+        self.images = torch.from_numpy(np.ascontiguousarray(data.images)).to(self.device)  # uint8 (N, H, W, C), resident
+        self._order: tuple[int, Tensor] | None = None
+        self._bad_steps = 0
+        self.position = Position(
+            schema=SCHEMA, step=0, head_information=[0.0] * config.heads, rows=[], open_row={}, seconds=0.0,
+            config_hash="", data_hash="", tensors_sha256="",
+        )  # fmt: skip
+
+    @property
+    def finished(self) -> bool:
+        return self.position.step >= self.steps
+
+    def run(self, *, on_step: Callable[[BatchLoss], None] | None = None, on_epoch: Callable[[], None] | None = None) -> None:
+        """Train to the end; SIGINT and SIGTERM stop after the step under way and raise `Interrupted`.
+
+        The caller's random state is left as it was.
+        """
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), _stop_on_signals() as stop:
+            while not self.finished:
+                began = time.perf_counter()
+                loss = self.step()
+                self.position.seconds += time.perf_counter() - began
+                if on_step:
+                    on_step(loss)
+                if self.position.step % self.steps_per_epoch == 0:
+                    self._close_row()
+                    if on_epoch:
+                        on_epoch()
+                if stop:
+                    raise Interrupted(stop[0])
+
+    def step(self) -> BatchLoss:
+        """One optimiser step on the next batch."""
+        at = self.position.step
+        warm = at < self.warm_steps
+        torch.manual_seed(_mix(self.config.seed, at))
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(at)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            loss = batch_loss(self.model, self._batch(at), self.config, self.policy, warm=warm)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        if math.isfinite(norm.item()) and math.isfinite(loss.total.item()):
+            self._bad_steps = 0
+            self.optimizer.step()
+            self._record(loss)
+        else:
+            self._bad_steps += 1
+            if self._bad_steps >= BAD_STEPS:
+                raise NumericError(
+                    f"the loss was not a finite number for {BAD_STEPS} steps in a row (step {at}): lower --learning-rate or use"
+                    " --precision fp32"
+                )
+        self.position.step += 1
+        if self.position.step == self.warm_steps:
+            self._keep_best_head()
+        return loss
+
+    def _batch(self, step: int) -> Tensor:
+        epoch, index = divmod(step, self.steps_per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(_mix(self.config.seed, epoch) ^ 0x5EED)
+            self._order = epoch, torch.randperm(len(self.images), generator=generator)
+        rows = self._order[1][index * self.batch : (index + 1) * self.batch].to(self.device)
+        return to_float(self.images[rows])
+
+    def _rate(self, step: int) -> float:
+        if self.config.schedule == "constant":
+            return self.config.learning_rate
+        rise = min(1.0, (step + 1) / WARMUP_STEPS)
+        fall = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.config.learning_rate * rise * (LAST_RATE + (1 - LAST_RATE) * fall)
+
+    def _record(self, loss: BatchLoss) -> None:
+        row = self.position.open_row
+        values = torch.stack([loss.total, *loss.terms]).detach().tolist()
+        for name, value in zip(("total", *Terms._fields), values, strict=True):
+            row[name] = row.get(name, 0.0) + value
+        row["confidence"] = row.get("confidence", 0.0) + loss.assignment.amax(1).mean().item()
+        row["steps"] = row.get("steps", 0.0) + 1
+        if self.position.step < self.warm_steps:
+            running = self.position.head_information
+            for i, value in enumerate(loss.head_information.tolist()):
+                running[i] += 0.02 * (value - running[i])  # about the last 50 steps
+
+    def _close_row(self) -> None:
+        sums, position = self.position.open_row, self.position
+        steps = sums.pop("steps", 0.0) or 1.0
+        epoch = position.step // self.steps_per_epoch
+        warm = float(position.step <= self.warm_steps)
+        means = {name: sums.get(name, 0.0) / steps for name in ("total", *Terms._fields, "confidence")}
+        position.rows.append({"epoch": epoch, "warm": warm, **means, "seconds": position.seconds})
+        position.open_row = {}
+
+    def _keep_best_head(self) -> None:
+        """Make the head with the highest mutual information the first one, Adam's moments included."""
+        best = int(np.argmax(self.position.head_information))
+        if best == 0:
+            return
+        first, chosen = self.model.head_rows[0], self.model.head_rows[best]
+        for parameter in self.model.head.parameters():
+            state = self.optimizer.state[parameter]
+            for tensor in (parameter.data, state["exp_avg"], state["exp_avg_sq"]):
+                tensor[first], tensor[chosen] = tensor[chosen].clone(), tensor[first].clone()
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 (N, H, W, C) to float (N, C, H, W) in [0, 1], stored channels last."""
+    return images.permute(0, 3, 1, 2).float().div_(255)
+
+
+def _mix(seed: int, index: int) -> int:
+    """A 63-bit number that differs for every (seed, index): the finaliser of splitmix64."""
+    x = (seed * 0x9E3779B97F4A7C15 + index + 1) & 0xFFFFFFFFFFFFFFFF
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        x = ((x ^ (x >> shift)) * factor) & 0xFFFFFFFFFFFFFFFF
+    return x >> 1
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[list[int]]:
+    """A list that receives the first SIGINT or SIGTERM; a second one acts at once. Outside the main thread signals are left alone."""
+    seen: list[int] = []
+    previous = {}
+
+    def note(signum: int, _frame: object) -> None:
+        seen.append(signum)
+        signal.signal(signum, previous[signum])
+
+    try:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            previous[signum] = signal.signal(signum, note)
+    except ValueError:
+        previous.clear()
+    try:
+        yield seen
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

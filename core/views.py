@@ -1,0 +1,135 @@
+"""Random views of images, and the information their assignments share: what lets clusters form by content (arXiv 1807.06653).
+
+Views are made for a whole batch at once, on the images' own device, without Python loops. The size of a change is relative to the
+image, so one policy serves 8x8 and 224x224.
+"""
+
+import math
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+import torch.nn.functional as nnF
+from numpy.typing import NDArray
+from torch import Tensor
+
+MIRROR_CORRELATION = 0.55
+"""`auto` takes images for objects when they correlate with their own mirror image at least this much on average."""
+
+
+class ViewPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a view may stray from its image."""
+
+    name: str
+    rotation: float = 0.0
+    """Degrees, either way."""
+    shift: float = 0.0
+    """Share of the side, either way and in both directions."""
+    scale: float = 0.0
+    """Relative change of size, either way."""
+    mirror: bool = False
+    """Left-right, for half of the images."""
+    brightness: float = 0.0
+    """Relative change of brightness, either way."""
+    noise: float = 0.0
+    """Standard deviation of Gaussian pixel noise, for images in [0, 1]."""
+
+
+POLICIES = {
+    policy.name: policy
+    for policy in (
+        ViewPolicy(name="digits", rotation=10, shift=2 / 28, scale=0.1),
+        ViewPolicy(name="objects", rotation=4, shift=2 / 28, mirror=True, brightness=0.3),
+        ViewPolicy(name="none", noise=0.1),
+    )
+}
+
+
+def choose_policy(augment: str, images: NDArray[np.uint8]) -> ViewPolicy:
+    """The policy of a name; `auto` decides by mirror symmetry.
+
+    Mirroring, the step that separates the two policies, is harmless only for things that look alike in the mirror (garments, cells,
+    parts), and harmful for writing. The mean correlation between an image and its mirror image tells them apart without labels; colour
+    images are always taken for objects.
+
+    Parameters
+    ----------
+    augment : str
+        ``digits``, ``objects``, ``none`` or ``auto``.
+    images : ndarray, (N, H, W, C), uint8
+    """
+    if augment != "auto":
+        return POLICIES[augment]
+    if images.shape[-1] == 3:
+        return POLICIES["objects"]
+    return POLICIES["objects" if mirror_correlation(images) >= MIRROR_CORRELATION else "digits"]
+
+
+def mirror_correlation(images: NDArray[np.uint8], at_most: int = 2000) -> float:
+    """Mean Pearson correlation of an image with its left-right mirror, over at most `at_most` evenly spaced images; 0 if constant."""
+    step = max(1, len(images) // at_most)
+    x = images[::step].astype(np.float32)
+    x = x - x.mean(axis=(1, 2, 3), keepdims=True)
+    power = (x * x).sum(axis=(1, 2, 3))
+    shared = (x * x[:, :, ::-1]).sum(axis=(1, 2, 3))
+    return float(np.mean(shared[power > 0] / power[power > 0])) if (power > 0).any() else 0.0
+
+
+def random_view(x: Tensor, policy: ViewPolicy) -> Tensor:
+    """One random view of every image; `x` and the result are float (N, C, H, W) in [0, 1]."""
+    n, device = len(x), x.device
+
+    def uniform(bound: float) -> Tensor:
+        return (torch.rand(n, device=device) * 2 - 1) * bound
+
+    if policy.rotation or policy.shift or policy.scale or policy.mirror:
+        angle, zoom = uniform(math.radians(policy.rotation)), 1 + uniform(policy.scale)
+        flip = torch.where(torch.rand(n, device=device) < 0.5, -1.0, 1.0) if policy.mirror else torch.ones(n, device=device)
+        cos, sin = angle.cos() * zoom, angle.sin() * zoom
+        aspect = x.shape[2] / x.shape[3]
+        # Output to input coordinates in [-1, 1]: rotate in pixels, not in a stretched square.
+        rows = [cos * flip, -sin * aspect, uniform(2 * policy.shift), sin * flip / aspect, cos, uniform(2 * policy.shift)]
+        grid = nnF.affine_grid(torch.stack(rows, 1).view(n, 2, 3), list(x.shape), align_corners=False)
+        padding = "border" if x.shape[1] == 3 else "zeros"  # black corners are background on grey drawings, artefacts on photographs
+        x = nnF.grid_sample(x, grid, mode="bilinear", padding_mode=padding, align_corners=False)
+    if policy.brightness:
+        x = x * (1 + uniform(policy.brightness)).view(n, 1, 1, 1)
+    if policy.noise:
+        x = x + policy.noise * torch.randn_like(x)
+    return x.clamp(0, 1)
+
+
+class ViewInformation(NamedTuple):
+    """Two readings of each head's joint distribution."""
+
+    information: Tensor
+    """(heads,) mutual information in nats: at most log K, reached when assignments are certain, balanced and equal in both views."""
+    trained: Tensor
+    """(heads,) the same with the marginal entropies weighted, which is what is maximised."""
+
+
+def view_information(logits: Tensor, other: Tensor, marginal_weight: float) -> ViewInformation:
+    """Mutual information between the assignments of images and of their views, estimated on the batch.
+
+    With P = 1/N sum_n a_n a'_n^T, symmetrised: I = sum P log P - w sum P (log P_i + log P_j), w = 1 for the information itself.
+
+    Parameters
+    ----------
+    logits, other : Tensor, (N, heads, K)
+        Of the images and of their views.
+    marginal_weight : float
+        w; above 1 weighs the entropy of the cluster shares, which keeps clusters from emptying.
+    """
+    a, b = logits.float().softmax(-1), other.float().softmax(-1)
+    with torch.autocast(a.device.type, enabled=False):  # a joint in bfloat16 would round away the differences that are trained
+        joint = torch.einsum("nhi,nhj->hij", a, b) / len(a)
+    joint = ((joint + joint.mT) / 2).clamp_min(1e-12)
+    joint = joint / joint.sum((1, 2), keepdim=True)
+    negative_joint_entropy = (joint * joint.log()).sum((1, 2))
+    share = joint.sum(1)  # of one view; the joint is symmetric, so both have it
+    marginal_entropy = -(share * share.log()).sum(1)
+    return ViewInformation(
+        negative_joint_entropy + 2 * marginal_entropy,
+        negative_joint_entropy + 2 * marginal_weight * marginal_entropy,
+    )

@@ -1,0 +1,72 @@
+"""What every `catvae-*` command shares: one line per failure on standard error, exit codes, and options that suggest a near match.
+
+Exit codes: 0 all well; 1 finished with failed rows; 2 wrong usage; 3 model or data missing or corrupt; 4 device not available; 5 output
+cannot be written; 6 training stopped by the numeric guard; 130 and 143 interrupted; 141 the reader of our output went away.
+"""
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import click
+
+from .errors import CatVAEError
+
+
+class Choice(click.Choice):
+    """A choice that names the nearest valid value when it does not know the given one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and value not in self.choices:
+            near = difflib.get_close_matches(value, list(self.choices), 1, cutoff=0.3)
+            hint = f", did you mean '{near[0]}'?" if near else ""
+            self.fail(f"'{value}' is not one of {', '.join(self.choices)}{hint}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def say(line: str, *, quiet: bool = False) -> None:
+    """One line on standard error, which belongs to people; standard output belongs to results."""
+    if not quiet:
+        print(line, file=sys.stderr, flush=True)
+
+
+def command_entry(command: click.Command, name: str) -> Callable[[], NoReturn]:
+    """The console script of `command`: runs it, turns every expected failure into one line and the right exit code."""
+
+    def main() -> NoReturn:
+        sys.exit(run_command(command, name, sys.argv[1:]))
+
+    main.__doc__ = f"Entry point of `{name}`."
+    return main
+
+
+def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> int:
+    """Run `command` and return its exit code; never raises for bad input."""
+    try:
+        code = command.main(args=list(arguments), prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.Abort:
+        say(f"{name}: interrupted")
+        return 130
+    except KeyboardInterrupt:
+        say(f"{name}: interrupted")
+        return 130
+    except click.ClickException as error:
+        say(f"{name}: {_one_line(error.format_message())} (see {name} --help)")
+        return 2
+    except CatVAEError as error:
+        say(f"{name}: {_one_line(str(error))}")
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader is gone; without this Python complains again while flushing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

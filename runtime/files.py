@@ -1,0 +1,87 @@
+"""Writing files so that a reader, a crash or a full disk never meets half of one.
+
+Every file goes to a temporary name beside its target, is flushed to the disk, gets the mode the umask asks for, and is renamed.
+"""
+
+import contextlib
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from .errors import OutputError
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
+    """Write `data` (text as UTF-8) to `path`, creating its folder; the old file stays whole until the new one is complete.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written, the disk is full, or the target is not a regular file (a rename would replace a device node
+        or break a symlink).
+    """
+    target = Path(path)
+    payload = data.encode() if isinstance(data, str) else data
+    temporary = None
+    try:
+        make_folder(target.parent)
+        refuse_special_target(target)
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:60]}.", suffix=".tmp", dir=target.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        temporary = None
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def refuse_special_target(target: Path) -> None:
+    """Raise `OutputError` when `target` exists and is not a regular file."""
+    try:
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+    if not stat.S_ISREG(mode):
+        raise OutputError(f"cannot write {target}: it exists and is not a regular file; choose another name")
+
+
+def make_folder(folder: str | os.PathLike[str]) -> Path:
+    """Create `folder` and its parents; raises `OutputError` when that is not possible."""
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot create the folder {path}: {error.strerror or error}") from error
+    return path
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # some file systems refuse to sync a folder; the file itself is safe
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256 of `data`."""
+    return hashlib.sha256(data).hexdigest()

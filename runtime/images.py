@@ -1,0 +1,173 @@
+"""From an image file to the uint8 tensor every graph takes: one decode, colour and resize path for training and inference.
+
+The rules (`Preprocess`) travel in the manifest, so that what a model saw in training is what it sees on the device. Scaling to [0, 1]
+is not here: it lives inside the graphs.
+"""
+
+import contextlib
+import io
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+
+from .errors import ImageError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+MAX_BYTES = 32 * 2**20
+MAX_PIXELS = 24_000_000
+ORIENTATION_TAG = 0x0112
+
+_RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
+
+
+class Preprocess(msgspec.Struct, frozen=True, kw_only=True):
+    """How a decoded image becomes the (height, width, channels) uint8 tensor of a model."""
+
+    height: int
+    width: int
+    channels: Literal[1, 3]
+    """1: grey (ITU-R 601 luma), 3: RGB."""
+    resample: Literal["bilinear", "lanczos", "nearest"] = "bilinear"
+    """Pillow's filter; bilinear and lanczos average over the source when shrinking."""
+    fit: Literal["pad", "stretch"] = "pad"
+    """pad: keep the aspect ratio and fill with `background`; stretch: fill the frame."""
+    background: int = 0
+    """0..255, behind transparent pixels and around padded images."""
+    invert: bool = False
+    """Swap black and white after decoding, for a model trained on the other polarity."""
+    sixteen_bit: Literal["divide_by_257"] = "divide_by_257"
+    """Grey levels 0..65535 map linearly onto 0..255 (Pillow's own conversion clips at 255)."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        return self.height, self.width, self.channels
+
+
+def read_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Decode, orient, convert and resize one image.
+
+    Parameters
+    ----------
+    source : path or bytes
+        A file, or the bytes of one. Only the first frame of an animation or multi-page file is read.
+    preprocess : Preprocess
+        The model's rules.
+
+    Returns
+    -------
+    ndarray, (H, W, C), uint8
+
+    Raises
+    ------
+    ImageError
+        With one of the codes ``missing``, ``not_a_file``, ``unreadable``, ``too_large``, ``not_an_image``, ``too_many_pixels``,
+        ``corrupt_image``, ``unsupported_mode``.
+    """
+    return fit_image(open_image(source, preprocess.background), preprocess)
+
+
+def open_image(source: str | os.PathLike[str] | bytes, background: int = 0) -> Image.Image:
+    """Decode an image file to mode ``L`` or ``RGB`` at its own size, upright, without transparency; raises as `read_image`."""
+    with _opened(source) as image:
+        image.load()
+        return _to_grey_or_rgb(ImageOps.exif_transpose(image), background)
+
+
+def image_size_of(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
+    """(width, height) of the upright image, from its header alone; raises as `read_image`."""
+    with _opened(source) as image:
+        turned = image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8)
+        return (image.height, image.width) if turned else image.size
+
+
+@contextlib.contextmanager
+def _opened(source: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
+    """The image behind `source`, header read and caps checked; whatever a decoder throws inside comes out as `ImageError`."""
+    data = source if isinstance(source, bytes) else _read_bytes(Path(source))
+    if len(data) > MAX_BYTES:
+        raise ImageError("too_large", f"the file is larger than the {MAX_BYTES:,} bytes that are read")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own pixel warning: our cap below is stricter
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    size = f"{image.width} x {image.height}"
+                    raise ImageError("too_many_pixels", f"the image is {size}, at most {MAX_PIXELS:,} pixels are decoded")
+                yield image
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_many_pixels", str(error)) from error
+    except UnidentifiedImageError as error:
+        raise ImageError("not_an_image", f"not a readable image; {', '.join(FORMATS)} are") from error
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more on damaged files
+        raise ImageError("corrupt_image", f"the image is damaged or cut short: {error}") from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise ImageError("not_a_file", "a folder, pipe or device, expected an image file")
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise ImageError("missing", "no such file") from error
+    except (OSError, ValueError) as error:
+        raise ImageError("unreadable", f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _to_grey_or_rgb(image: Image.Image, background: int) -> Image.Image:
+    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
+        levels = np.asarray(image, dtype=np.uint16)
+        return Image.fromarray(np.round(levels / 257.0).astype(np.uint8))
+    if image.mode == "I":
+        levels = np.asarray(image, dtype=np.int64)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise ImageError("unsupported_mode", f"integer grey levels {levels.min()}..{levels.max()}, expected 0..65535")
+        return Image.fromarray(np.round(levels / 257.0).astype(np.uint8))
+    if image.mode == "F":
+        raise ImageError("unsupported_mode", "floating-point pixels have no agreed range: save the image with 8 or 16 bits")
+    if image.mode in ("LA", "La"):
+        return _composite(image.convert("LA"), "L", background)
+    if image.mode in ("RGBA", "RGBa", "PA") or "transparency" in image.info:
+        return _composite(image.convert("RGBA"), "RGB", background)
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    return image.convert("RGB")
+
+
+def _composite(image: Image.Image, mode: Literal["L", "RGB"], background: int) -> Image.Image:
+    """Lay a transparent image on the background: `convert` alone would show the colour hidden under it."""
+    base = Image.new(mode, image.size, background if mode == "L" else (background,) * 3)
+    base.paste(image.convert(mode), mask=image.getchannel("A"))
+    return base
+
+
+def fit_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Convert and resize an upright ``L`` or ``RGB`` image: (H, W, C), uint8."""
+    image = image.convert("L" if preprocess.channels == 1 else "RGB")
+    if preprocess.invert:
+        image = ImageChops.invert(image)
+    wanted = (preprocess.width, preprocess.height)
+    if image.size != wanted:
+        filter_ = _RESAMPLE[preprocess.resample]
+        if preprocess.fit == "stretch":
+            image = image.resize(wanted, filter_)
+        else:
+            scale = min(wanted[0] / image.width, wanted[1] / image.height)
+            inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            frame = Image.new(image.mode, wanted, preprocess.background if image.mode == "L" else (preprocess.background,) * 3)
+            frame.paste(image.resize(inner, filter_), ((wanted[0] - inner[0]) // 2, (wanted[1] - inner[1]) // 2))
+            image = frame
+    return np.asarray(image, dtype=np.uint8).reshape(preprocess.shape)
