@@ -24,8 +24,6 @@ class Position(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     schema: int
     step: int
     """Steps taken."""
-    head_information: list[float]
-    """Running mutual information of the candidate heads, (heads,)."""
     rows: list[dict[str, float]]
     """Finished rows of metrics.csv."""
     open_row: dict[str, float]

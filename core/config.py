@@ -35,7 +35,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Prior mean of a cluster on its own block. lambda * sqrt(delta) >= 4.5 keeps the modes apart."""
     net: Net = "conv"
     """conv: stride-2 convolutions with batch norm; mlp: the paper's one hidden layer."""
-    hidden: int = 256
+    hidden: int = 128
     """Width of the last hidden layer."""
     dropout: float = 0.0
     """On the hidden layers of net=mlp, while training."""
@@ -50,16 +50,12 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Nats per image of the InfoCatVAE term."""
     generated_per_cluster: int = 16
     """Images drawn per cluster and step for the information term."""
-    invariance_weight: float = 50.0
+    invariance_weight: float = 20.0
     """Weight of the mutual information between the assignments of an image and of a view of it (arXiv 1807.06653)."""
     marginal_weight: float = 1.5
     """Weight of the marginal entropies inside that mutual information: above 1 keeps clusters from emptying."""
     overclusters: int = 50
     """Outputs of the auxiliary over-clustering head; 0 removes it."""
-    heads: int = 5
-    """Assignment heads that start side by side; the one with the highest mutual information is kept after the warm-up."""
-    warmup: float = 0.3
-    """Share of the steps that train on the mutual information alone, before the bound joins in; 0 starts with the whole loss."""
     augment: Augment = "auto"
     """Views: digits (affine), objects (mirror, brightness, slight affine), none (noise only), auto (by mirror symmetry)."""
 
@@ -83,7 +79,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "batch_size": (2, 1_000_000),
             "generated_per_cluster": (1, 10_000),
             "overclusters": (0, 100_000),
-            "heads": (1, 100),
             "seed": (0, 2**31 - 1),
         }
         for name, (low, high) in bounds.items():
@@ -98,12 +93,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
                 raise UsageError(f"{_flag(name)} is {value}, expected zero or more")
-        if not 0 <= self.warmup < 1:
-            raise UsageError(f"--warmup is {self.warmup}, expected 0 <= warmup < 1")
-        if self.warmup and not self.invariance_weight:
-            raise UsageError("--warmup trains on views alone: it needs --invariance-weight above 0")
-        if self.heads > 1 and not self.warmup:
-            raise UsageError(f"--heads {self.heads} are chosen between after the warm-up: give --warmup above 0, or --heads 1")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout is {self.dropout}, expected 0 <= dropout < 1")
         if self.legacy and self.recipe != "paper":
@@ -133,8 +122,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "generated_per_cluster": 10,
         "invariance_weight": 0.0,
         "overclusters": 0,
-        "heads": 1,
-        "warmup": 0.0,
         "epochs": 20,
         "batch_size": 128,
         "schedule": "constant",

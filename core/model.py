@@ -29,7 +29,6 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     dropout: float
     offsets: str
     overclusters: int
-    heads: int
     height: int
     width: int
     channels: int
@@ -37,7 +36,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @classmethod
     def of(cls, config: TrainConfig, shape: tuple[int, int, int]) -> "ModelSpec":
         """For images of `shape` (H, W, C)."""
-        names = ("clusters", "delta", "lam", "net", "hidden", "dropout", "offsets", "overclusters", "heads")
+        names = ("clusters", "delta", "lam", "net", "hidden", "dropout", "offsets", "overclusters")
         return cls(**{name: getattr(config, name) for name in names}, height=shape[0], width=shape[1], channels=shape[2])
 
 
@@ -50,8 +49,6 @@ class Posterior(NamedTuple):
     """(N, D) log-variance, before a cluster's offset."""
     logits: Tensor
     """(N, K); the assignment is q(c|x) = softmax(logits)."""
-    heads: Tensor
-    """(N, heads, K) logits of every candidate head; the first is `logits`."""
     auxiliary: Tensor
     """(N, overclusters) logits of the over-clustering head."""
 
@@ -77,7 +74,7 @@ class CatVAE(nn.Module):
         else:
             self.encoder = networks.ConvEncoder(shape, spec.hidden)
             self.decoder = networks.ConvDecoder(latent, shape, spec.hidden)
-        self._widths = (latent, latent, spec.heads * spec.clusters, spec.overclusters)
+        self._widths = (latent, latent, spec.clusters, spec.overclusters)
         self.head = nn.Linear(spec.hidden, sum(self._widths))  # one product for everything read from the hidden vector
         self.register_buffer("prior", prior_means(spec.clusters, spec.delta, spec.lam), persistent=False)
         if spec.offsets == "prior":
@@ -90,15 +87,8 @@ class CatVAE(nn.Module):
 
     def encode(self, x: Tensor) -> Posterior:
         """Posterior parameters of images (N, C, H, W)."""
-        m, v, heads, auxiliary = self.head(self.encoder(x)).float().split(self._widths, dim=1)
-        heads = heads.view(-1, self.spec.heads, self.spec.clusters)
-        return Posterior(m, v.clamp(-LOG_VARIANCE, LOG_VARIANCE), heads[:, 0], heads, auxiliary)
-
-    @property
-    def head_rows(self) -> list[slice]:
-        """Rows of the output layer that belong to each candidate head."""
-        start, clusters = 2 * self._widths[0], self.spec.clusters
-        return [slice(start + i * clusters, start + (i + 1) * clusters) for i in range(self.spec.heads)]
+        m, v, logits, auxiliary = self.head(self.encoder(x)).float().split(self._widths, dim=1)
+        return Posterior(m, v.clamp(-LOG_VARIANCE, LOG_VARIANCE), logits, auxiliary)
 
     def component(self, posterior: Posterior, c: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (N, D) of q(z|x,c) for clusters `c`: (N,) indices, or (N, K) weights that mix the offsets."""

@@ -48,39 +48,22 @@ class BatchLoss(NamedTuple):
     total: Tensor
     """The weighted sum that is minimised."""
     terms: Terms
-    head_information: Tensor
-    """(heads,) mutual information of every candidate head, detached; empty without views."""
     assignment: Tensor
     """(N, K) q(c|x) of the batch, detached."""
 
 
-def batch_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, *, warm: bool = False) -> BatchLoss:
-    """Evaluate the objective on images.
-
-    Parameters
-    ----------
-    model : CatVAE
-    x : Tensor, (N, C, H, W)
-        Float in [0, 1].
-    config : TrainConfig
-    policy : ViewPolicy
-        Of the views, when the invariance weight asks for them.
-    warm : bool
-        Train on the mutual information alone, over every candidate head: no decoder runs, the terms of the bound are 0.
+def batch_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy) -> BatchLoss:
+    """Evaluate the objective on images `x`, float (N, C, H, W) in [0, 1]; `policy` makes their views, where the weights ask for them.
 
     Noise comes from torch's default generator.
     """
     n = len(x)
+    zero = x.new_zeros(())
     # Images and views go through the trunk together: one set of batch statistics, larger matrix products.
     with_views = config.invariance_weight > 0
     encoded = model.encode(torch.cat([x, random_view(x, policy)]) if with_views else x)
-    invariance, auxiliary, shared, per_head = _invariance(encoded, n, config, all_heads=warm)
-    if warm:
-        zero = x.new_zeros(())
-        terms = Terms(zero, zero, zero, zero, invariance, auxiliary, zero)
-        return BatchLoss(-config.invariance_weight * shared, terms, per_head, encoded.logits[:n].detach().softmax(-1))
-
     posterior = Posterior(*(part[:n] for part in encoded))
+
     divergence = mixture_kl(posterior.m, posterior.v, model.E, model.F, model.prior, posterior.logits)
     kl, neg_entropy = divergence.kl / n, divergence.neg_entropy / n
     if config.legacy:
@@ -88,31 +71,18 @@ def batch_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
         neg_entropy = (a * torch.log(a + 0.001)).sum() / n
     pixels = model.decode(draw(*model.component(posterior, _decoded_cluster(posterior.logits, config.path))))
     reconstruction = nnF.binary_cross_entropy_with_logits(pixels, x, reduction="sum") / n
-    information = _information(model, config) if config.objective == "infocatvae" else x.new_zeros(())
-    total = (
-        reconstruction
-        + kl
-        + config.neg_entropy_weight * neg_entropy
-        + config.information_weight * information
-        - config.invariance_weight * shared
-    )
+    information = _information(model, config) if config.objective == "infocatvae" else zero
+    total = reconstruction + kl + config.neg_entropy_weight * neg_entropy + config.information_weight * information
+
+    invariance = auxiliary = zero
+    if with_views:
+        shared = view_information(posterior.logits, encoded.logits[n:], config.marginal_weight)
+        invariance, total = shared.information, total - config.invariance_weight * shared.trained
+        if config.overclusters:
+            shared = view_information(posterior.auxiliary, encoded.auxiliary[n:], config.marginal_weight)
+            auxiliary, total = shared.information, total - config.invariance_weight * shared.trained
     elbo = -(reconstruction + kl + neg_entropy + math.log(model.spec.clusters))
-    terms = Terms(reconstruction, kl, neg_entropy, information, invariance, auxiliary, elbo)
-    return BatchLoss(total, terms, per_head, divergence.assignment)
-
-
-def _invariance(encoded: Posterior, n: int, config: TrainConfig, *, all_heads: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Information of the kept head and of the over-clustering head, the weighted sum that is trained, and information per head."""
-    zero = encoded.m.new_zeros(())
-    if not config.invariance_weight:
-        return zero, zero, zero, encoded.m.new_empty(0)
-    heads = encoded.heads if all_heads else encoded.heads[:, :1]
-    found = view_information(heads[:n], heads[n:], config.marginal_weight)
-    auxiliary, trained = zero, found.trained.mean()
-    if config.overclusters:
-        over = view_information(encoded.auxiliary[:n, None], encoded.auxiliary[n:, None], config.marginal_weight)
-        auxiliary, trained = over.information[0], trained + over.trained[0]
-    return found.information[0], auxiliary, trained, found.information.detach()
+    return BatchLoss(total, Terms(reconstruction, kl, neg_entropy, information, invariance, auxiliary, elbo), divergence.assignment)
 
 
 def _decoded_cluster(logits: Tensor, path: str) -> Tensor:

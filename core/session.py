@@ -112,7 +112,7 @@ class Session:
         trainer = self.trainer
         epoch = trainer.position.step // trainer.steps_per_epoch
         self.folder.write_metrics(trainer.position.rows)
-        if epoch % max(1, trainer.epochs // PICTURES) == 0 and trainer.position.step > trainer.warm_steps and not trainer.finished:
+        if epoch % max(1, trainer.epochs // PICTURES) == 0 and not trainer.finished:
             names = [str(i) for i in range(trainer.config.clusters)]
             self._picture(f"epoch-{epoch:04d}", evaluation.picture_samples(trainer.model, names, trainer.config.seed))
         if time.monotonic() - self._saved > SAVE_EVERY:

@@ -124,9 +124,9 @@ def _train(session: "Session", quiet: bool) -> int:
             bar.update()
             if trainer.position.step % 10 == 0:
                 epoch = 1 + (trainer.position.step - 1) // trainer.steps_per_epoch
-                warm = trainer.position.step <= trainer.warm_steps
-                names = ("invariance", "auxiliary") if warm else ("reconstruction", "kl", "neg_entropy", "information", "invariance")
-                values = {name[:5]: f"{float(getattr(loss.terms, name).detach()):.2f}" for name in names}
+                shown = {"rec": loss.terms.reconstruction, "kl": loss.terms.kl, "neg_h": loss.terms.neg_entropy,
+                         "info": loss.terms.information, "views": loss.terms.invariance}
+                values = {name: f"{float(term.detach()):.2f}" for name, term in shown.items()}
                 bar.set_description(f"epoch {epoch}/{trainer.epochs}", refresh=False)
                 bar.set_postfix(values, refresh=False)
 

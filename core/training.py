@@ -92,7 +92,6 @@ class Trainer:
         self.steps_per_epoch = count // self.batch
         self.epochs = config.epochs_for(self.steps_per_epoch)
         self.steps = self.epochs * self.steps_per_epoch
-        self.warm_steps = round(config.warmup * self.epochs) * self.steps_per_epoch
         self.spec = ModelSpec.of(config, data.preprocess.shape)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -103,7 +102,7 @@ class Trainer:
         self._order: tuple[int, Tensor] | None = None
         self._bad_steps = 0
         self.position = Position(
-            schema=SCHEMA, step=0, head_information=[0.0] * config.heads, rows=[], open_row={}, seconds=0.0,
+            schema=SCHEMA, step=0, rows=[], open_row={}, seconds=0.0,
             config_hash="", data_hash="", tensors_sha256="",
         )  # fmt: skip
 
@@ -134,13 +133,12 @@ class Trainer:
     def step(self) -> BatchLoss:
         """One optimiser step on the next batch."""
         at = self.position.step
-        warm = at < self.warm_steps
         torch.manual_seed(_mix(self.config.seed, at))
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(at)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            loss = batch_loss(self.model, self._batch(at), self.config, self.policy, warm=warm)
+            loss = batch_loss(self.model, self._batch(at), self.config, self.policy)
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
@@ -156,8 +154,6 @@ class Trainer:
                     " --precision fp32"
                 )
         self.position.step += 1
-        if self.position.step == self.warm_steps:
-            self._keep_best_head()
         return loss
 
     def _batch(self, step: int) -> Tensor:
@@ -182,30 +178,14 @@ class Trainer:
             row[name] = row.get(name, 0.0) + value
         row["confidence"] = row.get("confidence", 0.0) + loss.assignment.amax(1).mean().item()
         row["steps"] = row.get("steps", 0.0) + 1
-        if self.position.step < self.warm_steps:
-            running = self.position.head_information
-            for i, value in enumerate(loss.head_information.tolist()):
-                running[i] += 0.02 * (value - running[i])  # about the last 50 steps
 
     def _close_row(self) -> None:
         sums, position = self.position.open_row, self.position
         steps = sums.pop("steps", 0.0) or 1.0
         epoch = position.step // self.steps_per_epoch
-        warm = float(position.step <= self.warm_steps)
         means = {name: sums.get(name, 0.0) / steps for name in ("total", *Terms._fields, "confidence")}
-        position.rows.append({"epoch": epoch, "warm": warm, **means, "seconds": position.seconds})
+        position.rows.append({"epoch": epoch, **means, "seconds": position.seconds})
         position.open_row = {}
-
-    def _keep_best_head(self) -> None:
-        """Make the head with the highest mutual information the first one, Adam's moments included."""
-        best = int(np.argmax(self.position.head_information))
-        if best == 0:
-            return
-        first, chosen = self.model.head_rows[0], self.model.head_rows[best]
-        for parameter in self.model.head.parameters():
-            state = self.optimizer.state[parameter]
-            for tensor in (parameter.data, state["exp_avg"], state["exp_avg_sq"]):
-                tensor[first], tensor[chosen] = tensor[chosen].clone(), tensor[first].clone()
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -101,12 +101,12 @@ def random_view(x: Tensor, policy: ViewPolicy) -> Tensor:
 
 
 class ViewInformation(NamedTuple):
-    """Two readings of each head's joint distribution."""
+    """Two readings of one joint distribution."""
 
     information: Tensor
-    """(heads,) mutual information in nats: at most log K, reached when assignments are certain, balanced and equal in both views."""
+    """() mutual information in nats: at most log K, reached when assignments are certain, balanced and equal in both views."""
     trained: Tensor
-    """(heads,) the same with the marginal entropies weighted, which is what is maximised."""
+    """() the same with the marginal entropies weighted, which is what is maximised."""
 
 
 def view_information(logits: Tensor, other: Tensor, marginal_weight: float) -> ViewInformation:
@@ -116,19 +116,19 @@ def view_information(logits: Tensor, other: Tensor, marginal_weight: float) -> V
 
     Parameters
     ----------
-    logits, other : Tensor, (N, heads, K)
+    logits, other : Tensor, (N, K)
         Of the images and of their views.
     marginal_weight : float
         w; above 1 weighs the entropy of the cluster shares, which keeps clusters from emptying.
     """
     a, b = logits.float().softmax(-1), other.float().softmax(-1)
     with torch.autocast(a.device.type, enabled=False):  # a joint in bfloat16 would round away the differences that are trained
-        joint = torch.einsum("nhi,nhj->hij", a, b) / len(a)
-    joint = ((joint + joint.mT) / 2).clamp_min(1e-12)
-    joint = joint / joint.sum((1, 2), keepdim=True)
-    negative_joint_entropy = (joint * joint.log()).sum((1, 2))
-    share = joint.sum(1)  # of one view; the joint is symmetric, so both have it
-    marginal_entropy = -(share * share.log()).sum(1)
+        joint = a.T @ b / len(a)
+    joint = ((joint + joint.T) / 2).clamp_min(1e-12)
+    joint = joint / joint.sum()
+    negative_joint_entropy = (joint * joint.log()).sum()
+    share = joint.sum(0)  # of one view; the joint is symmetric, so both have it
+    marginal_entropy = -(share * share.log()).sum()
     return ViewInformation(
         negative_joint_entropy + 2 * marginal_entropy,
         negative_joint_entropy + 2 * marginal_weight * marginal_entropy,

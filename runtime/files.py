@@ -13,7 +13,8 @@ from pathlib import Path
 from .errors import OutputError
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The process's mode mask: what a file made the ordinary way would lack."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -38,7 +39,7 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(payload)
             file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            os.fchmod(file.fileno(), 0o666 & ~umask())
             os.fsync(file.fileno())
         os.replace(temporary, target)
         temporary = None

@@ -1,0 +1,40 @@
+"""Points of the latent space, made with numpy outside the graphs: one seed gives the same latents on every machine.
+
+Generation follows the paper's figures: draws from a cluster's mode, straight lines between modes, walks along a cluster's own subspace.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import UsageError
+
+Latents = NDArray[np.float32]
+
+
+def prior_means(clusters: int, delta: int, lam: float) -> Latents:
+    """Means mu, (K, D) with D = K * delta: lambda on block c of cluster c, zero elsewhere."""
+    return np.float32(lam) * np.eye(clusters, dtype=np.float32).repeat(delta, axis=1)
+
+
+def prior_samples(means: Latents, cluster: int, n: int, seed: int) -> Latents:
+    """`n` draws z ~ N(mu_c, I), (n, D); the noise depends on (seed, cluster) alone."""
+    _require_cluster(cluster, len(means))
+    noise = np.random.Generator(np.random.PCG64([seed, cluster])).standard_normal((n, means.shape[1]), dtype=np.float32)
+    return means[cluster] + noise
+
+
+def interpolate(start: Latents, end: Latents, n: int) -> Latents:
+    """`n` points on the straight line from `start` to `end`, both included, (n, D)."""
+    t = np.linspace(0, 1, n, dtype=np.float32)[:, None]
+    return (1 - t) * start + t * end
+
+
+def walk(means: Latents, cluster: int, n: int, reach: float = 2.0) -> Latents:
+    """`n` points from the origin through a cluster's mean to `reach` times its distance, (n, D): the paper's lambda figure."""
+    _require_cluster(cluster, len(means))
+    return np.linspace(0, reach, n, dtype=np.float32)[:, None] * means[cluster]
+
+
+def _require_cluster(cluster: int, clusters: int) -> None:
+    if not 0 <= cluster < clusters:
+        raise UsageError(f"cluster {cluster} does not exist: expected 0 to {clusters - 1}")

@@ -1,0 +1,143 @@
+"""`manifest.json`: what a bundle holds, how images are read for it, and what its clusters are.
+
+Unknown fields are ignored within one schema number, so that older runtimes read newer bundles of the same major form.
+"""
+
+from pathlib import PurePosixPath
+from typing import Literal
+
+import msgspec
+
+from .errors import DataError
+from .images import Preprocess
+
+SCHEMA = 1
+MAX_BYTES = 4 * 2**20
+Role = Literal["classifier", "encoder", "decoder"]
+
+
+class TensorRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One input or output of a graph; the first dimension is the batch, named ``batch``."""
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+
+
+class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A file beside the manifest."""
+
+    name: str
+    """A plain file name: no folder, no drive."""
+    sha256: str
+    size: int
+
+
+class GraphRecord(FileRecord, frozen=True, kw_only=True):
+    """One ONNX graph."""
+
+    precision: str
+    opset: int
+    ir: int
+    inputs: list[TensorRecord]
+    outputs: list[TensorRecord]
+
+
+class Cluster(msgspec.Struct, frozen=True, kw_only=True):
+    """One cluster, as training left it."""
+
+    name: str
+    share: float
+    """Of the training images."""
+    mean_confidence: float
+    reject_threshold: float | None = None
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True):
+    """How far onnxruntime's answers were from PyTorch's at export."""
+
+    batches: list[int]
+    max_difference: dict[str, float]
+    """Per graph output, absolute."""
+    cluster_agreement: float
+    onnxruntime: str
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the model comes from."""
+
+    recipe: str
+    seed: int
+    data: str
+    data_hash: str
+    images: int
+    epochs: int
+    versions: dict[str, str]
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole file."""
+
+    schema: int
+    model_id: str
+    """SHA-256 over the graphs' hashes: the same in every part of one export."""
+    clusters: list[Cluster]
+    delta: int
+    lam: float = msgspec.field(name="lambda")
+    preprocess: Preprocess
+    graphs: dict[Role, GraphRecord]
+    golden: FileRecord
+    tolerances: dict[str, float]
+    """Largest absolute difference from the golden outputs, per provider."""
+    metrics: dict[str, dict[str, float]] = {}
+    """ACC, NMI, ARI per part, when the training data had labels."""
+    health: dict[str, float] = {}
+    parity: Parity
+    provenance: Provenance
+    min_runtime: dict[str, str] = {}
+
+    @property
+    def latent(self) -> int:
+        """D = K * delta."""
+        return len(self.clusters) * self.delta
+
+    @property
+    def names(self) -> list[str]:
+        """Cluster names in cluster order."""
+        return [cluster.name for cluster in self.clusters]
+
+
+def parse_manifest(data: bytes, where: str) -> Manifest:
+    """Check and decode `manifest.json`.
+
+    Raises
+    ------
+    DataError
+        When it is no manifest, is of another schema, or names unsafe files.
+    """
+    if len(data) > MAX_BYTES:
+        raise DataError(f"{where} has {len(data):,} bytes, at most {MAX_BYTES:,} are read")
+    try:
+        schema = msgspec.json.decode(data, type=_Schema).schema
+        if schema != SCHEMA:
+            raise DataError(f"{where} has schema {schema}, this version reads {SCHEMA}: use the matching version of catvae")
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{where} is not a bundle manifest: {error}") from error
+    missing = {"classifier", "encoder", "decoder"} - manifest.graphs.keys()
+    if missing or not manifest.clusters or manifest.delta < 1:
+        lacks = ", ".join(sorted(missing)) or ("clusters" if not manifest.clusters else "latent dimensions")
+        raise DataError(f"{where} describes no {lacks}")
+    for record in (*manifest.graphs.values(), manifest.golden):
+        _require_plain_name(record.name, where)
+    return manifest
+
+
+class _Schema(msgspec.Struct):
+    schema: int
+
+
+def _require_plain_name(name: str, where: str) -> None:
+    plain = PurePosixPath(name).name == name and name not in ("", ".", "..") and not set(name) & set('\\/:*?"<>|\0')
+    if not plain or name.split(".")[0].upper() in ("CON", "PRN", "AUX", "NUL"):
+        raise DataError(f"{where} names the file {name!r}: only plain names beside the manifest are opened")

@@ -1,0 +1,57 @@
+"""From the arguments of `catvae-infer` to a stream of image sources, in the order given, folders sorted."""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+
+from .errors import DataError
+from .images import SUFFIXES
+
+STDIN = "-"
+
+
+def expand(arguments: Iterable[str]) -> Iterator[str]:
+    """Yield file paths: files as they are, folders searched for images, patterns expanded, ``-`` passed on.
+
+    A path that does not exist and is no pattern is yielded too: it becomes an error row where it stands, not a missing one.
+    """
+    for argument in arguments:
+        if argument == STDIN or os.path.isfile(argument):
+            yield argument
+        elif os.path.isdir(argument):
+            yield from walk_images(argument)
+        elif glob.has_magic(argument):
+            yield from sorted(path for path in glob.iglob(argument, recursive=True) if not os.path.isdir(path))
+        else:
+            yield argument
+
+
+def walk_images(folder: str) -> Iterator[str]:
+    """Image files below `folder`, depth first, each folder in sorted order; hidden files are passed over."""
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (os.path.join(parent, name) for name in sorted(names) if is_image_name(name))
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name ends like an image and is not hidden."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def read_list(path: str, before: Iterable[str] = ()) -> Iterator[str]:
+    """Yield `before`, then the paths in a list file, a line each (``-`` reads standard input); nothing is read ahead.
+
+    Raises
+    ------
+    DataError
+        When the list cannot be read.
+    """
+    yield from before
+    try:
+        # Bytes that are no UTF-8 pass through as they do in every path Python hands out.
+        with open(0 if path == STDIN else path, encoding="utf-8", errors="surrogateescape", newline="\n", closefd=path != STDIN) as lines:
+            for line in lines:
+                if line.rstrip("\r\n"):
+                    yield line.rstrip("\r\n")
+    except OSError as error:
+        raise DataError(f"cannot read the list {path}: {error.strerror or error}") from error
