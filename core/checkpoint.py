@@ -88,15 +88,23 @@ def load_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Opti
     tensors = load_tensors(tensor_file)
     if sha256(tensor_file.read_bytes()) != position.tensors_sha256:
         raise DataError(f"{tensor_file} does not belong to {path.name}: its sha256 differs")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if key.startswith("adam/"):
-            _, index, name = key.split("/")
-            moments.setdefault(int(index), {})[name] = tensor
     wanted: dict[str, Any] = optimizer.state_dict()
     try:
+        for key, tensor in tensors.items():
+            if key.startswith("adam/"):
+                _, index, name = key.split("/")
+                moments.setdefault(int(index), {})[name] = _laid_out_as(parameters[int(index)], tensor)
         model.load_state_dict({key.removeprefix("model/"): t for key, t in tensors.items() if key.startswith("model/")})
         optimizer.load_state_dict({**wanted, "state": moments})
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError, IndexError) as error:
         raise DataError(f"{tensor_file} does not fit this run: {str(error).splitlines()[-1].strip()}") from error
     return position
+
+
+def _laid_out_as(parameter: Tensor, moment: Tensor) -> Tensor:
+    """`moment` in the memory order of its parameter: fused Adam walks both as flat memory, and convolutions are stored channels last."""
+    if moment.shape != parameter.shape:
+        return moment
+    return torch.empty_like(parameter, dtype=moment.dtype).copy_(moment)

@@ -48,7 +48,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     if len(data) != expected:
         found = f"{len(data):,}" if len(data) < expected else "more"
         raise DataError(f"{path} is damaged: {found} bytes of data, expected {expected:,} for shape {shape}")
-    return np.frombuffer(data, np.uint8).reshape(shape)
+    return np.frombuffer(data, np.uint8).reshape(shape).copy()  # torch wants arrays it may write to
 
 
 def find_pairs(folder: Path) -> dict[str, tuple[Path, Path | None]]:

@@ -14,7 +14,7 @@ import torch.nn.functional as nnF
 from numpy.typing import NDArray
 from torch import Tensor
 
-MIRROR_CORRELATION = 0.55
+MIRROR_CORRELATION = 0.62
 """`auto` takes images for objects when they correlate with their own mirror image at least this much on average."""
 
 

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from . import _loader
 
+_COMPILED = _loader.available()  # a plain constant, so that torch.compile need not trace the loader
 _REAL = (torch.float32, torch.float64)
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -68,7 +69,7 @@ def mixture_kl(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits
 def _dispatch(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits: Tensor, weight: Tensor | None) -> MixtureKL:
     if weight is not None:
         weight = weight.to(m.dtype)
-    if m.device.type == "cpu" and _loader.available():
+    if m.device.type == "cpu" and _COMPILED:
         return MixtureKL(*_MixtureKL.apply(m, v, E, F, prior, logits, weight))
     if m.device.type == "cpu":
         _warn_once(_loader.kernel_status())
@@ -174,6 +175,8 @@ def _cpu(m, v, E, F, prior, logits, weight, gradients):
     inputs = [x.contiguous() for x in (m, v, E, F, prior, logits)]
     weight = None if weight is None else weight.contiguous()
     out = _outputs(m, E, gradients)
+    if N == 0:  # torch gives empty tensors a null pointer, which the C side reads as "not wanted"
+        return tuple(x.zero_() for x in out)
     threads = _loader.usable_threads(torch.get_num_threads())
     real, function = ("float *", lib.catvae_mixture_kl_f32) if m.dtype == torch.float32 else ("double *", lib.catvae_mixture_kl_f64)
     bytes_needed = lib.catvae_mixture_kl_workspace(N, K, D, m.element_size(), gradients, threads)

@@ -45,7 +45,9 @@ def command_entry(command: click.Command, name: str) -> Callable[[], NoReturn]:
 def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> int:
     """Run `command` and return its exit code; never raises for bad input."""
     try:
-        code = command.main(args=list(arguments), prog_name=name, standalone_mode=False)
+        # Not command.main: it turns a closed pipe into exit code 1 before we can see it.
+        with command.make_context(name, list(arguments)) as context:
+            code = command.invoke(context)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as exit_:

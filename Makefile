@@ -1,0 +1,35 @@
+# Each target sets itself up: on a fresh machine with Python 3.11+, a C compiler and make, `make demo` or `make test` is all it takes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+KERNEL := kernels/build_cpu.py $(wildcard kernels/*.h kernels/cpu/*)
+
+.PHONY: setup demo test bench lint clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml setup.py constraints.txt $(KERNEL)
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "CatVAE needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,train,test]'
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/python demo.py
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p build/typecheck/catvae
+	for room in core kernels export runtime; do ln -sfn ../../../$$room build/typecheck/catvae/$$room; done
+	$(BIN)/pyright
+
+bench: setup
+	$(BIN)/python -m benchmarks.kernel
+
+clean:
+	rm -rf build dist *.egg-info kernels/*.so kernels/_cpu.c $(VENV) runs

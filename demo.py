@@ -1,0 +1,59 @@
+"""The whole path in one go, as `make demo` runs it: train on the bundled handwritten digits, export, sort real images, draw new ones.
+
+Every step is one of the commands a user would type, shown before it runs. Results stay in runs/demo.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+RUN = Path("runs/demo")
+BUNDLE = RUN / "bundle"
+IMAGES = RUN / "images"
+BIN = Path(sys.executable).parent
+
+
+def show(command: str) -> None:
+    """Print and run one of our commands."""
+    print(f"\n$ {command}", flush=True)
+    words = shlex.split(command)
+    result = subprocess.run([str(BIN / words[0]), *words[1:]], env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    if result.returncode:
+        sys.exit(f"demo: that command ended with exit code {result.returncode}")
+
+
+def write_images(folder: Path) -> None:
+    """One PNG per digit, named after it, from the end of scikit-learn's digits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    digits = load_digits()
+    for digit in range(10):
+        pixels = digits.images[digits.target == digit][-1]
+        Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8)).save(folder / f"digit-{digit}.png")
+    print(f"\nwrote 10 images to {folder}", flush=True)
+
+
+def main() -> None:
+    show(f"catvae-train digits -o {RUN} --overwrite")
+    show(f"catvae-export --onnx {RUN} -o {BUNDLE} --overwrite --quiet")
+    write_images(IMAGES)
+    show(f"catvae-infer -b {BUNDLE} {IMAGES} --format table")
+    show(f"catvae-generate -b {BUNDLE} -o {RUN / 'generated.png'}")
+    show(f"catvae-generate -b {BUNDLE} -o {RUN / 'interpolation.png'} --interpolate 0 1 -n 12")
+    print("\nLook at:")
+    for name, what in {
+        "samples/clusters.png": "real images, a row per cluster, most certain first",
+        "generated.png": "new images, a row per cluster",
+        "interpolation.png": "from one cluster to another",
+        "samples/reconstructions.png": "images and what the model makes of them",
+    }.items():
+        print(f"  {RUN / name}   {what}")
+
+
+if __name__ == "__main__":
+    main()

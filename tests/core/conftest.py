@@ -1,0 +1,36 @@
+"""Small data for the training suite; skipped as a whole where torch is absent."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from catvae.core.config import resolve  # noqa: E402
+from catvae.core.data import ImageData, load_data, native_preprocess  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def digits() -> ImageData:
+    return load_data("digits")
+
+
+@pytest.fixture(scope="session")
+def blobs() -> ImageData:
+    """Three kinds of 6x5 images that nobody could confuse, 40 of each."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 30, (120, 6, 5, 1), dtype=np.uint8)
+    labels = np.arange(120) % 3
+    for i, label in enumerate(labels):
+        images[i, 2 * label : 2 * label + 2] += 200
+    return ImageData("blobs", images, native_preprocess(images), labels.astype(np.int64), ("a", "b", "c"))
+
+
+@pytest.fixture
+def quick():
+    """A configuration that trains in a second or two."""
+
+    def make(**settings):
+        base = {"clusters": 3, "epochs": 4, "batch_size": 32, "precision": "fp32", "hidden": 16, "overclusters": 6, "generated_per_cluster": 2}
+        return resolve({**base, **settings})
+
+    return make

@@ -1,0 +1,66 @@
+"""Settings: recipes, overrides, files, and one clear line for every mistake."""
+
+import msgspec
+import pytest
+from catvae.core.config import KEYS, TrainConfig, read_config_file, resolve
+from catvae.runtime.errors import DataError, UsageError
+
+
+def test_recipes_and_overrides():
+    assert resolve({}) == TrainConfig()
+    paper = resolve({"recipe": "paper"})
+    assert (paper.net, paper.delta, paper.lam, paper.batch_size, paper.invariance_weight) == ("mlp", 2, 2.0, 128, 0.0)
+    assert resolve({"recipe": "paper", "lambda": 3.0}).lam == 3.0
+    assert resolve({"delta": 6}, {"delta": 5, "epochs": 3}).delta == 6
+    assert resolve({}, {"recipe": "paper", "epochs": 3}).hidden == 400
+    legacy = resolve({"recipe": "paper", "legacy": True})
+    assert (legacy.path, legacy.information_weight) == ("soft", 100 / 128)
+
+
+def test_a_configuration_survives_its_file(tmp_path):
+    config = resolve({"recipe": "paper", "clusters": 7})
+    (tmp_path / "c.json").write_bytes(msgspec.json.encode(config))
+    assert resolve(read_config_file(tmp_path / "c.json")) == config
+    (tmp_path / "c.toml").write_text('recipe = "paper"\nclusters = 7\n')
+    assert resolve(read_config_file(tmp_path / "c.toml")) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epoch": 3}, "unknown setting 'epoch', did you mean 'epochs'"),
+        ({"clusters": 0}, "--clusters is 0, expected 1 to"),
+        ({"batch_size": 1}, "--batch-size is 1"),
+        ({"lambda": -1.0}, "--lambda is -1"),
+        ({"lambda": float("nan")}, "--lambda is nan"),
+        ({"learning_rate": 0.0}, "--learning-rate is 0"),
+        ({"dropout": 1.0}, "dropout is 1"),
+        ({"net": "transformer"}, "net"),
+        ({"clusters": "ten"}, "clusters"),
+        ({"legacy": True}, "--legacy belongs to --recipe paper"),
+        ({"information_weight": -1.0}, "--information-weight is -1"),
+    ],
+)
+def test_mistakes_are_named(settings, message):
+    with pytest.raises(UsageError, match=message):
+        resolve(settings)
+
+
+@pytest.mark.parametrize(("name", "content"), [("c.json", "{"), ("c.json", "[1]"), ("c.toml", "a = ")])
+def test_damaged_files(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=name):
+        read_config_file(tmp_path / name)
+    with pytest.raises(DataError, match="cannot read"):
+        read_config_file(tmp_path / "none.json")
+
+
+def test_every_setting_is_explained():
+    source = TrainConfig.__module__
+    text = __import__(source, fromlist=["x"]).__file__
+    with open(text, encoding="utf-8") as file:
+        body = file.read().split("class TrainConfig")[1].split("def __post_init__")[0]
+    unexplained = {"seed", "device", "epochs", "batch_size"}
+    for key in set(KEYS) - unexplained:
+        name = "lam" if key == "lambda" else key
+        assert f"    {name}: " in body

@@ -1,0 +1,191 @@
+"""Every kind of source, and every way a source can be damaged: one clear line, exit code 3, before training starts."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+from catvae.core.data import load_data
+from catvae.core.idx import read_idx
+from catvae.runtime.errors import DataError
+from PIL import Image
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def idx_folder(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (20, 7, 6), dtype=np.uint8), np.arange(20) % 4
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx(images[:5]))
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(labels[:5]))
+    return tmp_path, images, labels
+
+
+def save(path, size=(6, 6), colour=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB" if colour else "L", size, colour or 120).save(path)
+
+
+def test_digits(digits):
+    assert digits.images.shape == (1797, 8, 8, 1)
+    assert digits.images.max() == 255
+    assert len(set(digits.labels)) == 10
+
+
+def test_idx_folder_gzipped_or_not(idx_folder):
+    folder, images, labels = idx_folder
+    data = load_data(str(folder))
+    assert np.array_equal(data.images[..., 0], images)
+    assert np.array_equal(data.labels, labels)
+    assert data.test_images.shape == (5, 7, 6, 1)
+    assert data.label_names == ("0", "1", "2", "3")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda b: b[:-3], r"damaged: 837 bytes of data, expected 840"),
+        (lambda b: b + b"x", "damaged: more bytes"),
+        (lambda b: b[:10], "cut short inside its header"),
+        (lambda b: b"", "begins with nothing"),
+        (lambda b: b"PK" + b[2:], "not an IDX file"),
+        (lambda b: b[:2] + b"\x0d" + b[3:], "type 0x0d, expected unsigned bytes"),
+        (lambda b: b[:4] + b"\xff" * 12, "promises"),
+        (lambda b: gzip.compress(b)[:-20], "cannot read"),
+        (lambda b: b"\x1f\x8b" + b[2:], "cannot read"),
+    ],
+)
+def test_damaged_idx_files(tmp_path, damage, message):
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(damage(idx(np.zeros((20, 7, 6)))))
+    with pytest.raises(DataError, match=message):
+        read_idx(path)
+
+
+def test_labels_that_do_not_fit_their_images(idx_folder):
+    folder, _, labels = idx_folder
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels[:7])))
+    with pytest.raises(DataError, match=r"holds \(7,\) labels, expected 20"):
+        load_data(str(folder))
+
+
+def test_folder_with_labels_from_sub_folders(tmp_path):
+    for i in range(3):
+        save(tmp_path / "cats" / f"{i}.png")
+        save(tmp_path / "dogs" / "deep" / f"{i}.jpg")
+    (tmp_path / "dogs" / "notes.txt").write_text("not an image, not listed")
+    data = load_data(str(tmp_path))
+    assert data.images.shape == (6, 6, 6, 1)
+    assert data.label_names == ("cats", "dogs")
+    assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.notes == ()
+
+
+def test_mixed_sizes_are_fitted_and_said_so(tmp_path):
+    save(tmp_path / "a.png", (30, 20))
+    save(tmp_path / "b.png", (10, 10))
+    data = load_data(str(tmp_path))
+    assert data.images.shape == (2, 30, 30, 1)
+    assert data.labels is None
+    assert "2 sizes: each was fitted into 30 x 30" in data.notes[0]
+    assert load_data(str(tmp_path), image_size=12).images.shape == (2, 12, 12, 1)
+
+
+def test_large_and_colour_images(tmp_path):
+    save(tmp_path / "a.png", (300, 200), (200, 10, 10))
+    data = load_data(str(tmp_path))
+    assert data.images.shape == (1, 64, 64, 3)
+    assert "300 x 200 were fitted into 64 x 64" in data.notes[0]
+
+
+def test_unreadable_files_are_left_out_and_named(tmp_path):
+    save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_text("text")
+    noise = np.random.default_rng(0).integers(0, 256, (6, 6), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
+    warned: list[str] = []
+    data = load_data(str(tmp_path), warn=warned.append)
+    assert len(data.images) == 1
+    assert "2 of 3 image files could not be read" in data.notes[0]
+    assert any("bad.png" in line for line in warned)
+    assert any("cut.png" in line for line in warned)
+
+
+def test_arrays(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (8, 5, 4), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", images)
+    assert np.array_equal(load_data(str(tmp_path / "a.npy")).images[..., 0], images)
+    names = np.array(["b", "a"] * 4)
+    np.savez(tmp_path / "b.npz", images=images / 255, labels=names)
+    data = load_data(str(tmp_path / "b.npz"))
+    assert np.array_equal(data.images[..., 0], images)
+    assert data.label_names == ("a", "b")
+    assert data.labels.tolist() == [1, 0] * 4
+    np.savez(tmp_path / "c.npz", x_train=images, y_train=np.arange(8) % 2, x_test=images[:3], y_test=np.arange(3) % 2)
+    assert load_data(str(tmp_path / "c.npz")).test_labels.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": np.zeros((3, 4))}, "shape"),
+        ({"images": np.zeros((3, 4, 4, 2))}, "1 or 3 channels"),
+        ({"images": np.full((3, 4, 4), 2.0)}, "floats in"),
+        ({"images": np.full((3, 4, 4), np.nan)}, "not finite"),
+        ({"images": np.full((3, 4, 4), 300)}, r"300\.\.300"),
+        ({"images": np.zeros((0, 4, 4), np.uint8)}, "no images"),
+        ({"images": np.zeros((3, 4, 4), np.uint8), "labels": np.zeros(2)}, r"expected \(3,\)"),
+        ({"a": np.zeros((3, 4, 4)), "b": np.zeros(3)}, "expected the images under"),
+        ({"images": np.array([None, 1], dtype=object)}, "without pickled objects"),
+        ({"images": np.array(["a"])}, "shape"),
+    ],
+)
+def test_arrays_that_are_no_images(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        load_data(str(tmp_path / "a.npz"))
+
+
+def test_nothing_to_read(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.txt").write_text("x")
+    (tmp_path / "bad.npz").write_text("x")
+    for source, message in {
+        str(tmp_path / "empty"): "holds no images",
+        str(tmp_path / "file.txt"): "not a data set",
+        str(tmp_path / "bad.npz"): "cannot read",
+        "digit": "did you mean 'digits'",
+        "/no/such/place": "no such file or folder",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            load_data(source)
+
+
+def test_openml_without_a_network_says_what_to_do(monkeypatch):
+    import sklearn.datasets
+
+    def unreachable(*_args, **_kwargs):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", unreachable)
+    with pytest.raises(DataError, match="give a folder with its IDX files instead"):
+        load_data("mnist")
+
+
+def test_openml_rows_become_images(monkeypatch):
+    import types
+
+    import sklearn.datasets
+
+    answer = types.SimpleNamespace(data=np.zeros((60003, 784)), target=np.array(["3"] * 60003))
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda *_a, **_k: answer)
+    data = load_data("fashion-mnist")
+    assert data.images.shape == (60000, 28, 28, 1)
+    assert data.test_images.shape == (3, 28, 28, 1)
+    assert data.label_names[3] == "dress"

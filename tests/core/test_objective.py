@@ -1,0 +1,95 @@
+"""The named terms: known values, the exact bound, which weights train what, and the published code's deviations."""
+
+import math
+
+import pytest
+import torch
+from catvae.core.config import resolve
+from catvae.core.model import CatVAE, ModelSpec
+from catvae.core.objective import _information, batch_loss, frozen_statistics
+from catvae.core.views import POLICIES
+from catvae.kernels.reference import mixture_kl_reference
+
+QUIET = POLICIES["none"]
+
+
+def setup(**settings):
+    config = resolve({"clusters": 3, "hidden": 16, "overclusters": 4, "generated_per_cluster": 5, **settings})
+    torch.manual_seed(0)
+    return CatVAE(ModelSpec.of(config, (8, 8, 1))), config, torch.rand(12, 1, 8, 8)
+
+
+def test_the_terms_are_the_bound_in_nats_per_image():
+    model, config, x = setup()
+    model.eval()
+    torch.manual_seed(1)
+    terms = batch_loss(model, x, config, QUIET).terms
+    posterior = model.encode(x)
+    arrays = [t.detach().double().numpy() for t in (posterior.m, posterior.v, model.E, model.F, model.prior, posterior.logits)]
+    expected = mixture_kl_reference(*arrays)
+    assert terms.kl.item() == pytest.approx(expected.kl / 12, rel=1e-4)
+    assert terms.neg_entropy.item() == pytest.approx(expected.neg_entropy / 12, rel=1e-4)
+    elbo = -(terms.reconstruction + terms.kl + terms.neg_entropy + math.log(3))
+    assert terms.elbo.item() == pytest.approx(elbo.item())
+
+
+def test_total_is_the_weighted_sum():
+    model, config, x = setup(neg_entropy_weight=0.3, information_weight=1.7, marginal_weight=1.0, invariance_weight=4.0)
+    loss = batch_loss(model, x, config, QUIET)
+    t = loss.terms
+    expected = t.reconstruction + t.kl + 0.3 * t.neg_entropy + 1.7 * t.information - 4.0 * (t.invariance + t.auxiliary)
+    torch.testing.assert_close(loss.total, expected)
+
+
+def test_catvae_leaves_out_information_and_views():
+    model, config, x = setup(objective="catvae", invariance_weight=0.0)
+    terms = batch_loss(model, x, config, QUIET).terms
+    assert terms.information == terms.invariance == terms.auxiliary == 0
+
+
+@pytest.mark.parametrize("path", ["sample", "soft", "gumbel"])
+def test_reconstruction_trains_the_assignment_only_through_soft_paths(path):
+    model, config, x = setup(path=path, information_weight=0.0, invariance_weight=0.0)
+    model.head.weight.data.mul_(0.1)
+    posterior = model.encode(x)
+    torch.manual_seed(0)
+    loss = batch_loss(model, x, config, QUIET)
+    loss.terms.reconstruction.backward()
+    rows = model.head.weight.grad[2 * model.prior.shape[1] :][:3]
+    assert bool(rows.abs().max() > 0) == (path != "sample")
+    assert posterior.logits.shape == (12, 3)
+
+
+def test_information_is_zero_only_when_generated_images_are_recognised():
+    model, config, _ = setup()
+    value = _information(model, config)
+    assert value.item() == pytest.approx(math.log(3), abs=0.5)  # untrained: no better than chance
+    legacy = resolve({"recipe": "paper", "legacy": True, "clusters": 10})
+    torch.manual_seed(0)
+    paper = CatVAE(ModelSpec.of(legacy, (8, 8, 1)))
+    floor = -math.log(math.e / (math.e + 9))  # cross-entropy of a certain, right answer put through softmax twice
+    assert floor == pytest.approx(1.461, abs=1e-3)
+    assert floor <= _information(paper, legacy).item() <= 2.5
+
+
+def test_legacy_adds_a_thousandth_inside_the_logarithm():
+    x = torch.rand(12, 1, 8, 8)
+    legacy = resolve({"recipe": "paper", "legacy": True, "clusters": 3})
+    torch.manual_seed(0)
+    model = CatVAE(ModelSpec.of(legacy, (8, 8, 1))).eval()
+    a = model(x).double()
+    expected = (a * torch.log(a + 0.001)).sum() / 12
+    assert batch_loss(model, x, legacy, QUIET).terms.neg_entropy.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_generated_images_leave_the_running_statistics_alone():
+    model, config, x = setup()
+    model.train()
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    before = [n.running_mean.clone() for n in norms]
+    _information(model, config)
+    assert all(torch.equal(a, n.running_mean) for a, n in zip(before, norms, strict=True))
+    with frozen_statistics(model):
+        pass
+    model.encode(x)
+    assert not torch.equal(before[0], norms[0].running_mean)

@@ -1,0 +1,176 @@
+"""The loop: it learns, repeats itself exactly, resumes exactly, and stops when its numbers break."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from catvae.core.checkpoint import load_state, load_weights, save_state, weights_bytes
+from catvae.core.evaluation import assign
+from catvae.core.metrics import label_scores
+from catvae.core.training import Interrupted, Trainer, resolve_device, to_float
+from catvae.runtime.errors import DataError, DeviceError, NumericError, UsageError
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_obvious_clusters_are_found(blobs, quick):
+    trainer = Trainer(blobs, quick(epochs=200, augment="none", learning_rate=3e-3))
+    trainer.run()
+    assert label_scores(assign(trainer.model, blobs.images).argmax(1), blobs.labels).acc == 1.0
+
+
+def test_same_seed_same_bits_and_the_callers_random_state_survives(blobs, quick):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first, second, other = Trainer(blobs, quick()), Trainer(blobs, quick()), Trainer(blobs, quick(seed=1))
+    for trainer in (first, second, other):
+        trainer.run()
+    assert torch.equal(torch.rand(1), expected)
+    assert same(weights(first), weights(second))
+    assert not same(weights(first), weights(other))
+
+
+@pytest.mark.parametrize("stop", [1, 3, 6, 9])
+def test_resume_is_bit_exact(blobs, quick, tmp_path, stop):
+    whole = Trainer(blobs, quick())
+    whole.run()
+    half = Trainer(blobs, quick())
+    for _ in range(stop):
+        half.step()
+        if half.position.step % half.steps_per_epoch == 0:
+            half._close_row()
+    save_state(tmp_path, half.model, half.optimizer, half.position)
+    resumed = Trainer(blobs, quick())
+    resumed.position = load_state(tmp_path, resumed.model, resumed.optimizer)
+    resumed.run()
+    assert same(weights(whole), weights(resumed))
+    keys = set(whole.position.rows[0]) - {"seconds"}
+    assert [{k: row[k] for k in keys} for row in whole.position.rows] == [{k: row[k] for k in keys} for row in resumed.position.rows]
+
+
+def test_a_torn_or_foreign_state_is_refused(blobs, quick, tmp_path):
+    trainer = Trainer(blobs, quick())
+    trainer.step()
+    save_state(tmp_path, trainer.model, trainer.optimizer, trainer.position)
+    tensors = (tmp_path / "state.safetensors").read_bytes()
+
+    def refused(message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            load_state(tmp_path, trainer.model, trainer.optimizer)
+
+    (tmp_path / "state.safetensors").write_bytes(tensors[:-5])
+    refused("not a whole safetensors file")
+    (tmp_path / "state.safetensors").write_bytes(tensors[:-1] + bytes([tensors[-1] ^ 1]))
+    refused("sha256 differs")
+    (tmp_path / "state.safetensors").write_bytes(tensors)
+    other = Trainer(blobs, quick(hidden=8))
+    with pytest.raises(DataError, match="does not fit this run"):
+        load_state(tmp_path, other.model, other.optimizer)
+    (tmp_path / "state.json").write_text((tmp_path / "state.json").read_text().replace('"schema": 1', '"schema": 9'))
+    refused("schema 9")
+    (tmp_path / "state.json").unlink()
+    refused("cannot be resumed")
+
+
+def test_weights_survive_their_file_and_bad_ones_are_refused(blobs, quick, tmp_path):
+    trainer = Trainer(blobs, quick())
+    trainer.run()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(weights_bytes(trainer.model))
+    other = Trainer(blobs, quick(seed=3))
+    load_weights(other.model, path)
+    assert same(weights(trainer), weights(other))
+    with torch.no_grad():
+        trainer.model.E[0, 0] = float("nan")
+    path.write_bytes(weights_bytes(trainer.model))
+    with pytest.raises(DataError, match="E that are not finite"):
+        load_weights(other.model, path)
+
+
+def test_one_bad_step_is_skipped_and_five_stop_training(blobs, quick):
+    trainer = Trainer(blobs, quick())
+    trainer.step()
+    good = weights(trainer)
+    trainer.model.E.data[0, 0] = float("inf")
+    broken = weights(trainer)
+    trainer.step()
+    moved = [n for n, t in trainer.model.named_parameters() if not torch.equal(broken[n], t)]
+    assert moved == []
+    trainer.model.load_state_dict(good)
+    trainer.step()
+    trainer.model.E.data[0, 0] = float("inf")
+    with pytest.raises(NumericError, match="5 steps in a row"):
+        trainer.run()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signals_stop_after_the_step_under_way(blobs, quick, signum):
+    trainer = Trainer(blobs, quick())
+    handler = signal.getsignal(signum)
+    with pytest.raises(Interrupted) as caught:
+        trainer.run(on_step=lambda _loss: os.kill(os.getpid(), signum))
+    assert caught.value.signum == signum
+    assert trainer.position.step == 1
+    assert signal.getsignal(signum) is handler
+
+
+def test_more_clusters_than_images(blobs, quick):
+    with pytest.raises(UsageError, match="--clusters is 121, but there are only 120 images"):
+        Trainer(blobs, quick(clusters=121))
+
+
+def test_every_image_is_seen_once_an_epoch(blobs, quick):
+    trainer = Trainer(blobs, quick(batch_size=40))
+    seen = torch.cat([trainer._batch(step) for step in range(trainer.steps_per_epoch)])
+    assert trainer.steps_per_epoch == 3
+    everything = to_float(torch.from_numpy(blobs.images))
+    assert torch.equal(seen.flatten(1).sum(1).sort().values, everything.flatten(1).sum(1).sort().values)
+    assert not torch.equal(trainer._batch(0), trainer._batch(3))
+
+
+def test_cuda_is_strict():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(DeviceError, match="no CUDA device"):
+        resolve_device("cuda")
+    assert resolve_device("auto").type == "cpu"
+
+
+def test_training_never_sees_labels(blobs, quick):
+    """The same images with other labels, or none, give the same model."""
+    import dataclasses
+
+    unlabelled = dataclasses.replace(blobs, labels=None, label_names=())
+    shuffled = dataclasses.replace(blobs, labels=blobs.labels[::-1].copy())
+    results = []
+    for data in (blobs, unlabelled, shuffled):
+        trainer = Trainer(data, quick(epochs=2))
+        trainer.run()
+        results.append(weights(trainer))
+    assert same(results[0], results[1])
+    assert same(results[0], results[2])
+
+
+def test_estimator_follows_scikit_learn(blobs):
+    from catvae.core import InfoCatVAE
+    from sklearn.base import clone
+
+    model = clone(InfoCatVAE(n_clusters=3, settings={"epochs": 2, "hidden": 16, "precision": "fp32", "augment": "none"}))
+    labels = model.fit_predict(blobs.images)
+    assert labels.shape == (120,)
+    assert np.array_equal(labels, model.predict(blobs.images))
+    assert model.transform(blobs.images[:4]).shape == (4, 12)
+    assert model.sample(2).shape == (3, 2, 6, 5, 1)
+    with pytest.raises(UsageError, match="fitted on"):
+        model.predict(np.zeros((1, 9, 9), np.uint8))
+    with pytest.raises(UsageError, match="must be uint8"):
+        InfoCatVAE().fit(np.zeros((5, 4, 4)))

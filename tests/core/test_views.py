@@ -1,0 +1,67 @@
+"""Views and the information they share."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from catvae.core.views import POLICIES, ViewPolicy, choose_policy, mirror_correlation, random_view, view_information
+
+
+def test_a_policy_that_changes_nothing_is_the_identity():
+    x = torch.rand(5, 3, 9, 6)
+    assert torch.equal(random_view(x, ViewPolicy(name="still")), x)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_views_are_images_and_differ(name):
+    x = torch.rand(16, 1, 12, 10)
+    view = random_view(x, POLICIES[name])
+    assert view.shape == x.shape
+    assert 0 <= view.min() <= view.max() <= 1
+    assert not torch.allclose(view, x)
+
+
+def test_mirror_flips_left_and_right_for_about_half():
+    x = torch.rand(200, 1, 8, 8)
+    view = random_view(x, ViewPolicy(name="m", mirror=True))
+    same = (view - x).abs().flatten(1).amax(1) < 1e-4
+    flipped = (view - x.flip(3)).abs().flatten(1).amax(1) < 1e-4
+    assert (same ^ flipped).all()
+    assert 60 < flipped.sum() < 140
+
+
+def test_rotation_keeps_lengths_in_wide_images():
+    """A disc stays a disc: rotation acts on pixels, not on coordinates squeezed into a square."""
+    rows, columns = torch.meshgrid(torch.arange(20.0), torch.arange(60.0), indexing="ij")
+    disc = ((rows - 9.5) ** 2 + (columns - 29.5) ** 2 < 36).float()[None, None]
+    torch.manual_seed(0)
+    view = random_view(disc.repeat(8, 1, 1, 1), ViewPolicy(name="r", rotation=45))
+    assert (view - disc).abs().mean() < 0.01
+
+
+def test_information_of_perfect_and_of_useless_assignments():
+    sure = 50.0 * torch.eye(4).repeat(25, 1)
+    found = view_information(sure, sure, 1.0)
+    assert found.information.item() == pytest.approx(math.log(4), abs=1e-4)
+    assert found.trained.item() == pytest.approx(math.log(4), abs=1e-4)
+    assert view_information(torch.zeros(9, 4), torch.zeros(9, 4), 1.0).information.item() == pytest.approx(0, abs=1e-5)
+    one = torch.zeros(9, 4)
+    one[:, 0] = 50
+    assert view_information(one, one, 1.0).information.item() == pytest.approx(0, abs=1e-4)
+    assert view_information(sure, sure, 1.5).trained.item() == pytest.approx(2 * math.log(4), abs=1e-3)
+
+
+def test_auto_follows_mirror_symmetry():
+    half = np.random.default_rng(0).integers(0, 256, (30, 8, 4, 1), dtype=np.uint8)
+    symmetric = np.concatenate([half, half[:, :, ::-1]], axis=2)
+    assert mirror_correlation(symmetric) == pytest.approx(1)
+    assert choose_policy("auto", symmetric).name == "objects"
+    assert choose_policy("auto", np.random.default_rng(1).integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)).name == "digits"
+    assert choose_policy("auto", np.zeros((3, 8, 8, 3), np.uint8)).name == "objects"
+    assert mirror_correlation(np.full((3, 8, 8, 1), 7, np.uint8)) == 0
+    assert choose_policy("none", symmetric).name == "none"
+
+
+def test_auto_takes_digits_for_writing(digits):
+    assert choose_policy("auto", digits.images).name == "digits"

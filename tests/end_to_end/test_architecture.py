@@ -1,0 +1,72 @@
+"""The rules of the house: who may import whom, how files open, how long they grow."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from .conftest import ROOT
+
+ROOMS = {
+    "core": {"core", "kernels", "runtime"},
+    "kernels": {"kernels"},
+    "export": {"export", "core", "runtime"},
+    "runtime": {"runtime"},
+}
+CORE_MAY_USE_OF_RUNTIME = {"command", "errors", "files", "grid", "images"}
+HEAVY = {"torch", "onnx", "onnxscript", "sklearn", "scipy", "matplotlib", "safetensors"}
+FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+
+def imports(path):
+    """(line, dotted name) of every import, relative ones made absolute within their room."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            prefix = f"catvae.{path.relative_to(ROOT).parts[0]}" if node.level else ""
+            yield node.lineno, ".".join(filter(None, (prefix, node.module)))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    room = path.relative_to(ROOT).parts[0]
+    for line, name in imports(path):
+        parts = name.split(".")
+        where = f"{path.name}:{line} imports {name}"
+        if parts[0] == "catvae" and len(parts) > 1:
+            assert parts[1] in ROOMS[room], where
+            if room == "core" and parts[1] == "runtime" and len(parts) > 2:
+                assert parts[2] in CORE_MAY_USE_OF_RUNTIME, where
+        assert parts[0] not in ROOMS, f"{where}: the room is called catvae.{parts[0]}"
+        if room == "runtime":
+            assert parts[0] not in HEAVY, where
+        if room == "kernels" and path.name != "ops.py":
+            assert parts[0] != "torch", where
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_say_what_they_hold_and_stay_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert ast.get_docstring(ast.parse(text)), "a file opens with what it holds"
+    assert len(text.splitlines()) <= 400
+
+
+def test_rooms_are_not_importable_by_accident(tmp_path):
+    code = "import importlib.util as u; print([n for n in ('core', 'kernels', 'export', 'runtime') if u.find_spec(n)])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_no_pickle_in_the_product():
+    for path in FILES:
+        for _, name in imports(path):
+            assert name.split(".")[0] not in {"pickle", "joblib", "dill", "cloudpickle"}, path
+        assert "torch.load(" not in path.read_text(encoding="utf-8"), path
+
+
+def test_runtime_imports_neither_onnxruntime_nor_torch():
+    code = "import sys, catvae.runtime, catvae.core, catvae.kernels; print(sorted({'torch', 'onnxruntime', 'numpy'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
+    assert result.stdout.strip() == "[]", result.stderr

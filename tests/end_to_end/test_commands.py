@@ -1,0 +1,169 @@
+"""Train, export, sort, draw: the whole path in subprocesses, and every mistake a user can make at its start."""
+
+import gzip
+import json
+import signal
+import struct
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from .conftest import BIN, command
+
+QUICK = ("--epochs", "3", "--precision", "fp32", "-q")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with a trained run, its bundle and a few images."""
+    folder = tmp_path_factory.mktemp("work")
+    result = command("catvae-train", "digits", *QUICK, "-o", "run", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "ACC" in result.stdout
+    result = command("catvae-export", "--onnx", "run", "-o", "bundle", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    digits = load_digits()
+    for i in range(12):
+        Image.fromarray(np.round(digits.images[i] * (255 / 16)).astype(np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_a_run_folder_holds_what_it_should(work):
+    run = work / "run"
+    assert {p.name for p in run.iterdir()} == {
+        "config.json", "run.json", "metrics.csv", "model.safetensors", "state.safetensors", "state.json", "samples",
+    }  # fmt: skip
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert set(record["scores"]["train"]) == {"acc", "nmi", "ari"}
+    lines = (run / "metrics.csv").read_text().splitlines()
+    assert lines[0].startswith("epoch,total,reconstruction,kl,neg_entropy,information")
+    assert len(lines) == 4
+    for name in ("final", "clusters", "reconstructions"):
+        with Image.open(run / "samples" / f"{name}.png") as image:
+            assert image.width > 200
+
+
+def test_the_bundle_sorts_and_draws(work):
+    result = command("catvae-infer", "-b", "bundle", *[f"{i}.png" for i in range(12)], cwd=work)
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.returncode == 0, result.stderr
+    assert [row["path"] for row in rows] == [f"{i}.png" for i in range(12)]
+    assert command("catvae-generate", "-b", "bundle", cwd=work).returncode == 0
+    assert (work / "generated.png").stat().st_size > 1000
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(work, tmp_path):
+    process = subprocess.Popen(
+        [str(BIN / "catvae-train"), "digits", "--epochs", "40", "--precision", "fp32", "-q", "-o", "cut"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "cut" / "metrics.csv").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert "catvae-train --resume cut" in errors
+    assert json.loads((tmp_path / "cut" / "run.json").read_text())["status"] == "interrupted"
+    assert command("catvae-export", "--onnx", "cut", cwd=tmp_path).returncode == 3
+    assert command("catvae-train", "--resume", "cut", "--seed", "3", cwd=tmp_path).returncode == 2
+    resumed = command("catvae-train", "--resume", "cut", "-q", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    whole = command("catvae-train", "digits", "--epochs", "40", "--precision", "fp32", "-q", "-o", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    assert (tmp_path / "cut" / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """Data sets, good and bad."""
+    folder = tmp_path_factory.mktemp("sources")
+    (folder / "empty").mkdir()
+    (folder / "idx").mkdir()
+    whole = gzip.compress(idx(np.zeros((20, 8, 8), np.uint8)))
+    (folder / "idx" / "train-images-idx3-ubyte.gz").write_bytes(whole[: len(whole) // 2])
+    rng = np.random.default_rng(0)
+    for kind, size in (("ants", (12, 9)), ("bees", (20, 20))):
+        (folder / "mixed" / kind).mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "mixed" / kind / f"{i}.png")
+    return folder
+
+
+def test_a_folder_of_mixed_sizes_trains_and_exports(sources, tmp_path):
+    result = command(
+        "catvae-train", sources / "mixed", "-k", "2", "--epochs", "2", "--batch-size", "8", "--precision", "fp32", "-o", "run", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert "2 sizes: each was fitted into 20 x 20 pixels" in result.stderr
+    assert command("catvae-export", "--onnx", "run", cwd=tmp_path).returncode == 0
+    rows = command("catvae-infer", "-b", "run/bundle", sources / "mixed" / "ants", cwd=tmp_path)
+    assert len(rows.stdout.splitlines()) == 12
+    assert {json.loads(line)["name"] for line in rows.stdout.splitlines()} <= {"ants", "bees"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("digits", "--recipe", "robst"), 2, "did you mean 'robust'?"),
+        (("digits", "--clusters", "2000"), 2, "--clusters is 2000, but there are only 1,797 images"),
+        (("digits", "-k", "0"), 2, "--clusters is 0"),
+        (("digits", "-k", "ten"), 2, "ten"),
+        (("digits", "--epoch", "3"), 2, "--epoch"),
+        (("digits", "--legacy"), 2, "--legacy belongs to --recipe paper"),
+        (("digits", "--device", "cuda"), 4, "no CUDA device"),
+        (("digits", "--config", "none.json"), 3, "cannot read the configuration"),
+        (("digits", "-o", "/proc/run"), 5, "cannot create the folder"),
+        (("digit",), 3, "did you mean 'digits'"),
+        (("nowhere",), 3, "no such file or folder"),
+        (("{sources}/empty",), 3, "holds no images"),
+        (("{sources}/idx",), 3, "cannot read"),
+        (("--resume", "nowhere"), 3, "not a run folder"),
+        (("digits", "-o", "{sources}"), 2, "not empty"),
+        (("digits", "-o", "{sources}", "--overwrite"), 2, "only replaces runs"),
+    ],
+)
+def test_one_line_and_an_exit_code(sources, tmp_path, arguments, code, message):
+    result = command("catvae-train", "-q", *[a.format(sources=sources) for a in arguments], cwd=tmp_path)
+    assert result.returncode == code, result.stderr
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--onnx", "nowhere"), 3, "nowhere is not a run folder: no such folder"),
+        (("--onnx", "."), 3, "not a run folder: it has no run.json"),
+        ((), 2, "--onnx"),
+        (("--onnx", "x", "--int9"), 2, "--int9"),
+    ],
+)
+def test_export_mistakes(tmp_path, arguments, code, message):
+    result = command("catvae-export", "-q", *arguments, cwd=tmp_path)
+    assert result.returncode == code
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["catvae-train", "catvae-export", "catvae-infer", "catvae-generate"])
+def test_help_answers_without_heavy_imports(name, tmp_path):
+    result = command(name, "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"Usage: {name}")
+    timed = command(name, "--help", cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
+    imported = {line.rsplit("|", 1)[-1].strip() for line in timed.stderr.splitlines()}
+    assert not imported & {"torch", "onnx", "onnxruntime", "sklearn", "scipy"}
+    assert command(name, "--version", cwd=tmp_path).stdout.strip().startswith(name)

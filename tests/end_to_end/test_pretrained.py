@@ -1,0 +1,31 @@
+"""The bundle that ships: MNIST digits saved as PNG land in the cluster named after them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from catvae.core.idx import read_idx
+from PIL import Image
+
+from .conftest import ROOT, command
+
+MNIST = ROOT.parent / "shared" / "data" / "mnist"
+
+
+def test_it_is_small():
+    folder = ROOT / "runtime" / "pretrained" / "digits"
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 5e6
+
+
+@pytest.mark.skipif(not MNIST.is_dir(), reason="needs MNIST as IDX files")
+def test_mnist_digits_are_recognised(tmp_path):
+    images = read_idx(MNIST / "t10k-images-idx3-ubyte.gz")
+    labels = read_idx(MNIST / "t10k-labels-idx1-ubyte.gz")
+    picked = [i for digit in range(10) for i in np.flatnonzero(labels == digit)[:2]]
+    for i in picked:
+        Image.fromarray(images[i]).save(tmp_path / f"{i}.png")
+    result = command("catvae-infer", *[f"{i}.png" for i in picked], cwd=tmp_path)
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    right = sum(row["name"] == str(labels[int(Path(row["path"]).stem)]) for row in rows)
+    assert right >= 18, [(row["path"], row["name"]) for row in rows]

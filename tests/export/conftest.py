@@ -1,0 +1,21 @@
+"""A small finished run that every export test reads."""
+
+import pytest
+
+pytest.importorskip("torch")
+
+from catvae.core.config import resolve  # noqa: E402
+from catvae.core.data import load_data  # noqa: E402
+from catvae.core.run_folder import RunFolder  # noqa: E402
+from catvae.core.session import Session  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """Folder of a short run on digits: not good, but real."""
+    path = tmp_path_factory.mktemp("runs") / "digits"
+    config = resolve({"epochs": 3, "precision": "fp32", "hidden": 32, "overclusters": 8, "generated_per_cluster": 2})
+    session = Session.start(RunFolder(path), load_data("digits"), config, "digits", None)
+    session.train()
+    session.finish()
+    return path

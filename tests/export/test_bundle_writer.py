@@ -1,0 +1,96 @@
+"""From run folder to bundle: complete or not there at all."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from catvae.core.data import load_data
+from catvae.core.evaluation import assign
+from catvae.core.run_folder import RunFolder
+from catvae.export import bundle_writer
+from catvae.export.bundle_writer import export_bundle
+from catvae.runtime.bundle import Bundle
+from catvae.runtime.errors import DataError, UsageError
+
+
+@pytest.fixture(scope="module")
+def exported(finished_run, tmp_path_factory):
+    target = tmp_path_factory.mktemp("bundles") / "digits"
+    export_bundle(finished_run, target)
+    return target
+
+
+def test_contents(exported):
+    assert sorted(p.name for p in exported.iterdir()) == [
+        "MODEL_CARD.md", "classifier.onnx", "decoder.onnx", "encoder.onnx", "golden.npz", "manifest.json", "preview.png",
+    ]  # fmt: skip
+    assert list(exported.parent.iterdir()) == [exported]
+    manifest = json.loads((exported / "manifest.json").read_text())
+    assert manifest["lambda"] == 2.5
+    assert manifest["provenance"]["data_hash"] == load_data("digits").hash
+    assert sum(cluster["share"] for cluster in manifest["clusters"]) == pytest.approx(1)
+    card = (exported / "MODEL_CARD.md").read_text()
+    assert "1,797 images" in card
+    assert "never for training" in card
+
+
+def test_the_bundle_sorts_as_the_network_does(finished_run, exported):
+    images = load_data("digits").images[:200]
+    expected = assign(RunFolder(finished_run).read_model(), images)
+    np.testing.assert_allclose(Bundle.load(exported).predict_proba(images), expected, atol=1e-5)
+
+
+def test_a_second_export_is_byte_identical_and_needs_overwrite(finished_run, exported):
+    before = {p.name: p.read_bytes() for p in exported.iterdir()}
+    with pytest.raises(UsageError, match="--overwrite"):
+        export_bundle(finished_run, exported)
+    export_bundle(finished_run, exported, overwrite=True)
+    assert {p.name: p.read_bytes() for p in exported.iterdir()} == before
+    assert list(exported.parent.iterdir()) == [exported]
+
+
+def test_over_tolerance_nothing_appears(finished_run, tmp_path, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise DataError("parity: encoder.mean differs")
+
+    monkeypatch.setattr(bundle_writer, "check_parity", fail)
+    with pytest.raises(DataError, match="parity"):
+        export_bundle(finished_run, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_targets_that_are_not_ours_are_left_alone(finished_run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("kept")
+    (tmp_path / "file").write_text("")
+    for name in ("mine", "file"):
+        with pytest.raises(UsageError):
+            export_bundle(finished_run, tmp_path / name, overwrite=True)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "kept"
+
+
+def test_folders_that_are_no_finished_run(finished_run, tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        export_bundle(tmp_path / "none", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no run\.json"):
+        export_bundle(tmp_path / "empty", tmp_path / "out")
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "status": "interrupted"}))
+    with pytest.raises(DataError, match="not finished"):
+        export_bundle(run, tmp_path / "out")
+    (run / "run.json").write_text(json.dumps(record))
+    weights = (run / "model.safetensors").read_bytes()
+    (run / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(DataError, match="not a whole safetensors file"):
+        export_bundle(run, tmp_path / "out")
+    (run / "model.safetensors").unlink()
+    with pytest.raises(DataError, match="cannot read"):
+        export_bundle(run, tmp_path / "out")
+    (run / "run.json").write_text("{")
+    with pytest.raises(DataError, match="is damaged"):
+        export_bundle(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,44 @@
+"""Fixtures of the runtime suite: nothing here may need torch, onnx or the training side."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from catvae.runtime.bundle import PRETRAINED, Bundle
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Bundle:
+    """The digits bundle that ships in the package."""
+    return Bundle.load(PRETRAINED / "digits")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a command of ours in an empty folder: ``run("catvae-infer", "a.png")`` gives the completed process."""
+
+    def call(name: str, *arguments: object, stdin: bytes = b"", env: dict[str, str] | None = None, cwd: Path = tmp_path):
+        import os
+
+        script = Path(sys.executable).parent / name
+        environment = {**os.environ, **(env or {})}
+        return subprocess.run([str(script), *map(str, arguments)], input=stdin, capture_output=True, cwd=cwd, env=environment, timeout=120)
+
+    return call
+
+
+@pytest.fixture
+def png(tmp_path):
+    """Write a PNG of an array or of a flat grey level and return its path."""
+
+    def write(name: str = "image.png", pixels: np.ndarray | int = 90) -> Path:
+        array = np.full((28, 28), pixels, np.uint8) if isinstance(pixels, int) else pixels
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(path)
+        return path
+
+    return write

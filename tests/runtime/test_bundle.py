@@ -1,0 +1,179 @@
+"""Bundles: what they answer, and what is refused before a single byte of a graph is run."""
+
+import json
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from catvae.runtime.bundle import PRETRAINED, Bundle
+from catvae.runtime.errors import DataError, DeviceError, UsageError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A private copy of the pretrained bundle, with a way to edit its manifest."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(PRETRAINED / "digits", folder)
+
+    def edit(change) -> None:
+        path = folder / "manifest.json"
+        manifest = json.loads(path.read_text())
+        change(manifest)
+        path.write_text(json.dumps(manifest))
+
+    return folder, edit
+
+
+@pytest.fixture(scope="module")
+def images(bundle):
+    return np.random.default_rng(0).integers(0, 256, (9, *bundle.preprocess.shape), dtype=np.uint8)
+
+
+def test_answers_have_the_documented_shapes(bundle, images):
+    clusters = len(bundle.names)
+    a = bundle.predict_proba(images)
+    assert a.shape == (9, clusters)
+    assert a.dtype == np.float32
+    np.testing.assert_allclose(a.sum(1), 1, atol=1e-5)
+    assert np.array_equal(bundle.predict(images), a.argmax(1))
+    assert bundle.transform(images).shape == (9, bundle.manifest.latent)
+    drawn = bundle.sample(cluster=3, n=4, seed=7)
+    assert drawn.shape == (4, *bundle.preprocess.shape)
+    assert 0 <= drawn.min() <= drawn.max() <= 1
+
+
+def test_answers_do_not_depend_on_batch_size_or_order(bundle, images):
+    whole = bundle.predict_proba(images)
+    assert np.array_equal(whole, bundle.predict_proba(images, batch_size=1))
+    assert np.array_equal(whole[::-1], bundle.predict_proba(images[::-1]))
+
+
+def test_threads_share_a_bundle(bundle, images):
+    expected, wrong = bundle.predict_proba(images), []
+
+    def work() -> None:
+        for _ in range(20):
+            if not np.array_equal(bundle.predict_proba(images), expected):
+                wrong.append(1)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_no_images_give_no_rows(bundle):
+    empty = np.zeros((0, *bundle.preprocess.shape), np.uint8)
+    assert bundle.predict_proba(empty).shape == (0, len(bundle.names))
+
+
+def test_the_pretrained_bundle_recognises_what_it_draws(bundle):
+    """A cluster's centre, drawn and classified again, must land in that cluster: graphs, latents and names belong together."""
+    centres = np.round(bundle.decode(bundle.means) * 255).astype(np.uint8)
+    assert np.array_equal(bundle.predict(centres), np.arange(len(bundle.names)))
+
+
+def test_golden_answers_are_reproduced(bundle):
+    with np.load(bundle.path / bundle.manifest.golden.name) as golden:
+        found = {
+            "classifier.assignment": bundle.predict_proba(golden["image"]),
+            "encoder.mean": bundle.transform(golden["image"]),
+            "decoder.image": bundle.decode(golden["latent"]),
+        }
+        for name, values in found.items():
+            difference = np.abs(values - golden[name]) / np.maximum(1, np.abs(golden[name]))
+            assert difference.max() <= bundle.manifest.tolerances["cpu"], name
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((2, 28, 28, 1)), np.zeros((2, 27, 28, 1), np.uint8), np.zeros((28, 28), np.uint8)])
+def test_wrong_images_are_usage_errors(bundle, wrong):
+    with pytest.raises(UsageError, match=r"uint8 \(N, 28, 28, 1\)"):
+        bundle.predict(wrong)
+
+
+def test_wrong_latents_and_clusters(bundle):
+    with pytest.raises(UsageError, match="latents must be"):
+        bundle.decode(np.zeros((1, 3), np.float32))
+    with pytest.raises(UsageError, match="cluster 10 does not exist"):
+        bundle.sample(10)
+
+
+def test_missing_folder_and_files(tmp_path, copy):
+    with pytest.raises(DataError, match="no such folder"):
+        Bundle.load(tmp_path / "none")
+    folder, _ = copy
+    (folder / "encoder.onnx").unlink()
+    with pytest.raises(DataError, match=r"encoder\.onnx is missing"):
+        Bundle.load(folder)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(["classifier", "encoder", "decoder"]), st.data())
+def test_any_flipped_byte_is_noticed(tmp_path_factory, role, data):
+    folder = tmp_path_factory.mktemp("flip") / "bundle"
+    shutil.copytree(PRETRAINED / "digits", folder)
+    path = folder / f"{role}.onnx"
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="not the file the manifest names"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(schema=2), "schema 2, this version reads 1"),
+        (lambda m: m.pop("schema"), "not a bundle manifest"),
+        (lambda m: m.pop("delta"), "not a bundle manifest"),
+        (lambda m: m.update(delta="four"), "not a bundle manifest"),
+        (lambda m: m.update(clusters=[]), "no clusters"),
+        (lambda m: m["graphs"].pop("decoder"), "no decoder"),
+        (lambda m: m["graphs"]["encoder"].update(name="../encoder.onnx"), "only plain names"),
+        (lambda m: m["graphs"]["encoder"].update(name="/etc/hostname"), "only plain names"),
+        (lambda m: m["graphs"]["encoder"].update(name="a\0b"), "only plain names"),
+        (lambda m: m["graphs"]["encoder"].update(name="C:\\x.onnx"), "only plain names"),
+        (lambda m: m["golden"].update(name="CON"), "only plain names"),
+        (lambda m: m["graphs"]["encoder"].update(sha256="0" * 64), "not the file the manifest names"),
+    ],
+)
+def test_unfit_manifests_are_refused(copy, change, message):
+    folder, edit = copy
+    edit(change)
+    with pytest.raises(DataError, match=message):
+        Bundle.load(folder)
+
+
+def test_unknown_manifest_fields_are_ignored(copy, images):
+    folder, edit = copy
+    edit(lambda m: m.update(from_the_future={"a": 1}))
+    assert Bundle.load(folder).predict(images).shape == (9,)
+
+
+def test_a_manifest_of_other_tensors_is_refused(copy, images):
+    folder, edit = copy
+    edit(lambda m: m["graphs"]["classifier"]["outputs"][0].update(name="probabilities"))
+    with pytest.raises(DataError, match="its manifest says"):
+        Bundle.load(folder).predict(images)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"{", b"[]", b"\xff\xfe", b"[" * 100_000])
+def test_manifests_that_are_no_json(copy, content):
+    folder, _ = copy
+    (folder / "manifest.json").write_bytes(content)
+    with pytest.raises(DataError, match="not a bundle manifest"):
+        Bundle.load(folder)
+
+
+def test_cuda_is_strict(images):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine has a CUDA build")
+    with pytest.raises(DeviceError, match="no CUDA provider"):
+        Bundle.load(device="cuda").predict(images)
+    assert Bundle.load(device="auto").provider == "cpu"

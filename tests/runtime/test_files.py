@@ -1,0 +1,57 @@
+"""The atomic writer: whole files or none, ordinary modes, no surprises at the target."""
+
+import os
+import stat
+
+import pytest
+from catvae.runtime.errors import OutputError
+from catvae.runtime.files import atomic_write, sha256
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_mode_follows_the_umask(tmp_path, mask, mode):
+    old = os.umask(mask)
+    try:
+        atomic_write(tmp_path / "sub" / "file.txt", "text")
+    finally:
+        os.umask(old)
+    path = tmp_path / "sub" / "file.txt"
+    assert path.read_text() == "text"
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_links_pipes_and_folders_are_not_replaced(tmp_path):
+    real = tmp_path / "real"
+    real.write_text("kept")
+    (tmp_path / "link").symlink_to(real)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("link", "pipe", "folder"):
+        with pytest.raises(OutputError, match="not a regular file"):
+            atomic_write(tmp_path / name, b"x")
+    assert real.read_text() == "kept"
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    atomic_write(path, b"old")
+
+    def full(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left"):
+        atomic_write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_parent_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        atomic_write(tmp_path / "file" / "below", b"x")
+
+
+def test_sha256():
+    assert sha256(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

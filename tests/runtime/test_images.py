@@ -1,0 +1,176 @@
+"""The decode policy: what each kind of file becomes, and what is refused with which code."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from catvae.runtime.errors import ImageError
+from catvae.runtime.images import MAX_BYTES, Preprocess, image_size_of, open_image, read_image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+GREY = Preprocess(height=8, width=8, channels=1)
+COLOUR = Preprocess(height=8, width=8, channels=3)
+
+
+def encoded(image: Image.Image, format_: str = "PNG", **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, format_, **options)
+    return stream.getvalue()
+
+
+def code_of(data: bytes, rules: Preprocess = GREY) -> str:
+    with pytest.raises(ImageError) as caught:
+        read_image(data, rules)
+    return caught.value.code
+
+
+def test_pixels_of_the_right_size_pass_unchanged():
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    assert np.array_equal(read_image(encoded(Image.fromarray(pixels)), GREY)[..., 0], pixels)
+
+
+def test_sixteen_bit_ramp_keeps_its_levels():
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    found = read_image(encoded(Image.fromarray(ramp)), GREY)[..., 0]
+    assert np.array_equal(found, np.round(ramp / 257).astype(np.uint8))
+    wide = np.linspace(0, 65535, 256).astype(np.uint16).reshape(1, 256)
+    assert len(np.unique(read_image(encoded(Image.fromarray(wide)), Preprocess(height=1, width=256, channels=1)))) >= 245
+
+
+@pytest.mark.parametrize(("mode", "hidden"), [("RGBA", (255, 255, 255, 0)), ("LA", (255, 0))])
+@pytest.mark.parametrize("background", [0, 200])
+def test_what_transparency_hides_stays_hidden(mode, hidden, background):
+    rules = Preprocess(height=8, width=8, channels=1, background=background)
+    assert (read_image(encoded(Image.new(mode, (8, 8), hidden)), rules) == background).all()
+
+
+def test_transparent_palette_entry_shows_the_background():
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 255, 255, 255])
+    assert (read_image(encoded(image, transparency=1), GREY) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "format_", "expected"),
+    [
+        (Image.new("1", (8, 8), 1), "PNG", 255),
+        (Image.new("P", (8, 8), 0), "PNG", 0),
+        (Image.new("CMYK", (8, 8), (0, 0, 0, 255)), "JPEG", 0),
+        (Image.new("CMYK", (8, 8), (0, 0, 0, 0)), "JPEG", 255),
+        (Image.new("L", (8, 8), 77), "BMP", 77),
+        (Image.new("L", (8, 8), 77), "TIFF", 77),
+        (Image.new("RGB", (8, 8), (77, 77, 77)), "GIF", 77),
+    ],
+)
+def test_modes_and_formats(image, format_, expected):
+    found = read_image(encoded(image, format_), GREY).astype(int)
+    assert np.abs(found - expected).max() <= 2
+
+
+def test_float_tiff_is_refused_rather_than_blackened():
+    assert code_of(encoded(Image.fromarray(np.full((8, 8), 0.5, np.float32)), "TIFF")) == "unsupported_mode"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_gives_the_same_tensor(orientation):
+    upright = np.zeros((4, 8), np.uint8)
+    upright[0, 0], upright[0, -1], upright[-1, 0] = 255, 180, 90
+    turned = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.T, 6: upright.T[::-1], 7: upright.T[::-1, ::-1], 8: upright.T[:, ::-1],
+    }[orientation]  # fmt: skip
+    # Orientation o says how the stored rows and columns map to the upright picture; 6 and 8 turn by a quarter.
+    stored = {6: np.rot90(upright, 1), 8: np.rot90(upright, -1)}.get(orientation, turned)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
+    assert image_size_of(data) == (8, 4)
+    assert np.array_equal(read_image(data, Preprocess(height=4, width=8, channels=1))[..., 0], upright)
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.new("L", (8, 8), level) for level in (10, 250)]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (read_image(data, GREY) == 10).all()
+
+
+def test_padding_keeps_the_aspect_ratio():
+    wide = read_image(encoded(Image.new("L", (16, 8), 255)), GREY)[..., 0]
+    assert (wide[2:6] == 255).all()
+    assert (wide[:2] == 0).all()
+    assert (wide[6:] == 0).all()
+    stretched = read_image(encoded(Image.new("L", (16, 8), 255)), Preprocess(height=8, width=8, channels=1, fit="stretch"))
+    assert (stretched == 255).all()
+
+
+def test_invert_and_colour():
+    rules = Preprocess(height=8, width=8, channels=3, invert=True)
+    assert read_image(encoded(Image.new("RGB", (8, 8), (255, 0, 10))), rules)[0, 0].tolist() == [0, 255, 245]
+    assert read_image(encoded(Image.new("L", (3, 3), 9)), COLOUR).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (200, 200)])
+def test_any_size_fits(size):
+    assert read_image(encoded(Image.new("L", size, 255)), GREY).shape == (8, 8, 1)
+
+
+def huge_png() -> bytes:
+    """A few bytes that promise 182 million pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 13500, 13500, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", "not_an_image"),
+        (b"just text\n", "not_an_image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not_an_image"),
+        (b"%PDF-1.4\n", "not_an_image"),
+        (b"\x89PNG\r\n\x1a\n", "not_an_image"),
+        (huge_png(), "too_many_pixels"),
+        (b"\0" * (MAX_BYTES + 1), "too_large"),
+    ],
+)
+def test_refused_bytes(data, code):
+    assert code_of(data) == code
+
+
+def test_damaged_files_are_corrupt_not_crashes():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8))
+    assert code_of(encoded(noise)[: len(encoded(noise)) * 6 // 10]) == "corrupt_image"
+    assert code_of(encoded(noise, "JPEG")[:-2][:400]) == "corrupt_image"
+
+
+def test_things_that_are_no_files(tmp_path):
+    import os
+
+    for path, code in ((tmp_path / "none.png", "missing"), (tmp_path, "not_a_file")):
+        with pytest.raises(ImageError) as caught:
+            open_image(path)
+        assert caught.value.code == code
+    fifo = tmp_path / "pipe.png"
+    os.mkfifo(fifo)
+    with pytest.raises(ImageError) as caught:
+        open_image(fifo)  # must not wait for a writer
+    assert caught.value.code == "not_a_file"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_mutated_files_give_an_image_or_an_image_error(data):
+    original = bytearray(encoded(Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)), data.draw(st.sampled_from(["PNG", "JPEG", "GIF", "BMP"]))))
+    for _ in range(data.draw(st.integers(1, 6))):
+        original[data.draw(st.integers(0, len(original) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        assert read_image(bytes(original[: data.draw(st.integers(1, len(original)))]), GREY).shape == (8, 8, 1)
+    except ImageError as error:
+        assert error.code in {"not_an_image", "corrupt_image", "too_many_pixels", "unsupported_mode"}

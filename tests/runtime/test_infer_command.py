@@ -1,0 +1,174 @@
+"""`catvae-infer` as people and scripts call it: rows, order, errors, exit codes, all in real processes."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+def rows(result) -> list[dict]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_one_image_with_no_options(run, png):
+    png("image.png")
+    result = run("catvae-infer", "image.png")
+    assert result.returncode == 0, result.stderr
+    (row,) = rows(result)
+    assert row["path"] == "image.png"
+    assert row["ok"] is True
+    assert row["provider"] == "cpu"
+    assert row["cluster"] == int(np.argmax(row["assignment"]))
+    assert row["confidence"] == max(row["assignment"])
+    assert abs(sum(row["assignment"]) - 1) < 1e-5
+    assert result.stderr == b""
+
+
+def test_folders_patterns_and_order(run, png):
+    for name in ("d/b.png", "d/a.png", "d/sub/c.png", "d/.hidden.png", "z.png"):
+        png(name)
+    Path(png("d/notes.png").parent / "notes.txt").write_text("not listed")
+    result = run("catvae-infer", "z.png", "d", "d/*.png", "--batch-size", 2)
+    assert [row["path"] for row in rows(result)] == [
+        "z.png", "d/a.png", "d/b.png", "d/notes.png", "d/sub/c.png", "d/a.png", "d/b.png", "d/notes.png",
+    ]  # fmt: skip
+
+
+def test_bad_files_become_rows_and_exit_code_1(run, png, tmp_path):
+    png("good.png", 40)
+    clean = rows(run("catvae-infer", "good.png"))
+    (tmp_path / "text.png").write_text("this is text")
+    (tmp_path / "empty.png").write_bytes(b"")
+    result = run("catvae-infer", "text.png", "good.png", "nope.png", "empty.png")
+    assert result.returncode == 1
+    found = rows(result)
+    assert [row["ok"] for row in found] == [False, True, False, False]
+    assert [row["error"]["code"] for row in found if not row["ok"]] == ["not_an_image", "missing", "not_an_image"]
+    assert found[1] == clean[0]
+    assert result.stderr == b"catvae-infer: 3 of 4 images could not be read\n"
+
+
+def test_rows_do_not_depend_on_batch_size_threads_or_order(run, png):
+    noise = np.random.default_rng(3)
+    names = [png(f"{i}.png", noise.integers(0, 256, (28, 28), dtype=np.uint8)).name for i in range(7)]
+    first = rows(run("catvae-infer", *names, "--batch-size", 1, "--threads", 1))
+    second = rows(run("catvae-infer", *reversed(names), "--batch-size", 4, "--threads", 2))
+    assert first == second[::-1]
+
+
+def test_standard_input_and_lists(run, png):
+    path = png("one.png", 17)
+    expected = rows(run("catvae-infer", "one.png"))[0]
+    piped = rows(run("catvae-infer", "-", stdin=path.read_bytes()))[0]
+    assert {**piped, "path": "one.png"} == expected
+    listed = run("catvae-infer", "--files-from", "-", stdin=b"one.png\n\none.png\n")
+    assert rows(listed) == [expected, expected]
+    assert run("catvae-infer", "-", stdin=b"").returncode == 1
+
+
+def test_names_that_are_no_text(run, png):
+    odd = [os.fsdecode(b"caf\xe9.png"), "new\nline.png", '"quoted".png', "-dash.png"]
+    for name in odd:
+        png(name)
+    result = run("catvae-infer", "--", *odd)
+    assert result.returncode == 0
+    assert [row["path"] for row in rows(result)] == odd
+    table = run("catvae-infer", "--format", "table", "--", *odd).stdout.decode()
+    assert len(table.splitlines()) == 1 + len(odd)
+
+
+def test_csv_table_and_output_file(run, png, tmp_path):
+    png("a.png")
+    as_csv = list(csv.DictReader(io.StringIO(run("catvae-infer", "a.png", "none.png", "--format", "csv").stdout.decode())))
+    assert [row["ok"] for row in as_csv] == ["true", "false"]
+    assert as_csv[1]["error"].startswith("missing")
+    table = run("catvae-infer", "a.png", "--format", "table").stdout.decode()
+    assert table.splitlines()[0].split() == ["image", "cluster", "name", "confidence"]
+    assert run("catvae-infer", "a.png", "-o", "out/rows.jsonl").stdout == b""
+    assert json.loads((tmp_path / "out" / "rows.jsonl").read_text())["ok"]
+    assert json.loads(run("catvae-infer", "a.png", "--embed").stdout)["embedding"].__len__() == 40
+
+
+def test_invert_changes_what_the_model_sees(run, png):
+    png("a.png", 255 - 17)
+    png("b.png", 17)
+    assert rows(run("catvae-infer", "a.png", "--invert"))[0]["assignment"] == rows(run("catvae-infer", "b.png"))[0]["assignment"]
+
+
+def test_an_empty_folder_is_no_failure(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = run("catvae-infer", "empty")
+    assert (result.returncode, result.stdout) == (0, b"")
+    assert b"no images found" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ((), 2, "no image given"),
+        (("a.png", "--format", "jsonlines"), 2, "did you mean 'jsonl'?"),
+        (("a.png", "--device", "gpu"), 2, "'gpu' is not one of auto, cpu, cuda"),
+        (("a.png", "--nonsense"), 2, "--nonsense"),
+        (("a.png", "--batch-size", "0"), 2, "--batch-size"),
+        (("a.png", "--embed", "--format", "csv"), 2, "--embed needs --format jsonl"),
+        (("-", "--files-from", "-"), 2, "standard input"),
+        (("a.png", "-b", "nowhere"), 3, "no such folder"),
+        (("a.png", "-b", "."), 3, "manifest.json is missing"),
+        (("--files-from", "nowhere.txt"), 3, "cannot read the list"),
+        (("a.png", "-o", "/dev/null"), 5, "not a regular file"),
+        (("a.png", "-o", "a.png/rows"), 5, "a.png"),
+    ],
+)
+def test_one_line_and_an_exit_code(run, png, arguments, code, message):
+    png("a.png")
+    result = run("catvae-infer", *arguments)
+    assert result.returncode == code, result.stderr
+    assert message in result.stderr.decode()
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == b""
+
+
+def test_bundle_from_the_environment(run, png):
+    png("a.png")
+    assert run("catvae-infer", "a.png", env={"CATVAE_BUNDLE": "nowhere"}).returncode == 3
+
+
+def test_a_reader_that_goes_away(png, tmp_path):
+    png("a.png")
+    infer = Path(sys.executable).parent / "catvae-infer"
+    command = f"yes a.png | head -n 3000 | '{infer}' --files-from - --batch-size 8 | head -n 1; echo ${{PIPESTATUS[2]}}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, cwd=tmp_path, timeout=120)
+    assert result.stdout.splitlines()[-1] == b"141"
+    assert result.stderr == b""
+
+
+def test_interrupted_between_rows(png, tmp_path):
+    png("a.png")
+    infer = Path(sys.executable).parent / "catvae-infer"
+    process = subprocess.Popen(
+        [str(infer), "--files-from", "-", "--batch-size", "1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    )
+    process.stdin.write(b"a.png\n" * 5000)
+    process.stdin.flush()
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == b"catvae-infer: interrupted\n"
+    assert all(json.loads(line)["ok"] for line in output.splitlines())
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from catvae.runtime import infer_command, generate_command; import catvae.runtime;"
+        "print(sorted({'torch', 'onnx', 'onnxruntime', 'numpy', 'PIL'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
+    assert result.stdout.strip() == "[]", result.stderr
