@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -31,7 +32,7 @@ def show(command: str) -> None:
 def write_images(folder: Path) -> None:
     """One PNG per digit, named after it, from the end of scikit-learn's digits."""
     folder.mkdir(parents=True, exist_ok=True)
-    digits = load_digits()
+    digits: Any = load_digits()
     for digit in range(10):
         pixels = digits.images[digits.target == digit][-1]
         Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8)).save(folder / f"digit-{digit}.png")

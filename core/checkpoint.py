@@ -24,6 +24,10 @@ class Position(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     schema: int
     step: int
     """Steps taken."""
+    group: list[int]
+    """Cluster each over-cluster was last merged into; empty before the first merge."""
+    follow_until: int
+    """Step up to which clusters are taught that merge."""
     rows: list[dict[str, float]]
     """Finished rows of metrics.csv."""
     open_row: dict[str, float]

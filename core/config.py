@@ -56,6 +56,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Weight of the marginal entropies inside that mutual information: above 1 keeps clusters from emptying."""
     overclusters: int = 50
     """Outputs of the auxiliary over-clustering head; 0 removes it."""
+    regroup: tuple[float, ...] = (0.3, 0.5, 0.7)
+    """Shares of the steps at which over-clusters are merged into K; the merge replaces clusters that share less information with views."""
     augment: Augment = "auto"
     """Views: digits (affine), objects (mirror, brightness, slight affine), none (noise only), auto (by mirror symmetry)."""
 
@@ -93,6 +95,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
                 raise UsageError(f"{_flag(name)} is {value}, expected zero or more")
+        if self.overclusters and self.regroup and self.overclusters < self.clusters:
+            raise UsageError(f"overclusters is {self.overclusters}, expected 0 or at least --clusters {self.clusters}")
+        if not all(0 < share < 1 for share in self.regroup):
+            raise UsageError(f"regroup is {list(self.regroup)}, expected shares of the steps between 0 and 1")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout is {self.dropout}, expected 0 <= dropout < 1")
         if self.legacy and self.recipe != "paper":
@@ -122,6 +128,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "generated_per_cluster": 10,
         "invariance_weight": 0.0,
         "overclusters": 0,
+        "regroup": (),
         "epochs": 20,
         "batch_size": 128,
         "schedule": "constant",

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -93,7 +94,7 @@ def native_preprocess(images: Images) -> Preprocess:
 def _digits() -> ImageData:
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
     return ImageData("digits", images, native_preprocess(images), bunch.target.astype(np.int64), tuple("0123456789"))
 
@@ -104,7 +105,7 @@ def _openml(name: str) -> ImageData:
     title = {"mnist": "mnist_784", "fashion-mnist": "Fashion-MNIST"}[name]
     try:
         # liac-arff is scikit-learn's own parser: the other one needs pandas.
-        bunch = fetch_openml(title, version=1, as_frame=False, parser="liac-arff")
+        bunch: Any = fetch_openml(title, version=1, as_frame=False, parser="liac-arff")
     except Exception as error:  # sockets, HTTP, cache and parser all fail in their own ways
         raise DataError(
             f"cannot fetch {title} from OpenML ({type(error).__name__}: {error}); give a folder with its IDX files instead"
@@ -138,7 +139,13 @@ def _idx(folder: Path, pairs: dict[str, tuple[Path, Path | None]]) -> ImageData:
         raise DataError(f"{folder}: test images have shape {test[0].shape[1:]}, training images {images.shape[1:]}")
     _require_some(images, folder)
     return ImageData(
-        folder.name, images, native_preprocess(images), labels, _numbered(labels), test[0] if test else None, test[1] if test else None
+        folder.name,
+        images,
+        native_preprocess(images),
+        labels,
+        _numbered(labels),
+        test[0] if test else None,
+        test[1] if test else None,
     )
 
 
@@ -270,7 +277,13 @@ def _target_size(sizes: Counter, image_size: int | None) -> tuple[tuple[int, int
         return (height, width), ""
     side = image_size or min(LARGEST_NATIVE, largest)
     if len(sizes) > 1:
-        return (side, side), f"images come in {len(sizes):,} sizes: each was fitted into {side} x {side} pixels, aspect ratio kept"
+        return (
+            side,
+            side,
+        ), f"images come in {len(sizes):,} sizes: each was fitted into {side} x {side} pixels, aspect ratio kept"
     width, height = next(iter(sizes))
     changed = (width, height) != (side, side)
-    return (side, side), f"images of {width} x {height} were fitted into {side} x {side} pixels, aspect ratio kept" if changed else ""
+    return (
+        side,
+        side,
+    ), f"images of {width} x {height} were fitted into {side} x {side} pixels, aspect ratio kept" if changed else ""

@@ -14,7 +14,8 @@ from .data import ImageData
 from .metrics import Health, LabelScores, label_scores, match
 from .model import CatVAE
 from .run_folder import ClusterRecord
-from .training import to_float
+from .views import to_float
+
 
 @torch.no_grad()
 def assign(model: CatVAE, images: NDArray[np.uint8], *, batch: int = 1024, dropout: bool = False) -> NDArray[np.float32]:
@@ -22,7 +23,8 @@ def assign(model: CatVAE, images: NDArray[np.uint8], *, batch: int = 1024, dropo
     model.train(dropout)
     device = model.prior.device
     pieces = [
-        model(to_float(torch.from_numpy(np.ascontiguousarray(images[i : i + batch])).to(device))).cpu() for i in range(0, len(images), batch)
+        model(to_float(torch.from_numpy(np.ascontiguousarray(images[i : i + batch])).to(device))).cpu()
+        for i in range(0, len(images), batch)
     ]
     model.eval()
     return torch.cat(pieces).numpy()

@@ -90,6 +90,12 @@ class CatVAE(nn.Module):
         m, v, logits, auxiliary = self.head(self.encoder(x)).float().split(self._widths, dim=1)
         return Posterior(m, v.clamp(-LOG_VARIANCE, LOG_VARIANCE), logits, auxiliary)
 
+    @property
+    def head_rows(self) -> tuple[slice, slice]:
+        """Rows of the output layer that give the K cluster logits, and those of the over-clusters."""
+        start = 2 * self._widths[0]
+        return slice(start, start + self._widths[2]), slice(start + self._widths[2], sum(self._widths))
+
     def component(self, posterior: Posterior, c: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (N, D) of q(z|x,c) for clusters `c`: (N,) indices, or (N, K) weights that mix the offsets."""
         if c.ndim == 1:

@@ -52,10 +52,19 @@ class BatchLoss(NamedTuple):
     """(N, K) q(c|x) of the batch, detached."""
 
 
-def batch_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy) -> BatchLoss:
-    """Evaluate the objective on images `x`, float (N, C, H, W) in [0, 1]; `policy` makes their views, where the weights ask for them.
+def batch_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, *, groups: Tensor | None = None) -> BatchLoss:
+    """Evaluate the objective on a batch; noise comes from torch's default generator.
 
-    Noise comes from torch's default generator.
+    Parameters
+    ----------
+    model : CatVAE
+    x : Tensor, (N, C, H, W)
+        Images, float in [0, 1].
+    config : TrainConfig
+    policy : ViewPolicy
+        Makes the views, where the weights ask for them.
+    groups : Tensor, (overclusters, K), optional
+        One-hot rows: the cluster each over-cluster was merged into. While given, clusters learn to follow the merge.
     """
     n = len(x)
     zero = x.new_zeros(())
@@ -81,6 +90,9 @@ def batch_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
         if config.overclusters:
             shared = view_information(posterior.auxiliary, encoded.auxiliary[n:], config.marginal_weight)
             auxiliary, total = shared.information, total - config.invariance_weight * shared.trained
+        if groups is not None:
+            target = encoded.auxiliary.detach().softmax(-1) @ groups
+            total = total + config.invariance_weight * nnF.cross_entropy(encoded.logits, target)
     elbo = -(reconstruction + kl + neg_entropy + math.log(model.spec.clusters))
     return BatchLoss(total, Terms(reconstruction, kl, neg_entropy, information, invariance, auxiliary, elbo), divergence.assignment)
 

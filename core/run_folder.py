@@ -1,8 +1,8 @@
 """The run folder: what `catvae-train` leaves behind and `catvae-export` reads.
 
-    config.json         every setting, resolved            run.json       status, data, clusters, scores, versions
-    model.safetensors   the weights                        metrics.csv    terms per epoch
-    state.*             for an exact resume                samples/*.png  pictures
+config.json         every setting, resolved            run.json       status, data, clusters, scores, versions
+model.safetensors   the weights                        metrics.csv    terms per epoch
+state.*             for an exact resume                samples/*.png  pictures
 """
 
 import csv

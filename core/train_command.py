@@ -65,11 +65,10 @@ def train(
     from .config import read_config_file, resolve
 
     given = {key.removesuffix("_"): value for key, value in options.items() if value is not None}
-    if resume is not None:
-        if given or config_file or output:
-            names = ", ".join("--" + key.replace("_", "-") for key in given) or ("--config" if config_file else "-o")
-            raise UsageError(f"--resume goes on with the settings of {resume}: leave out {names}")
-    config = None if resume else resolve(given, read_config_file(config_file) if config_file else None)
+    if resume is not None and (given or config_file or output):
+        names = ", ".join("--" + key.replace("_", "-") for key in given) or ("--config" if config_file else "-o")
+        raise UsageError(f"--resume goes on with the settings of {resume}: leave out {names}")
+    config = resolve(given, read_config_file(config_file) if config_file else None)
 
     say("loading torch ...", quiet=quiet)
     try:
@@ -117,15 +116,27 @@ def _train(session: "Session", quiet: bool) -> int:
     from .training import Interrupted
 
     trainer = session.trainer
-    bar = tqdm(total=trainer.steps, initial=trainer.position.step, unit="step", disable=quiet or None, dynamic_ncols=True, file=sys.stderr)
+    bar = tqdm(
+        total=trainer.steps,
+        initial=trainer.position.step,
+        unit="step",
+        disable=quiet or None,
+        dynamic_ncols=True,
+        file=sys.stderr,
+    )
     with bar:
 
         def show(loss: "BatchLoss") -> None:
             bar.update()
             if trainer.position.step % 10 == 0:
                 epoch = 1 + (trainer.position.step - 1) // trainer.steps_per_epoch
-                shown = {"rec": loss.terms.reconstruction, "kl": loss.terms.kl, "neg_h": loss.terms.neg_entropy,
-                         "info": loss.terms.information, "views": loss.terms.invariance}
+                shown = {
+                    "rec": loss.terms.reconstruction,
+                    "kl": loss.terms.kl,
+                    "neg_h": loss.terms.neg_entropy,
+                    "info": loss.terms.information,
+                    "views": loss.terms.invariance,
+                }
                 values = {name: f"{float(term.detach()):.2f}" for name, term in shown.items()}
                 bar.set_description(f"epoch {epoch}/{trainer.epochs}", refresh=False)
                 bar.set_postfix(values, refresh=False)
@@ -144,7 +155,8 @@ def _conclude(record: "RunRecord", path: Path) -> None:
         say(f"warning: {warning}")
     health = record.health
     print(f"run       {path}")
-    print(f"clusters  {len(record.clusters)}, of which {health['active']:.0f} hold more than 1 %; mean confidence {health['mean_confidence']:.3f}")
+    active, confidence = health["active"], health["mean_confidence"]
+    print(f"clusters  {len(record.clusters)}, of which {active:.0f} hold more than 1 %; mean confidence {confidence:.3f}")
     for part, score in record.scores.items():
         print(f"{part:<9} ACC {score['acc']:.4f}  NMI {score['nmi']:.4f}  ARI {score['ari']:.4f}  (labels used for this line only)")
     print(f"pictures  {path / 'samples'}")

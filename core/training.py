@@ -20,21 +20,26 @@ from catvae.runtime.errors import DeviceError, NumericError, UsageError
 from .checkpoint import SCHEMA, Position
 from .config import TrainConfig
 from .data import ImageData
+from .merging import align, estimate_joints, merge_clusters, mutual_information
 from .model import CatVAE, ModelSpec
 from .objective import BatchLoss, Terms, batch_loss
-from .views import choose_policy
+from .views import choose_policy, to_float
 
 WARMUP_STEPS = 100
 """Steps over which the learning rate rises."""
 LAST_RATE = 0.01
 """Share of the learning rate that the cosine ends on."""
+FOLLOW = 0.1
+"""Share of the steps for which clusters are taught a new merge."""
+GAIN = 0.005
+"""Nats by which a merge must share more information with views than the clusters it replaces."""
 BAD_STEPS = 5
 """Consecutive steps without finite numbers before training gives up."""
 CLIP = 1000.0
 """Largest gradient norm: ordinary steps stay below 300, a diverging one is cut."""
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the state was kept
+class Interrupted(Exception):
     """A signal asked training to stop; `signum` says which."""
 
     def __init__(self, signum: int):
@@ -92,17 +97,18 @@ class Trainer:
         self.steps_per_epoch = count // self.batch
         self.epochs = config.epochs_for(self.steps_per_epoch)
         self.steps = self.epochs * self.steps_per_epoch
+        self.regroup_steps = {round(share * self.steps) for share in config.regroup} if config.overclusters else set()
         self.spec = ModelSpec.of(config, data.preprocess.shape)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = CatVAE(self.spec)
-        self.model = self.model.to(device=self.device, memory_format=torch.channels_last)
+        self.model = self.model.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.optimizer = torch.optim.Adam(self.model.parameters(), config.learning_rate, fused=True)
         self.images = torch.from_numpy(np.ascontiguousarray(data.images)).to(self.device)  # uint8 (N, H, W, C), resident
         self._order: tuple[int, Tensor] | None = None
         self._bad_steps = 0
         self.position = Position(
-            schema=SCHEMA, step=0, rows=[], open_row={}, seconds=0.0,
+            schema=SCHEMA, step=0, group=[], follow_until=0, rows=[], open_row={}, seconds=0.0,
             config_hash="", data_hash="", tensors_sha256="",
         )  # fmt: skip
 
@@ -134,11 +140,13 @@ class Trainer:
         """One optimiser step on the next batch."""
         at = self.position.step
         torch.manual_seed(_mix(self.config.seed, at))
+        if at in self.regroup_steps:
+            self._regroup()
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(at)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            loss = batch_loss(self.model, self._batch(at), self.config, self.policy)
+            loss = batch_loss(self.model, self._batch(at), self.config, self.policy, groups=self._groups())
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
@@ -164,6 +172,32 @@ class Trainer:
         rows = self._order[1][index * self.batch : (index + 1) * self.batch].to(self.device)
         return to_float(self.images[rows])
 
+    def _groups(self) -> Tensor | None:
+        """One-hot rows (overclusters, K) of the merge that clusters are being taught, if any."""
+        if self.position.step >= self.position.follow_until:
+            return None
+        return torch.eye(self.config.clusters, device=self.device)[self.position.group]
+
+    def _regroup(self) -> None:
+        """Merge over-clusters into K; where that shares more information with views, make it the new clusters.
+
+        The output layer's K rows become the means of their groups' rows, Adam forgets them, and clusters follow the merge for a while.
+        """
+        joints = estimate_joints(self.model, self.images, self.policy)
+        merge = merge_clusters(joints.overclusters, self.config.clusters)
+        if merge.information < mutual_information(joints.clusters) + GAIN:
+            return
+        group = torch.from_numpy(align(merge.group, joints.shared)).to(self.device)
+        self.position.group = group.tolist()
+        self.position.follow_until = self.position.step + max(1, round(FOLLOW * self.steps))
+        mean = torch.nn.functional.one_hot(group, self.config.clusters).float()
+        mean = (mean / mean.sum(0)).T  # (K, overclusters)
+        clusters, overclusters = self.model.head_rows
+        for parameter in self.model.head.parameters():
+            parameter.data[clusters] = mean @ parameter.data[overclusters]
+            for moment in (self.optimizer.state[parameter]["exp_avg"], self.optimizer.state[parameter]["exp_avg_sq"]):
+                moment[clusters] = 0
+
     def _rate(self, step: int) -> float:
         if self.config.schedule == "constant":
             return self.config.learning_rate
@@ -186,11 +220,6 @@ class Trainer:
         means = {name: sums.get(name, 0.0) / steps for name in ("total", *Terms._fields, "confidence")}
         position.rows.append({"epoch": epoch, **means, "seconds": position.seconds})
         position.open_row = {}
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 (N, H, W, C) to float (N, C, H, W) in [0, 1], stored channels last."""
-    return images.permute(0, 3, 1, 2).float().div_(255)
 
 
 def _mix(seed: int, index: int) -> int:

@@ -76,6 +76,11 @@ def mirror_correlation(images: NDArray[np.uint8], at_most: int = 2000) -> float:
     return float(np.mean(shared[power > 0] / power[power > 0])) if (power > 0).any() else 0.0
 
 
+def to_float(images: Tensor) -> Tensor:
+    """uint8 (N, H, W, C) to float (N, C, H, W) in [0, 1], stored channels last."""
+    return images.permute(0, 3, 1, 2).float().div_(255)
+
+
 def random_view(x: Tensor, policy: ViewPolicy) -> Tensor:
     """One random view of every image; `x` and the result are float (N, C, H, W) in [0, 1]."""
     n, device = len(x), x.device

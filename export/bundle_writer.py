@@ -64,7 +64,7 @@ def export_bundle(run: Path, output: Path, *, overwrite: bool = False) -> Manife
     images, latents = probe_images(model, GOLDEN), probe_latents(model, GOLDEN)
     golden = golden_bytes(images, latents, torch_outputs(specs, images, latents))
 
-    records = {spec.role: _graph_record(spec, graphs[spec.role]) for spec in specs}
+    records: dict[Role, GraphRecord] = {spec.role: _graph_record(spec, graphs[spec.role]) for spec in specs}
     manifest = Manifest(
         schema=SCHEMA,
         model_id=sha256("".join(records[role].sha256 for role in sorted(records)).encode()),

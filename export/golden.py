@@ -57,5 +57,5 @@ def golden_bytes(images: NDArray[np.uint8], latents: NDArray[np.float32], answer
     arrays: dict[str, NDArray] = {"image": images, "latent": latents}
     arrays |= {f"{role}.{name}": value for role, outputs in answers.items() for name, value in outputs.items()}
     stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
     return stream.getvalue()

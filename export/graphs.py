@@ -49,8 +49,7 @@ class Classifier(nn.Module):
 
     def __init__(self, model: CatVAE):
         super().__init__()
-        latent = model.spec.clusters * model.spec.delta
-        self.trunk, self.head = model.encoder, _rows(model.head, slice(2 * latent, 2 * latent + model.spec.clusters))
+        self.trunk, self.head = model.encoder, _rows(model.head, model.head_rows[0])
 
     def forward(self, image: Tensor) -> Tensor:
         return self.head(self.trunk(_pixels(image))).softmax(-1)
@@ -103,7 +102,7 @@ class GraphSpec(NamedTuple):
 
 def graph_specs(model: CatVAE) -> list[GraphSpec]:
     """The three graphs of `model`, put into evaluation mode, with example inputs of batch 3 (0 and 1 would be frozen as constants)."""
-    model = model.eval().to(memory_format=torch.contiguous_format)
+    model = model.eval().to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     spec = model.spec
     images = torch.zeros(3, spec.height, spec.width, spec.channels, dtype=torch.uint8)
     latent = torch.zeros(3, spec.clusters * spec.delta)

@@ -12,7 +12,7 @@ def model_card(manifest: Manifest) -> str:
         f"Sorts images into {len(manifest.clusters)} clusters and draws new ones, cluster by cluster. Trained without labels"
         f" on {p.images:,} images ({p.data}), recipe `{p.recipe}`, seed {p.seed}, {p.epochs} epochs.",
         "",
-        f"![one row of generated images per cluster](preview.png)",
+        "![one row of generated images per cluster](preview.png)",
         "",
         "## Use",
         "```",

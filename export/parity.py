@@ -48,7 +48,9 @@ def check_parity(model: CatVAE, specs: list[GraphSpec], graphs: dict[Role, bytes
                 agreed, compared = agreed + int(same.sum()), compared + len(same)
     for key, value in worst.items():
         if not value <= TOLERANCE:  # also catches NaN
-            raise ParityError(f"parity: {key} differs from PyTorch by {value:.2e}, at most {TOLERANCE:.0e} is accepted; nothing was written")
+            raise ParityError(
+                f"parity: {key} differs from PyTorch by {value:.2e}, at most {TOLERANCE:.0e} is accepted; nothing was written"
+            )
     if agreed != compared:
         raise ParityError(f"parity: {compared - agreed} of {compared} probe images change their cluster; nothing was written")
     _check_from_png(model, specs, sessions["classifier"], preprocess)
@@ -82,4 +84,3 @@ def _check_from_png(model: CatVAE, specs: list[GraphSpec], classifier: Session, 
     expected = torch_outputs(specs[:1], images, np.zeros((0, 0), np.float32))["classifier"]["assignment"]
     if not _same_cluster(classifier.run({"image": read})[0], expected).all():
         raise ParityError("parity: an image read from PNG lands in another cluster than its array; nothing was written")
-

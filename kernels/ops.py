@@ -62,7 +62,8 @@ def mixture_kl(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits
     if m.dtype in _HALF or logits.dtype in _HALF or torch.is_autocast_enabled(m.device.type):
         # The loss is a small difference of large sums: half precision inputs are widened, gradients come back in their own dtype.
         with torch.autocast(m.device.type, enabled=False):
-            return _dispatch(*(x.float() if x.dtype in _HALF else x for x in (m, v, E, F, prior, logits)), weight)
+            widened = [x.float() if x.dtype in _HALF else x for x in (m, v, E, F, prior, logits)]
+            return _dispatch(*widened, weight)  # pyright: ignore[reportCallIssue]
     return _dispatch(m, v, E, F, prior, logits, weight)
 
 
@@ -76,9 +77,7 @@ def _dispatch(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits:
     return plain_mixture_kl(m, v, E, F, prior, logits, weight)
 
 
-def plain_mixture_kl(
-    m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits: Tensor, weight: Tensor | None = None
-) -> MixtureKL:
+def plain_mixture_kl(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits: Tensor, weight: Tensor | None = None) -> MixtureKL:
     """The same loss in ordinary torch operations, in the factorised matrix-product form; any device, autograd's own gradients.
 
     The expanded square sum_d m^2 + 2 m C + C^2 cancels where ``|m|`` is large beside the distance to the mode: absolute error grows
@@ -112,7 +111,7 @@ class _MixtureKL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g_kl, g_entropy, _assignment, _cluster_kl):
+    def backward(ctx, g_kl, g_entropy, _assignment, _cluster_kl):  # pyright: ignore[reportIncompatibleMethodOverride]
         dm, dv, dE, dF, dlogits_kl, dlogits_entropy = ctx.saved_tensors
         dlogits = torch.addcmul(dlogits_kl * g_kl, dlogits_entropy, g_entropy)
         return dm * g_kl, dv * g_kl, dE * g_kl, dF * g_kl, None, dlogits, None
@@ -125,7 +124,13 @@ def _check(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits: Te
     K = E.shape[0]
     if K < 1 or D < 1:
         raise ValueError(f"at least one cluster and one latent dimension are needed: got K={K}, D={D}")
-    expected = {"v": (v, (N, D)), "E": (E, (K, D)), "F": (F, (K, D)), "prior": (prior, (K, D)), "logits": (logits, (N, K))}
+    expected: dict[str, tuple[Tensor, tuple[int, ...]]] = {
+        "v": (v, (N, D)),
+        "E": (E, (K, D)),
+        "F": (F, (K, D)),
+        "prior": (prior, (K, D)),
+        "logits": (logits, (N, K)),
+    }
     if weight is not None:
         expected["weight"] = (weight, (N,))
     for name, (tensor, shape) in expected.items():
@@ -135,7 +140,9 @@ def _check(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits: Te
             raise ValueError(f"{name} must be on {m.device} like m: got {tensor.device}")
     dtypes = {x.dtype for x in (m, v, E, F, prior, logits)}
     if not dtypes <= {*_REAL, *_HALF} or len(dtypes - set(_HALF)) > 1:
-        raise ValueError(f"all tensors must share one of float32, float64 (float16 and bfloat16 are widened): got {sorted(map(str, dtypes))}")
+        raise ValueError(
+            f"all tensors must share one of float32, float64 (float16 and bfloat16 are widened): got {sorted(map(str, dtypes))}"
+        )
     if prior.requires_grad or (weight is not None and weight.requires_grad):
         raise ValueError("prior and weight are constants of mixture_kl: detach them, their gradient would be dropped")
 

@@ -27,7 +27,17 @@ _HOMES = {
     "read_image": "images",
 }
 
-__all__ = ["Bundle", "CatVAEError", "DataError", "DeviceError", "ImageError", "OutputError", "Preprocess", "UsageError", "read_image"]
+__all__ = [
+    "Bundle",
+    "CatVAEError",
+    "DataError",
+    "DeviceError",
+    "ImageError",
+    "OutputError",
+    "Preprocess",
+    "UsageError",
+    "read_image",
+]
 
 
 def __getattr__(name: str):

@@ -1,7 +1,7 @@
 """A bundle in use: verified files, sessions made when first needed, and the calls that answer.
 
-    bundle = Bundle.load(path)
-    bundle.predict(images), bundle.predict_proba(images), bundle.transform(images), bundle.sample(cluster, n, seed)
+bundle = Bundle.load(path)
+bundle.predict(images), bundle.predict_proba(images), bundle.transform(images), bundle.sample(cluster, n, seed)
 """
 
 import os

@@ -10,7 +10,9 @@ from .errors import UsageError
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
-@click.option("-b", "--bundle", "bundle_path", type=click.Path(path_type=Path), help="Bundle folder. [default: $CATVAE_BUNDLE, else digits]")
+@click.option(
+    "-b", "--bundle", "bundle_path", type=click.Path(path_type=Path), help="Bundle folder. [default: $CATVAE_BUNDLE, else digits]"
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("generated.png"), show_default=True, help="PNG to write.")
 @click.option("-c", "--cluster", "clusters", multiple=True, metavar="CLUSTER", help="Only this cluster, by number or name; repeatable.")
 @click.option("-n", "--number", type=click.IntRange(1, 1000), default=10, show_default=True, help="Images per row.")

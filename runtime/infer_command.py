@@ -11,15 +11,34 @@ from .errors import UsageError
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
 @click.argument("sources", nargs=-1, metavar="SOURCE...")
-@click.option("-b", "--bundle", "bundle_path", type=click.Path(path_type=Path), help="Bundle folder. [default: $CATVAE_BUNDLE, else digits]")
-@click.option("--files-from", type=click.Path(allow_dash=True), metavar="LIST", help="Also the paths in this file, a line each; - reads them from standard input.")
-@click.option("--format", "format_", type=Choice(["auto", "table", "jsonl", "csv"]), default="auto", help="auto: table on a terminal, else jsonl.")
+@click.option(
+    "-b", "--bundle", "bundle_path", type=click.Path(path_type=Path), help="Bundle folder. [default: $CATVAE_BUNDLE, else digits]"
+)
+@click.option(
+    "--files-from",
+    type=click.Path(allow_dash=True),
+    metavar="LIST",
+    help="Also the paths in this file, a line each; - reads them from standard input.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=Choice(["auto", "table", "jsonl", "csv"]),
+    default="auto",
+    help="auto: table on a terminal, else jsonl.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the rows to this file.")
 @click.option("--embed", is_flag=True, help="Add the posterior mean to each row (jsonl).")
 @click.option("--invert", is_flag=True, help="Swap black and white first: for dark ink on white, when the model saw white on black.")
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images per run of the model.")
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads of the model. [default: usable processors, at most 4]")
-@click.option("--device", type=Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="cuda fails where CUDA does not start.")
+@click.option(
+    "--device",
+    type=Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="cuda fails where CUDA does not start.",
+)
 def infer(
     sources: tuple[str, ...],
     bundle_path: Path | None,

@@ -13,7 +13,7 @@ Latents = NDArray[np.float32]
 
 def prior_means(clusters: int, delta: int, lam: float) -> Latents:
     """Means mu, (K, D) with D = K * delta: lambda on block c of cluster c, zero elsewhere."""
-    return np.float32(lam) * np.eye(clusters, dtype=np.float32).repeat(delta, axis=1)
+    return (lam * np.eye(clusters)).repeat(delta, axis=1).astype(np.float32)
 
 
 def prior_samples(means: Latents, cluster: int, n: int, seed: int) -> Latents:
@@ -25,8 +25,8 @@ def prior_samples(means: Latents, cluster: int, n: int, seed: int) -> Latents:
 
 def interpolate(start: Latents, end: Latents, n: int) -> Latents:
     """`n` points on the straight line from `start` to `end`, both included, (n, D)."""
-    t = np.linspace(0, 1, n, dtype=np.float32)[:, None]
-    return (1 - t) * start + t * end
+    t = np.linspace(0, 1, n)[:, None]
+    return ((1 - t) * start + t * end).astype(np.float32)
 
 
 def walk(means: Latents, cluster: int, n: int, reach: float = 2.0) -> Latents:

@@ -120,4 +120,3 @@ def _shortened(row: Row) -> Row:
         return [short(item) for item in value] if isinstance(value, list) else value
 
     return {key: short(value) for key, value in row.items()}
-

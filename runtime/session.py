@@ -58,7 +58,9 @@ class Session:
         if "CUDAExecutionProvider" in runtime.get_available_providers():
             return ["CUDAExecutionProvider", "CPUExecutionProvider"]
         if device == "cuda":
-            raise DeviceError("--device cuda: the installed onnxruntime has no CUDA provider; pip install 'catvae[gpu]', or use --device cpu")
+            raise DeviceError(
+                "--device cuda: the installed onnxruntime has no CUDA provider; pip install 'catvae[gpu]', or use --device cpu"
+            )
         return ["CPUExecutionProvider"]
 
     def run(self, feed: dict[str, NDArray], outputs: list[str] | None = None) -> list[NDArray]:

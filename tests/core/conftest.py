@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from catvae.core.config import resolve  # noqa: E402
-from catvae.core.data import ImageData, load_data, native_preprocess  # noqa: E402
+from catvae.core.config import resolve
+from catvae.core.data import ImageData, load_data, native_preprocess
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,15 @@ def quick():
     """A configuration that trains in a second or two."""
 
     def make(**settings):
-        base = {"clusters": 3, "epochs": 4, "batch_size": 32, "precision": "fp32", "hidden": 16, "overclusters": 6, "generated_per_cluster": 2}
+        base = {
+            "clusters": 3,
+            "epochs": 4,
+            "batch_size": 32,
+            "precision": "fp32",
+            "hidden": 16,
+            "overclusters": 6,
+            "generated_per_cluster": 2,
+        }
         return resolve({**base, **settings})
 
     return make

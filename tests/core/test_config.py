@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+
 from catvae.core.config import KEYS, TrainConfig, read_config_file, resolve
 from catvae.runtime.errors import DataError, UsageError
 

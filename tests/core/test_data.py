@@ -5,10 +5,11 @@ import struct
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from catvae.core.data import load_data
 from catvae.core.idx import read_idx
 from catvae.runtime.errors import DataError
-from PIL import Image
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from catvae.core.metrics import health, label_scores, match
 from hypothesis import given
 from hypothesis import strategies as st
+
+from catvae.core.metrics import health, label_scores, match
 
 
 def test_renamed_clusters_are_perfect():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from catvae.core.config import resolve
 from catvae.core.model import LOG_VARIANCE, CatVAE, ModelSpec
 from catvae.core.networks import conv_sizes

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from catvae.core.config import resolve
 from catvae.core.model import CatVAE, ModelSpec
 from catvae.core.objective import _information, batch_loss, frozen_statistics

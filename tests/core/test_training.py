@@ -6,10 +6,12 @@ import signal
 import numpy as np
 import pytest
 import torch
+
 from catvae.core.checkpoint import load_state, load_weights, save_state, weights_bytes
 from catvae.core.evaluation import assign
 from catvae.core.metrics import label_scores
-from catvae.core.training import Interrupted, Trainer, resolve_device, to_float
+from catvae.core.training import Interrupted, Trainer, resolve_device
+from catvae.core.views import to_float
 from catvae.runtime.errors import DataError, DeviceError, NumericError, UsageError
 
 
@@ -161,8 +163,9 @@ def test_training_never_sees_labels(blobs, quick):
 
 
 def test_estimator_follows_scikit_learn(blobs):
-    from catvae.core import InfoCatVAE
     from sklearn.base import clone
+
+    from catvae.core import InfoCatVAE
 
     model = clone(InfoCatVAE(n_clusters=3, settings={"epochs": 2, "hidden": 16, "precision": "fp32", "augment": "none"}))
     labels = model.fit_predict(blobs.images)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from catvae.core.views import POLICIES, ViewPolicy, choose_policy, mirror_correlation, random_view, view_information
 
 

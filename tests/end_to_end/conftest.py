@@ -16,5 +16,10 @@ BIN = Path(sys.executable).parent
 def command(name: str, *arguments: object, cwd: Path, timeout: float = 300, **env: str) -> subprocess.CompletedProcess:
     """Run one of our commands; output as text."""
     return subprocess.run(
-        [str(BIN / name), *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=timeout, env={**os.environ, **env}
+        [str(BIN / name), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=timeout,
+        env={**os.environ, **env},
     )

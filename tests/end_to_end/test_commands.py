@@ -102,7 +102,19 @@ def sources(tmp_path_factory):
 
 def test_a_folder_of_mixed_sizes_trains_and_exports(sources, tmp_path):
     result = command(
-        "catvae-train", sources / "mixed", "-k", "2", "--epochs", "2", "--batch-size", "8", "--precision", "fp32", "-o", "run", cwd=tmp_path
+        "catvae-train",
+        sources / "mixed",
+        "-k",
+        "2",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "8",
+        "--precision",
+        "fp32",
+        "-o",
+        "run",
+        cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
     assert "2 sizes: each was fitted into 20 x 20 pixels" in result.stderr

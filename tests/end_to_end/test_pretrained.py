@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from catvae.core.idx import read_idx
 from PIL import Image
+
+from catvae.core.idx import read_idx
 
 from .conftest import ROOT, command
 

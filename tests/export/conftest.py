@@ -4,10 +4,10 @@ import pytest
 
 pytest.importorskip("torch")
 
-from catvae.core.config import resolve  # noqa: E402
-from catvae.core.data import load_data  # noqa: E402
-from catvae.core.run_folder import RunFolder  # noqa: E402
-from catvae.core.session import Session  # noqa: E402
+from catvae.core.config import resolve
+from catvae.core.data import load_data
+from catvae.core.run_folder import RunFolder
+from catvae.core.session import Session
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+
 from catvae.core.data import load_data
 from catvae.core.evaluation import assign
 from catvae.core.run_folder import RunFolder

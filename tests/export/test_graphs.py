@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+
 from catvae.core.config import resolve
 from catvae.core.model import CatVAE, ModelSpec
 from catvae.export.golden import golden_bytes, probe_images, probe_latents, torch_outputs
@@ -95,7 +96,9 @@ def test_encoder_reports_the_kernels_divergences(exported):
 def test_every_network_passes_the_gate(shape, net):
     model = build(shape, net=net, dropout=0.25 if net == "mlp" else 0.0)
     specs = graph_specs(model)
-    parity = check_parity(model, specs, {s.role: trace(s, META) for s in specs}, Preprocess(height=shape[0], width=shape[1], channels=shape[2]))
+    parity = check_parity(
+        model, specs, {s.role: trace(s, META) for s in specs}, Preprocess(height=shape[0], width=shape[1], channels=shape[2])
+    )
     assert parity.cluster_agreement == 1
     assert max(parity.max_difference.values()) < 1e-5
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from catvae.kernels import _loader
 
 pytestmark = pytest.mark.skipif(not _loader.available(), reason="no compiled kernel on this machine")

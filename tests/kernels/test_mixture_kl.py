@@ -12,11 +12,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
 from catvae.kernels import _loader, mixture_kl  # noqa: E402
 from catvae.kernels.ops import plain_mixture_kl  # noqa: E402
 from catvae.kernels.reference import mixture_kl_reference  # noqa: E402
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
 
 NAMES = ("m", "v", "E", "F", "prior", "logits")
 compiled = pytest.mark.skipif(not _loader.available(), reason="no compiled kernel on this machine")
@@ -55,10 +56,23 @@ def dense(m, v, E, F, prior, logits, weight=None):
     cluster_kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(-1)
     a, log_a = logits.softmax(-1), logits.log_softmax(-1)
     w = torch.ones_like(m[:, 0]) if weight is None else weight
-    return type("Out", (), {"kl": (w * (a * cluster_kl).sum(-1)).sum(), "neg_entropy": (w * (a * log_a).sum(-1)).sum(), "assignment": a, "cluster_kl": cluster_kl})
+    return type(
+        "Out",
+        (),
+        {
+            "kl": (w * (a * cluster_kl).sum(-1)).sum(),
+            "neg_entropy": (w * (a * log_a).sum(-1)).sum(),
+            "assignment": a,
+            "cluster_kl": cluster_kl,
+        },
+    )
 
 
-SHAPES = [(N, K, D) for N in (1, 5, 64) for K in (1, 2, 9, 10, 15, 16, 17, 33) for D in (1, 7, 20, 64)] + [(700, 3, 5), (2500, 10, 20), (130, 40, 130)]
+SHAPES = [(N, K, D) for N in (1, 5, 64) for K in (1, 2, 9, 10, 15, 16, 17, 33) for D in (1, 7, 20, 64)] + [
+    (700, 3, 5),
+    (2500, 10, 20),
+    (130, 40, 130),
+]
 
 
 @pytest.mark.parametrize(("N", "K", "D"), SHAPES)
@@ -137,9 +151,9 @@ def test_every_instruction_set_keeps_the_error_rule():
         out = [np.full(shape, np.nan, np.float32) for shape in shapes]
         sums = np.zeros(2)
         workspace = np.zeros(lib.catvae_mixture_kl_workspace(N, K, D, 4, 1, 1), np.uint8)
-        status = lib.catvae_mixture_kl_f32(
-            N, K, D, *map(pointer, arrays.values()), pointer(weight.numpy()), pointer(sums, "double *"), *map(pointer, out), pointer(workspace, "void *"), 1, isa
-        )  # fmt: skip
+        inputs = [*map(pointer, arrays.values()), pointer(weight.numpy())]
+        outputs = [pointer(sums, "double *"), *map(pointer, out)]
+        status = lib.catvae_mixture_kl_f32(N, K, D, *inputs, *outputs, pointer(workspace, "void *"), 1, isa)
         assert status == 0
         found = dict(zip(("assignment", "cluster_kl", "g_m", "g_v", "g_E", "g_F"), out[:6], strict=True))
         found |= {"kl": sums[0], "neg_entropy": sums[1], "g_logits": out[6] + out[7]}
@@ -289,9 +303,7 @@ def test_a_second_derivative_is_refused():
 
 
 def run_python(code: str, **env: str) -> str:
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd="/", env={**os.environ, **env}
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd="/", env={**os.environ, **env})
     assert result.returncode == 0, result.stderr
     return result.stdout.strip() + result.stderr.strip()
 
@@ -300,7 +312,9 @@ SMALL = "import torch; from catvae.kernels import mixture_kl, kernel_status; x =
 
 
 def test_without_the_compiled_kernel_the_loss_still_runs_and_says_so_once():
-    said = run_python(SMALL + "r = [mixture_kl(x, x, e, e, e, x[:, :2]).kl.item() for _ in range(3)]; print(r[0] == r[2])", CATVAE_KERNEL="off")
+    said = run_python(
+        SMALL + "r = [mixture_kl(x, x, e, e, e, x[:, :2]).kl.item() for _ in range(3)]; print(r[0] == r[2])", CATVAE_KERNEL="off"
+    )
     assert said.startswith("True")
     assert said.count("catvae loss runs in plain torch: the compiled kernel is switched off") == 1
 
@@ -321,5 +335,7 @@ def test_subnormals_survive_and_a_forked_child_returns():
 
 @compiled
 def test_one_openmp_runtime_in_the_process():
-    maps = run_python(SMALL + "mixture_kl(x, x, e, e, e, x[:, :2]); print(len({l.split()[-1] for l in open('/proc/self/maps') if 'gomp' in l}))")
+    maps = run_python(
+        SMALL + "mixture_kl(x, x, e, e, e, x[:, :2]); print(len({l.split()[-1] for l in open('/proc/self/maps') if 'gomp' in l}))"
+    )
     assert maps == "1"

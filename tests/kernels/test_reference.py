@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from catvae.kernels.reference import mixture_kl_reference
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from catvae.runtime.bundle import PRETRAINED, Bundle
 from PIL import Image
+
+from catvae.runtime.bundle import PRETRAINED, Bundle
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,11 @@ import threading
 
 import numpy as np
 import pytest
-from catvae.runtime.bundle import PRETRAINED, Bundle
-from catvae.runtime.errors import DataError, DeviceError, UsageError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from catvae.runtime.bundle import PRETRAINED, Bundle
+from catvae.runtime.errors import DataError, DeviceError, UsageError
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import os
 import stat
 
 import pytest
+
 from catvae.runtime.errors import OutputError
 from catvae.runtime.files import atomic_write, sha256
 

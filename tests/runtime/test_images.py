@@ -6,11 +6,12 @@ import zlib
 
 import numpy as np
 import pytest
-from catvae.runtime.errors import ImageError
-from catvae.runtime.images import MAX_BYTES, Preprocess, image_size_of, open_image, read_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+from catvae.runtime.errors import ImageError
+from catvae.runtime.images import MAX_BYTES, Preprocess, image_size_of, open_image, read_image
 
 GREY = Preprocess(height=8, width=8, channels=1)
 COLOUR = Preprocess(height=8, width=8, channels=3)
@@ -167,7 +168,12 @@ def test_things_that_are_no_files(tmp_path):
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_mutated_files_give_an_image_or_an_image_error(data):
-    original = bytearray(encoded(Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)), data.draw(st.sampled_from(["PNG", "JPEG", "GIF", "BMP"]))))
+    original = bytearray(
+        encoded(
+            Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)),
+            data.draw(st.sampled_from(["PNG", "JPEG", "GIF", "BMP"])),
+        )
+    )
     for _ in range(data.draw(st.integers(1, 6))):
         original[data.draw(st.integers(0, len(original) - 1))] = data.draw(st.integers(0, 255))
     try:

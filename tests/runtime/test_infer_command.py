@@ -153,7 +153,11 @@ def test_interrupted_between_rows(png, tmp_path):
     png("a.png")
     infer = Path(sys.executable).parent / "catvae-infer"
     process = subprocess.Popen(
-        [str(infer), "--files-from", "-", "--batch-size", "1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+        [str(infer), "--files-from", "-", "--batch-size", "1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
     )
     process.stdin.write(b"a.png\n" * 5000)
     process.stdin.flush()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from catvae.runtime.errors import UsageError
 from catvae.runtime.latents import interpolate, prior_means, prior_samples, walk
 

@@ -1,0 +1,45 @@
+"""The README's examples run as written: its Python blocks, and its commands on a small folder of images."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from .conftest import ROOT, command
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = re.findall(r"^\$ (catvae-.*)$", README, re.MULTILINE)
+
+
+def test_there_is_something_to_test():
+    assert len(PYTHON) == 2
+    assert len(COMMANDS) == 5
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=["runtime", "training"])
+def test_python_examples_run(code, tmp_path):
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert result.returncode == 0, result.stderr
+
+
+def test_commands_run_in_order(tmp_path):
+    digits = load_digits()
+    (tmp_path / "my-images").mkdir()
+    for i in range(200):
+        image = Image.fromarray(np.round(digits.images[i] * (255 / 16)).astype(np.uint8))
+        image.save(tmp_path / "my-images" / f"{i}.png")
+        for name, digit in (("three.png", 3), ("seven.png", 7)):
+            if digits.target[i] == digit:
+                image.resize((28, 28)).save(tmp_path / name)
+    for line in COMMANDS:
+        name, *arguments = shlex.split(line)
+        extra = ["--epochs", "2", "-q"] if name == "catvae-train" else []
+        result = command(name, *arguments, *extra, cwd=tmp_path)
+        assert result.returncode == 0, (line, result.stderr)
+    assert (tmp_path / "new.png").exists()
