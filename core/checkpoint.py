@@ -24,6 +24,10 @@ class Position(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     schema: int
     step: int
     """Steps taken."""
+    start: int
+    """Which of the short runs went on."""
+    start_scores: list[float]
+    """Nats each of them shared with views; empty while they are not decided."""
     group: list[int]
     """Cluster each over-cluster was last merged into; empty before the first merge."""
     follow_until: int
@@ -34,8 +38,6 @@ class Position(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Sums of the epoch under way."""
     seconds: float
     """Training time so far."""
-    config_hash: str
-    data_hash: str
     tensors_sha256: str
 
 

@@ -56,14 +56,17 @@ def merge_clusters(joint: NDArray[np.float64], clusters: int) -> Merge:
         K, at most the number of small clusters.
     """
     P = joint.copy()
+    pairs = _pair_terms(P)
     members = [[i] for i in range(len(P))]
     while len(P) > clusters:
-        loss = _merge_losses(P)
-        i, j = divmod(int(loss.argmin()), len(P))
+        i, j = divmod(int(_merge_losses(P, pairs).argmin()), len(P))
         i, j = min(i, j), max(i, j)
+        old = _plogp(P[:, i, None] + P[None, :, i]) + _plogp(P[:, j, None] + P[None, :, j])
         P[i] += P[j]
         P[:, i] += P[:, j]
-        P = np.delete(np.delete(P, j, 0), j, 1)
+        pairs += _plogp(P[:, i, None] + P[None, :, i]) - old
+        P, pairs = (np.delete(np.delete(x, j, 0), j, 1) for x in (P, pairs))
+        pairs[i] = pairs[:, i] = _plogp(P + P[i]).sum(1)
         members[i] += members.pop(j)
     group = np.empty(len(joint), dtype=np.int64)
     for k, rows in enumerate(members):
@@ -71,7 +74,12 @@ def merge_clusters(joint: NDArray[np.float64], clusters: int) -> Merge:
     return Merge(group, mutual_information(P))
 
 
-def _merge_losses(P: NDArray[np.float64]) -> NDArray[np.float64]:
+def _pair_terms(P: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, n) sums over columns of f(P_i. + P_j.), row by row: all pairs at once would need n^3 numbers."""
+    return np.stack([_plogp(P + row).sum(1) for row in P])
+
+
+def _merge_losses(P: NDArray[np.float64], pairs: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n, n) information lost by merging each pair; infinite on the diagonal.
 
     With f(p) = p log p, I = sum f(P_ij) - 2 sum f(p_i): only rows, columns and marginals of the pair change.
@@ -79,11 +87,10 @@ def _merge_losses(P: NDArray[np.float64]) -> NDArray[np.float64]:
     n = len(P)
     f, diagonal, share = _plogp(P), np.diag(P), P.sum(1)
     rows = f.sum(1)
-    pair = _plogp(P[:, None] + P[None]).sum(2)  # over every column, the pair's own two included
     own_i = _plogp(diagonal[:, None] + P)  # column i of the merged row: P_ii + P_ji
     own_j = _plogp(diagonal[None] + P)
     before = 2 * (rows[:, None] + rows[None]) - np.diag(f)[:, None] - np.diag(f)[None] - 2 * f
-    after = 2 * (pair - own_i - own_j) + _plogp(diagonal[:, None] + diagonal[None] + 2 * P)
+    after = 2 * (pairs - own_i - own_j) + _plogp(diagonal[:, None] + diagonal[None] + 2 * P)
     marginals = _plogp(share)[:, None] + _plogp(share)[None] - _plogp(share[:, None] + share[None])
     loss = before - after - 2 * marginals
     loss[np.arange(n), np.arange(n)] = np.inf

@@ -29,6 +29,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     dropout: float
     offsets: str
     overclusters: int
+    """Outputs of the auxiliary head."""
     height: int
     width: int
     channels: int
@@ -36,8 +37,12 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @classmethod
     def of(cls, config: TrainConfig, shape: tuple[int, int, int]) -> "ModelSpec":
         """For images of `shape` (H, W, C)."""
-        names = ("clusters", "delta", "lam", "net", "hidden", "dropout", "offsets", "overclusters")
-        return cls(**{name: getattr(config, name) for name in names}, height=shape[0], width=shape[1], channels=shape[2])
+        names = ("clusters", "delta", "lam", "net", "hidden", "dropout", "offsets")
+        height, width, channels = shape
+        overclusters = config.overclusters * config.clusters
+        return cls(
+            **{name: getattr(config, name) for name in names}, overclusters=overclusters, height=height, width=width, channels=channels
+        )
 
 
 class Posterior(NamedTuple):

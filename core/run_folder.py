@@ -59,6 +59,10 @@ class RunRecord(msgspec.Struct, kw_only=True):
     source: str
     """What the data argument was."""
     image_size: int | None = None
+    config_hash: str
+    """SHA-256 of `config.json`: a resumed run must be the one that was started."""
+    start_scores: list[float] = []
+    """Nats that the short runs at the beginning shared with views; the best went on."""
     data: DataRecord
     clusters: list[ClusterRecord] = []
     scores: dict[str, dict[str, float]] = {}

@@ -36,11 +36,11 @@ class Session:
     def start(cls, folder: RunFolder, data: ImageData, config: TrainConfig, source: str, image_size: int | None) -> "Session":
         """Begin a new run: the network is built and the folder's first files are written."""
         trainer = Trainer(data, config)
-        trainer.position.config_hash, trainer.position.data_hash = _hash(config), data.hash
         record = RunRecord(
             spec=trainer.spec,
             source=str(Path(source).resolve()) if Path(source).exists() else source,
             image_size=image_size,
+            config_hash=_hash(config),
             data=DataRecord(
                 name=data.name,
                 count=len(data.images),
@@ -63,9 +63,9 @@ class Session:
         record, config = folder.read_record(), folder.read_config()
         trainer = Trainer(data, config)
         position = load_state(folder.path, trainer.model, trainer.optimizer)
-        if position.config_hash != _hash(config):
+        if record.config_hash != _hash(config):
             raise DataError(f"{folder.path}/config.json was changed since the state was saved: restore it, or start a new run")
-        if position.data_hash != data.hash:
+        if record.data.hash != data.hash:
             raise DataError(f"{record.source} holds other images than this run was started with: restore them, or start a new run")
         if trainer.precision != record.precision:
             raise DataError(f"this run was trained in {record.precision}, this machine would go on in {trainer.precision}")
@@ -128,6 +128,7 @@ class Session:
     def _write(self, status) -> None:
         self.record.status = status
         self.record.epochs = self.trainer.position.step // self.trainer.steps_per_epoch
+        self.record.start_scores = self.trainer.position.start_scores
         self.record.seconds = round(self.trainer.position.seconds, 2)
         self.folder.write_record(self.record)
 

@@ -117,8 +117,8 @@ def _train(session: "Session", quiet: bool) -> int:
 
     trainer = session.trainer
     bar = tqdm(
-        total=trainer.steps,
-        initial=trainer.position.step,
+        total=trainer.all_steps,
+        initial=trainer.all_steps - trainer.steps_left,
         unit="step",
         disable=quiet or None,
         dynamic_ncols=True,
@@ -138,7 +138,9 @@ def _train(session: "Session", quiet: bool) -> int:
                     "views": loss.terms.invariance,
                 }
                 values = {name: f"{float(term.detach()):.2f}" for name, term in shown.items()}
-                bar.set_description(f"epoch {epoch}/{trainer.epochs}", refresh=False)
+                short = trainer.starts > 1 and not trainer.position.start_scores
+                begun = f"start {trainer.position.start + 1} of {trainer.starts}, " if short else ""
+                bar.set_description(f"{begun}epoch {epoch} of {trainer.epochs}", refresh=False)
                 bar.set_postfix(values, refresh=False)
 
         try:

@@ -29,6 +29,8 @@ WARMUP_STEPS = 100
 """Steps over which the learning rate rises."""
 LAST_RATE = 0.01
 """Share of the learning rate that the cosine ends on."""
+START = 0.4
+"""Share of the steps that a short run takes: past the first merge of over-clusters."""
 FOLLOW = 0.1
 """Share of the steps for which clusters are taught a new merge."""
 GAIN = 0.005
@@ -99,22 +101,41 @@ class Trainer:
         self.steps = self.epochs * self.steps_per_epoch
         self.regroup_steps = {round(share * self.steps) for share in config.regroup} if config.overclusters else set()
         self.spec = ModelSpec.of(config, data.preprocess.shape)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.model = CatVAE(self.spec)
-        self.model = self.model.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.optimizer = torch.optim.Adam(self.model.parameters(), config.learning_rate, fused=True)
+        self.starts = config.starts_for(count)
+        self.start_steps = round(START * self.steps) if self.starts > 1 else 0
         self.images = torch.from_numpy(np.ascontiguousarray(data.images)).to(self.device)  # uint8 (N, H, W, C), resident
-        self._order: tuple[int, Tensor] | None = None
+        self._order: tuple[int, int, Tensor] | None = None
         self._bad_steps = 0
+        self._begin(0)
+
+    def _begin(self, start: int) -> None:
+        """Fresh weights, moments and position of one short run."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._seed(start))
+            model = CatVAE(self.spec)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.optimizer = torch.optim.Adam(self.model.parameters(), self.config.learning_rate, fused=True)
         self.position = Position(
-            schema=SCHEMA, step=0, group=[], follow_until=0, rows=[], open_row={}, seconds=0.0,
-            config_hash="", data_hash="", tensors_sha256="",
+            schema=SCHEMA, step=0, start=start, start_scores=[], group=[], follow_until=0, rows=[], open_row={}, seconds=0.0,
+            tensors_sha256="",
         )  # fmt: skip
+
+    def _seed(self, start: int) -> int:
+        return self.config.seed + (start << 32)  # seeds stay below 2^31: no two runs share one
 
     @property
     def finished(self) -> bool:
         return self.position.step >= self.steps
+
+    @property
+    def all_steps(self) -> int:
+        """Steps of the whole run, the short runs that are given up included."""
+        return self.steps + (self.starts - 1) * self.start_steps
+
+    @property
+    def steps_left(self) -> int:
+        """Of `all_steps`, from the present position of a decided run."""
+        return self.steps - self.position.step if self.position.start_scores or self.starts == 1 else self.all_steps
 
     def run(self, *, on_step: Callable[[BatchLoss], None] | None = None, on_epoch: Callable[[], None] | None = None) -> None:
         """Train to the end; SIGINT and SIGTERM stop after the step under way and raise `Interrupted`.
@@ -123,23 +144,50 @@ class Trainer:
         """
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), _stop_on_signals() as stop:
+            if self.starts > 1 and not self.position.start_scores:
+                self._choose_start(on_step, stop)
             while not self.finished:
-                began = time.perf_counter()
-                loss = self.step()
-                self.position.seconds += time.perf_counter() - began
-                if on_step:
-                    on_step(loss)
-                if self.position.step % self.steps_per_epoch == 0:
-                    self._close_row()
-                    if on_epoch:
-                        on_epoch()
+                self._advance(on_step)
+                if self.position.step % self.steps_per_epoch == 0 and on_epoch:
+                    on_epoch()
                 if stop:
                     raise Interrupted(stop[0])
+
+    def _advance(self, on_step: Callable[[BatchLoss], None] | None) -> None:
+        began = time.perf_counter()
+        loss = self.step()
+        self.position.seconds += time.perf_counter() - began
+        if self.position.step % self.steps_per_epoch == 0:
+            self._close_row()
+        if on_step:
+            on_step(loss)
+
+    def _choose_start(self, on_step: Callable[[BatchLoss], None] | None, stop: list[int]) -> None:
+        """Go on from the short run whose clusters share most information with views; no label is involved.
+
+        Interrupted, the run is back at its beginning: the short runs are a function of the seed, so nothing but their time is lost.
+        """
+        scores: list[float] = []
+        best: tuple[CatVAE, torch.optim.Adam, Position] | None = None
+        for start in range(self.starts):
+            self._begin(start)
+            while self.position.step < self.start_steps:
+                self._advance(on_step)
+                if stop:
+                    self._begin(0)
+                    raise Interrupted(stop[0])
+            torch.manual_seed(_mix(self.config.seed, self.start_steps))
+            scores.append(mutual_information(estimate_joints(self.model, self.images, self.policy).clusters))
+            if best is None or scores[-1] == max(scores):
+                best = self.model, self.optimizer, self.position
+        if best is not None:
+            self.model, self.optimizer, self.position = best
+            self.position.start_scores = scores
 
     def step(self) -> BatchLoss:
         """One optimiser step on the next batch."""
         at = self.position.step
-        torch.manual_seed(_mix(self.config.seed, at))
+        torch.manual_seed(_mix(self._seed(self.position.start), at))
         if at in self.regroup_steps:
             self._regroup()
         self.model.train()
@@ -166,10 +214,11 @@ class Trainer:
 
     def _batch(self, step: int) -> Tensor:
         epoch, index = divmod(step, self.steps_per_epoch)
-        if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(_mix(self.config.seed, epoch) ^ 0x5EED)
-            self._order = epoch, torch.randperm(len(self.images), generator=generator)
-        rows = self._order[1][index * self.batch : (index + 1) * self.batch].to(self.device)
+        start = self.position.start
+        if self._order is None or self._order[:2] != (start, epoch):
+            generator = torch.Generator().manual_seed(_mix(self._seed(start), epoch) ^ 0x5EED)
+            self._order = start, epoch, torch.randperm(len(self.images), generator=generator)
+        rows = self._order[2][index * self.batch : (index + 1) * self.batch].to(self.device)
         return to_float(self.images[rows])
 
     def _groups(self) -> Tensor | None:

@@ -1,6 +1,6 @@
 """Rebuilds the digits bundle that ships inside the package: `python -m catvae.export.pretrained [MNIST]`.
 
-Trains the default recipe on MNIST (fetched from OpenML, or a folder with its IDX files) from several seeds, keeps the run whose assignments
+Trains the default recipe on MNIST (fetched from OpenML, or a folder with its IDX files), from one or more seeds, keeps the run whose
 share the most information with those of their views in the last epoch, exports it, and replaces `runtime/pretrained/digits`. Labels name
 the clusters and score the result; they choose nothing. A run that is finished already is not trained again.
 """
@@ -19,7 +19,7 @@ from catvae.runtime.bundle import PRETRAINED
 @click.command()
 @click.argument("data", default="mnist")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("runs/pretrained"), show_default=True, help="Folder of the runs.")
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs to choose from.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs to choose from.")
 @click.option("--target", type=click.Path(path_type=Path), default=PRETRAINED / "digits", show_default=True)
 def build(data: str, work: Path, seeds: int, target: Path) -> None:
     """Train on DATA and replace the packaged bundle."""

@@ -36,7 +36,8 @@ def quick():
             "batch_size": 32,
             "precision": "fp32",
             "hidden": 16,
-            "overclusters": 6,
+            "starts": 1,
+            "overclusters": 2,
             "generated_per_cluster": 2,
         }
         return resolve({**base, **settings})

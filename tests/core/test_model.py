@@ -12,7 +12,7 @@ from catvae.runtime.latents import prior_means as runtime_means
 
 def build(shape=(9, 7, 1), **settings) -> CatVAE:
     torch.manual_seed(0)
-    return CatVAE(ModelSpec.of(resolve({"clusters": 4, "hidden": 16, "overclusters": 5, **settings}), shape))
+    return CatVAE(ModelSpec.of(resolve({"clusters": 4, "hidden": 16, "overclusters": 2, **settings}), shape))
 
 
 def test_prior_is_the_runtimes():
@@ -32,7 +32,7 @@ def test_any_image_size(shape, net):
     posterior = model.encode(x)
     assert posterior.m.shape == posterior.v.shape == (3, 16)
     assert posterior.logits.shape == (3, 4)
-    assert posterior.auxiliary.shape == (3, 5)
+    assert posterior.auxiliary.shape == (3, 8)
     assert model.decode(torch.randn(3, 16)).shape == x.shape
 
 

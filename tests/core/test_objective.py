@@ -15,7 +15,7 @@ QUIET = POLICIES["none"]
 
 
 def setup(**settings):
-    config = resolve({"clusters": 3, "hidden": 16, "overclusters": 4, "generated_per_cluster": 5, **settings})
+    config = resolve({"clusters": 3, "hidden": 16, "overclusters": 2, "generated_per_cluster": 5, **settings})
     torch.manual_seed(0)
     return CatVAE(ModelSpec.of(config, (8, 8, 1))), config, torch.rand(12, 1, 8, 8)
 

@@ -177,3 +177,41 @@ def test_estimator_follows_scikit_learn(blobs):
         model.predict(np.zeros((1, 9, 9), np.uint8))
     with pytest.raises(UsageError, match="must be uint8"):
         InfoCatVAE().fit(np.zeros((5, 4, 4)))
+
+
+def test_the_start_that_shares_most_with_views_goes_on(blobs, quick):
+    trainer = Trainer(blobs, quick(starts=3, epochs=5))
+    assert trainer.all_steps == trainer.steps + 2 * trainer.start_steps
+    assert trainer.steps_left == trainer.all_steps
+    seen = []
+    trainer.run(on_step=lambda _loss: seen.append(trainer.position.start))
+    scores = trainer.position.start_scores
+    assert len(scores) == 3
+    assert trainer.position.start == int(np.argmax(scores))
+    assert len(seen) == trainer.all_steps
+    assert len(trainer.position.rows) == 5
+    alone = Trainer(blobs, quick(starts=1, epochs=5))
+    alone._begin(trainer.position.start)
+    alone.run()
+    assert same(weights(trainer), weights(alone))
+
+
+def test_interrupted_while_choosing_a_start_nothing_is_half_done(blobs, quick, tmp_path):
+    whole = Trainer(blobs, quick(starts=2, epochs=5))
+    whole.run()
+    cut = Trainer(blobs, quick(starts=2, epochs=5))
+    steps = []
+
+    def stop_in_the_second(_loss) -> None:
+        steps.append(1)
+        if len(steps) == cut.start_steps + 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        cut.run(on_step=stop_in_the_second)
+    assert cut.position.step == 0
+    save_state(tmp_path, cut.model, cut.optimizer, cut.position)
+    resumed = Trainer(blobs, quick(starts=2, epochs=5))
+    resumed.position = load_state(tmp_path, resumed.model, resumed.optimizer)
+    resumed.run()
+    assert same(weights(whole), weights(resumed))

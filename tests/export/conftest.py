@@ -14,7 +14,7 @@ from catvae.core.session import Session
 def finished_run(tmp_path_factory):
     """Folder of a short run on digits: not good, but real."""
     path = tmp_path_factory.mktemp("runs") / "digits"
-    config = resolve({"epochs": 3, "precision": "fp32", "hidden": 32, "overclusters": 8, "generated_per_cluster": 2})
+    config = resolve({"epochs": 3, "precision": "fp32", "hidden": 32, "overclusters": 1, "starts": 1, "generated_per_cluster": 2})
     session = Session.start(RunFolder(path), load_data("digits"), config, "digits", None)
     session.train()
     session.finish()

@@ -19,7 +19,7 @@ META = {"catvae": "test"}
 
 def build(shape=(9, 6, 1), **settings) -> CatVAE:
     torch.manual_seed(0)
-    config = resolve({"clusters": 3, "hidden": 16, "overclusters": 4, **settings})
+    config = resolve({"clusters": 3, "hidden": 16, "overclusters": 2, **settings})
     model = CatVAE(ModelSpec.of(config, shape))
     model(torch.rand(64, shape[2], shape[0], shape[1]))  # running statistics worth folding
     return model.eval()

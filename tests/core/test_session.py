@@ -1,0 +1,80 @@
+"""A run on disk: what is written when, and which states are refused."""
+
+import dataclasses
+import json
+
+import pytest
+
+from catvae.core.run_folder import RunFolder
+from catvae.core.session import Session
+from catvae.core.training import Interrupted
+from catvae.runtime.errors import DataError, NumericError, UsageError
+
+
+@pytest.fixture
+def interrupted(blobs, quick, tmp_path):
+    """A run folder whose training was stopped in its second epoch."""
+    folder = RunFolder(tmp_path / "run")
+    session = Session.start(folder, blobs, quick(), "blobs", None)
+
+    def stop(_loss) -> None:
+        if session.trainer.position.step == 5:
+            raise Interrupted(2)
+
+    with pytest.raises(Interrupted):
+        session.train(stop)
+    return folder
+
+
+def test_interrupted_resumed_finished(interrupted, blobs):
+    record = interrupted.read_record()
+    assert (record.status, record.epochs) == ("interrupted", 1)
+    session = Session.resume(interrupted, blobs)
+    session.train()
+    record = session.finish()
+    assert interrupted.read_record() == record
+    assert (record.status, record.epochs) == ("finished", 4)
+    assert record.scores["train"]["acc"] > 0
+    assert [cluster.share for cluster in record.clusters]
+    assert interrupted.read_model().spec == record.spec
+
+
+def test_other_images_or_settings_are_refused(interrupted, blobs):
+    other = dataclasses.replace(blobs, images=255 - blobs.images)
+    with pytest.raises(DataError, match="holds other images"):
+        Session.resume(interrupted, other)
+    path = interrupted.path / "config.json"
+    path.write_text(path.read_text().replace('"learning_rate": 0.001', '"learning_rate": 0.002'))
+    with pytest.raises(DataError, match=r"config\.json was changed"):
+        Session.resume(interrupted, blobs)
+
+
+def test_a_numeric_failure_is_recorded(blobs, quick, tmp_path):
+    session = Session.start(RunFolder(tmp_path / "run"), blobs, quick(), "blobs", None)
+    session.trainer.model.E.data.fill_(float("nan"))
+    with pytest.raises(NumericError):
+        session.train()
+    assert session.folder.read_record().status == "failed"
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_folders_are_not_overwritten_unasked(interrupted, tmp_path):
+    with pytest.raises(UsageError, match="--resume"):
+        interrupted.check_free(overwrite=False)
+    interrupted.check_free(overwrite=True)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "a.txt").write_text("kept")
+    with pytest.raises(UsageError, match="only replaces runs"):
+        RunFolder(tmp_path / "thesis").check_free(overwrite=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="is a file"):
+        RunFolder(tmp_path / "file").check_free(overwrite=True)
+
+
+def test_starting_again_removes_what_the_last_run_left(interrupted, blobs, quick):
+    (interrupted.path / "samples").mkdir(exist_ok=True)
+    (interrupted.path / "samples" / "old.png").write_bytes(b"x")
+    Session.start(interrupted, blobs, quick(seed=1), "blobs", None)
+    assert sorted(p.name for p in interrupted.path.iterdir() if p.is_file()) == ["config.json", "run.json"]
+    assert list((interrupted.path / "samples").iterdir()) == []
+    assert json.loads((interrupted.path / "config.json").read_text())["seed"] == 1
