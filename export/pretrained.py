@@ -1,8 +1,8 @@
 """Rebuilds the digits bundle that ships inside the package: `python -m catvae.export.pretrained [MNIST]`.
 
-Trains the default recipe on MNIST (fetched from OpenML, or a folder with its IDX files), from one or more seeds, keeps the run whose
-share the most information with those of their views in the last epoch, exports it, and replaces `runtime/pretrained/digits`. Labels name
-the clusters and score the result; they choose nothing. A run that is finished already is not trained again.
+Trains the default recipe on MNIST (fetched from OpenML, or a folder with its IDX files) from one or more seeds, keeps the run whose
+assignments share the most information with those of their views in the last epoch, exports it, and replaces
+`runtime/pretrained/digits`. Labels name the clusters and score the result; they choose nothing. A finished run is not trained again.
 """
 
 import csv
