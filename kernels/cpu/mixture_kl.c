@@ -24,22 +24,29 @@
 #define JOIN_(a, b, c) a##_##b##_##c
 #define JOIN(a, b, c) JOIN_(a, b, c)
 
+/* BLOCK: rows of one register tile. Two accumulators a row must fit the registers: 32 of 64 bytes with AVX-512, 16 of 32 with AVX2. */
 #define ISA base
+#define BLOCK 4
 #include "variants.h"
+#undef BLOCK
 #undef ISA
 
 #if CATVAE_X86_TABLE
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v3")
 #define ISA v3
+#define BLOCK 4
 #include "variants.h"
+#undef BLOCK
 #undef ISA
 #pragma GCC pop_options
 
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v4")
 #define ISA v4
+#define BLOCK 8
 #include "variants.h"
+#undef BLOCK
 #undef ISA
 #pragma GCC pop_options
 #endif

@@ -1,7 +1,7 @@
 /* The arithmetic of the mixture loss, once: forward and every gradient, in one pass over chunks of samples.
  *
- * Included with REAL, INTEGER, SUFFIX, REAL_IS_FLOAT and ISA defined; all names carry SUFFIX and ISA. No array of N*K*D elements exists:
- * a chunk holds its m, exp(v), a and KL in scratch that stays in cache, and each product runs in tiles of SAMPLE_BLOCK samples
+ * Included with REAL, INTEGER, SUFFIX, REAL_IS_FLOAT, ISA and BLOCK defined; all names carry SUFFIX and ISA. No array of N*K*D elements exists:
+ * a chunk holds its m, exp(v), a and KL in scratch that stays in cache, and each product runs in tiles of BLOCK samples
  * (or clusters) by one vector, so that a loaded C and G serve four rows.
  *
  * Padding: C, G, m and exp(v) are zero beyond D; logits are -inf beyond K, so padded clusters have a = 0 and touch no sum.
@@ -92,23 +92,23 @@ static void FN(pack)(const Plan *p, const REAL *E, const REAL *F, const REAL *pr
     }
 }
 
-/* KL (SAMPLE_BLOCK, Kp) of one block of samples; base_i = sum_d (1 + v_id). */
+/* KL (BLOCK, Kp) of one block of samples; base_i = sum_d (1 + v_id). */
 INLINE void FN(block_kl)(const Plan *p, const REAL *packed, const REAL *mp, const REAL *ev, const REAL *base, REAL *kl)
 {
     const int64_t area = p->Kp * p->Dp, Dp = p->Dp, Kp = p->Kp;
     const REAL *C_dk = packed, *G_dk = packed + area, *Fsum = packed + 4 * area;
     for (int64_t kb = 0; kb < Kp; kb += LANES) {
-        V square[SAMPLE_BLOCK] = {{0}}, spread[SAMPLE_BLOCK] = {{0}};
+        V square[BLOCK] = {{0}}, spread[BLOCK] = {{0}};
         for (int64_t d = 0; d < p->D; ++d) {
             const V C = FN(load)(C_dk + d * Kp + kb), G = FN(load)(G_dk + d * Kp + kb);
-            for (int i = 0; i < SAMPLE_BLOCK; ++i) {
+            for (int i = 0; i < BLOCK; ++i) {
                 const V t = C + mp[i * Dp + d]; /* squared directly: the expanded square cancels when |m| is large */
                 square[i] += t * t;
                 spread[i] += G * ev[i * Dp + d];
             }
         }
         const V F_total = FN(load)(Fsum + kb);
-        for (int i = 0; i < SAMPLE_BLOCK; ++i)
+        for (int i = 0; i < BLOCK; ++i)
             FN(store)(kl + i * Kp + kb, (square[i] + spread[i] - base[i] - F_total) * (REAL)0.5);
     }
 }
@@ -158,10 +158,10 @@ INLINE void FN(block_sample_grads)(const Plan *p, const REAL *packed, const REAL
     const int64_t area = p->Kp * p->Dp, Dp = p->Dp, D = p->D;
     const REAL *C_kd = packed + 2 * area, *G_kd = packed + 3 * area;
     for (int64_t db = 0; db < D; db += LANES) {
-        V shift[SAMPLE_BLOCK] = {{0}}, scale[SAMPLE_BLOCK] = {{0}};
+        V shift[BLOCK] = {{0}}, scale[BLOCK] = {{0}};
         for (int64_t k = 0; k < p->K; ++k) {
             const V C = FN(load)(C_kd + k * Dp + db), G = FN(load)(G_kd + k * Dp + db);
-            for (int i = 0; i < SAMPLE_BLOCK; ++i) {
+            for (int i = 0; i < BLOCK; ++i) {
                 shift[i] += C * wa[i * p->Kp + k];
                 scale[i] += G * wa[i * p->Kp + k];
             }
@@ -176,30 +176,37 @@ INLINE void FN(block_sample_grads)(const Plan *p, const REAL *packed, const REAL
     }
 }
 
+/* Rows k0 .. k0 + B of (wa)' m and (wa)' exp(v) over the samples of a chunk. */
+INLINE void FN(tile_cluster_grads)(const Plan *p, const int B, int64_t k0, const REAL *mp, const REAL *ev, const REAL *wa, int64_t rows,
+                                   REAL *partial)
+{
+    const int64_t Dp = p->Dp, Kp = p->Kp, area = Kp * Dp;
+    for (int64_t db = 0; db < p->D; db += LANES) {
+        V first[BLOCK] = {{0}}, second[BLOCK] = {{0}};
+        for (int64_t n = 0; n < rows; ++n) {
+            const V mean = FN(load)(mp + n * Dp + db), variance = FN(load)(ev + n * Dp + db);
+            for (int i = 0; i < B; ++i) {
+                first[i] += mean * wa[n * Kp + k0 + i];
+                second[i] += variance * wa[n * Kp + k0 + i];
+            }
+        }
+        for (int i = 0; i < B; ++i) {
+            FN(store)(partial + (k0 + i) * Dp + db, first[i]);
+            FN(store)(partial + area + (k0 + i) * Dp + db, second[i]);
+        }
+    }
+}
+
 /* This chunk's share of (wa)' m and (wa)' exp(v), both (Kp, Dp), and of sum_n wa (Kp). */
 INLINE void FN(chunk_cluster_grads)(const Plan *p, const REAL *mp, const REAL *ev, const REAL *wa, int64_t rows, REAL *partial)
 {
-    const int64_t Dp = p->Dp, Kp = p->Kp, area = Kp * Dp;
-    for (int64_t k0 = 0; k0 < p->K; k0 += SAMPLE_BLOCK) {
-        for (int64_t db = 0; db < p->D; db += LANES) {
-            V first[SAMPLE_BLOCK] = {{0}}, second[SAMPLE_BLOCK] = {{0}};
-            for (int64_t n = 0; n < rows; ++n) {
-                const V mean = FN(load)(mp + n * Dp + db), variance = FN(load)(ev + n * Dp + db);
-                for (int i = 0; i < SAMPLE_BLOCK; ++i) {
-                    first[i] += mean * wa[n * Kp + k0 + i];
-                    second[i] += variance * wa[n * Kp + k0 + i];
-                }
-            }
-            for (int i = 0; i < SAMPLE_BLOCK; ++i) {
-                FN(store)(partial + (k0 + i) * Dp + db, first[i]);
-                FN(store)(partial + area + (k0 + i) * Dp + db, second[i]);
-            }
-        }
-    }
-    for (int64_t kb = 0; kb < Kp; kb += LANES) {
+    int64_t k0 = 0;
+    for (; k0 + BLOCK <= p->K; k0 += BLOCK) FN(tile_cluster_grads)(p, BLOCK, k0, mp, ev, wa, rows, partial);
+    for (; k0 < p->K; k0 += 2) FN(tile_cluster_grads)(p, 2, k0, mp, ev, wa, rows, partial); /* Kp is even: one padded row at most */
+    for (int64_t kb = 0; kb < p->Kp; kb += LANES) {
         V total = {0};
-        for (int64_t n = 0; n < rows; ++n) total += FN(load)(wa + n * Kp + kb);
-        FN(store)(partial + 2 * area + kb, total);
+        for (int64_t n = 0; n < rows; ++n) total += FN(load)(wa + n * p->Kp + kb);
+        FN(store)(partial + 2 * p->Kp * p->Dp + kb, total);
     }
 }
 
@@ -212,11 +219,11 @@ static void FN(chunk)(const Plan *p, int64_t index, const REAL *packed, const RE
     const int64_t begin = index * p->chunk, rows = p->N - begin < p->chunk ? p->N - begin : p->chunk;
     REAL *mp = scratch, *ev = mp + p->chunk * Dp, *a = ev + p->chunk * Dp, *kl = a + p->chunk * Kp, *log_a = kl + p->chunk * Kp;
     sums[0] = sums[1] = 0;
-    for (int64_t i0 = 0; i0 < rows; i0 += SAMPLE_BLOCK) {
-        const int64_t here = rows - i0 < SAMPLE_BLOCK ? rows - i0 : SAMPLE_BLOCK;
-        REAL base[SAMPLE_BLOCK] = {0}, w[SAMPLE_BLOCK] = {0};
-        memset(mp + i0 * Dp, 0, (size_t)(SAMPLE_BLOCK * Dp) * sizeof(REAL));
-        memset(ev + i0 * Dp, 0, (size_t)(SAMPLE_BLOCK * Dp) * sizeof(REAL));
+    for (int64_t i0 = 0; i0 < rows; i0 += BLOCK) {
+        const int64_t here = rows - i0 < BLOCK ? rows - i0 : BLOCK;
+        REAL base[BLOCK] = {0}, w[BLOCK] = {0};
+        memset(mp + i0 * Dp, 0, (size_t)(BLOCK * Dp) * sizeof(REAL));
+        memset(ev + i0 * Dp, 0, (size_t)(BLOCK * Dp) * sizeof(REAL));
         for (int64_t i = 0; i < here; ++i) {
             const int64_t n = begin + i0 + i;
             memcpy(mp + (i0 + i) * Dp, m + n * D, (size_t)D * sizeof(REAL));
@@ -227,7 +234,7 @@ static void FN(chunk)(const Plan *p, int64_t index, const REAL *packed, const RE
             w[i] = weight ? weight[n] : 1;
         }
         FN(block_kl)(p, packed, mp + i0 * Dp, ev + i0 * Dp, base, kl + i0 * Kp);
-        for (int64_t i = 0; i < SAMPLE_BLOCK; ++i) {
+        for (int64_t i = 0; i < BLOCK; ++i) {
             REAL *row = a + (i0 + i) * Kp;
             if (i >= here) { /* rows that fill up the last block weigh nothing */
                 memset(row, 0, (size_t)Kp * sizeof(REAL));

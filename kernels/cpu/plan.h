@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #define VECTOR_BYTES 64                 /* one AVX-512 register; narrower machines use several */
-#define SAMPLE_BLOCK 4                  /* samples that share one load of C and G */
+#define MAX_BLOCK 8                     /* samples that share one load of C and G, at most; chunks are whole multiples */
 #define MIN_CHUNK 64                    /* samples per chunk, at least */
 #define MAX_CHUNKS 32                   /* bounds the partial dE, dF: at most 32 * 2 * K * D elements */
 #define SERIAL_BELOW (INT64_C(1) << 17) /* N*K*D under which waking a second thread costs more than it saves */
@@ -36,7 +36,7 @@ static inline Plan plan_make(int64_t N, int64_t K, int64_t D, int32_t element_si
     const int64_t lanes = VECTOR_BYTES / element_size;
     p.Kp = round_up(K, lanes);
     p.Dp = round_up(D, lanes);
-    p.chunk = round_up((N + MAX_CHUNKS - 1) / MAX_CHUNKS, SAMPLE_BLOCK);
+    p.chunk = round_up((N + MAX_CHUNKS - 1) / MAX_CHUNKS, MAX_BLOCK);
     if (p.chunk < MIN_CHUNK) p.chunk = MIN_CHUNK;
     p.n_chunks = (N + p.chunk - 1) / p.chunk;
     /* In floating point: N*K*D itself may not fit an integer. */
