@@ -24,29 +24,36 @@
 #define JOIN_(a, b, c) a##_##b##_##c
 #define JOIN(a, b, c) JOIN_(a, b, c)
 
-/* BLOCK: rows of one register tile. Two accumulators a row must fit the registers: 32 of 64 bytes with AVX-512, 16 of 32 with AVX2. */
+/* WIDTH: bytes of a vector, the registers' own (wider ones are emulated through memory: eight times slower with AVX2).
+ * BLOCK: rows of a register tile; two accumulators a row must fit the 32 registers of AVX-512, the 16 of the others. */
 #define ISA base
+#define WIDTH 16
 #define BLOCK 4
 #include "variants.h"
 #undef BLOCK
+#undef WIDTH
 #undef ISA
 
 #if CATVAE_X86_TABLE
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v3")
 #define ISA v3
+#define WIDTH 32
 #define BLOCK 4
 #include "variants.h"
 #undef BLOCK
+#undef WIDTH
 #undef ISA
 #pragma GCC pop_options
 
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v4")
 #define ISA v4
+#define WIDTH 64
 #define BLOCK 8
 #include "variants.h"
 #undef BLOCK
+#undef WIDTH
 #undef ISA
 #pragma GCC pop_options
 #endif

@@ -1,17 +1,17 @@
 /* The arithmetic of the mixture loss, once: forward and every gradient, in one pass over chunks of samples.
  *
- * Included with REAL, INTEGER, SUFFIX, REAL_IS_FLOAT, ISA and BLOCK defined; all names carry SUFFIX and ISA. No array of N*K*D elements exists:
+ * Included with REAL, INTEGER, SUFFIX, REAL_IS_FLOAT, ISA, WIDTH and BLOCK defined; all names carry SUFFIX and ISA. No array of N*K*D elements exists:
  * a chunk holds its m, exp(v), a and KL in scratch that stays in cache, and each product runs in tiles of BLOCK samples
  * (or clusters) by one vector, so that a loaded C and G serve four rows.
  *
  * Padding: C, G, m and exp(v) are zero beyond D; logits are -inf beyond K, so padded clusters have a = 0 and touch no sum.
  */
 #define FN(name) JOIN(name, SUFFIX, ISA)
-#define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
+#define LANES ((int64_t)(WIDTH / sizeof(REAL)))
 #define INLINE static inline __attribute__((always_inline))
 
-typedef REAL FN(vec) __attribute__((vector_size(VECTOR_BYTES)));
-typedef INTEGER FN(ivec) __attribute__((vector_size(VECTOR_BYTES)));
+typedef REAL FN(vec) __attribute__((vector_size(WIDTH)));
+typedef INTEGER FN(ivec) __attribute__((vector_size(WIDTH)));
 #define V FN(vec)
 #define VI FN(ivec)
 
@@ -23,11 +23,31 @@ INLINE V FN(load)(const REAL *p)
 }
 INLINE void FN(store)(REAL *p, V x) { memcpy(p, &x, sizeof x); }
 INLINE V FN(select)(VI mask, V yes, V no) { return (V)((mask & (VI)yes) | (~mask & (VI)no)); }
+/* Up to LANES elements; a call of memcpy with a length known only at run time costs more than the few stores. */
+INLINE void FN(store_part)(REAL *p, V x, int64_t count)
+{
+    if (count >= LANES) {
+        FN(store)(p, x);
+        return;
+    }
+    for (int64_t j = 0; j < count; ++j) p[j] = x[j];
+}
+/* Halves are added to halves: four dependent additions instead of sixteen. */
 INLINE REAL FN(sum)(V x)
 {
-    REAL s = 0;
-    for (int64_t j = 0; j < LANES; ++j) s += x[j];
-    return s;
+    REAL t[LANES];
+    memcpy(t, &x, sizeof x);
+    for (int64_t w = LANES / 2; w > 0; w /= 2)
+        for (int64_t j = 0; j < w; ++j) t[j] += t[j + w];
+    return t[0];
+}
+INLINE REAL FN(largest)(V x)
+{
+    REAL t[LANES];
+    memcpy(t, &x, sizeof x);
+    for (int64_t w = LANES / 2; w > 0; w /= 2)
+        for (int64_t j = 0; j < w; ++j) t[j] = t[j + w] > t[j] ? t[j + w] : t[j];
+    return t[0];
 }
 
 /* exp. Float: Cody-Waite reduction and a degree-6 polynomial (coefficients of the Cephes library), at most 2 ulp against fp64 on
@@ -117,8 +137,12 @@ INLINE void FN(block_kl)(const Plan *p, const REAL *packed, const REAL *mp, cons
 INLINE void FN(row_assignment)(const Plan *p, REAL w, REAL *a_row, const REAL *kl_row, REAL *scratch_log_a, double *sums,
                                REAL *assignment, REAL *dlogits_kl, REAL *dlogits_entropy)
 {
-    REAL top = a_row[0];
-    for (int64_t k = 1; k < p->K; ++k) top = a_row[k] > top ? a_row[k] : top;
+    V tops = FN(load)(a_row);
+    for (int64_t kb = LANES; kb < p->Kp; kb += LANES) {
+        const V x = FN(load)(a_row + kb);
+        tops = FN(select)(x > tops, x, tops);
+    }
+    const REAL top = FN(largest)(tops); /* a NaN may be passed over here: its own exponential brings it back */
     V total = {0};
     for (int64_t kb = 0; kb < p->Kp; kb += LANES) {
         const V shifted = FN(load)(a_row + kb) - top, e = FN(exp_vec)(shifted);
@@ -141,14 +165,15 @@ INLINE void FN(row_assignment)(const Plan *p, REAL w, REAL *a_row, const REAL *k
     const REAL mean_kl = FN(sum)(kl_total), neg_entropy = FN(sum)(entropy_total);
     sums[0] += (double)w * (double)mean_kl;
     sums[1] += (double)w * (double)neg_entropy;
-    memcpy(assignment, a_row, (size_t)p->K * sizeof(REAL));
-    if (!dlogits_kl) return;
-    for (int64_t k = 0; k < p->K; ++k) {
-        const REAL a = a_row[k], wa = w * a;
-        dlogits_kl[k] = a == 0 ? 0 : wa * (kl_row[k] - mean_kl);
-        dlogits_entropy[k] = wa * (scratch_log_a[k] - neg_entropy);
+    for (int64_t kb = 0; kb < p->K; kb += LANES) {
+        const V a = FN(load)(a_row + kb);
+        FN(store_part)(assignment + kb, a, p->K - kb);
+        if (!dlogits_kl) continue;
+        const V wa = a * w;
+        FN(store)(a_row + kb, wa);
+        FN(store_part)(dlogits_kl + kb, FN(select)(a == 0, (V){0}, wa * (FN(load)(kl_row + kb) - mean_kl)), p->K - kb);
+        FN(store_part)(dlogits_entropy + kb, wa * (FN(load)(scratch_log_a + kb) - neg_entropy), p->K - kb);
     }
-    for (int64_t kb = 0; kb < p->Kp; kb += LANES) FN(store)(a_row + kb, FN(load)(a_row + kb) * w);
 }
 
 /* dm = w m + (wa) C,  dv = (exp(v) ((wa) G) - w) / 2 for `rows` samples of one block. */
@@ -166,12 +191,11 @@ INLINE void FN(block_sample_grads)(const Plan *p, const REAL *packed, const REAL
                 scale[i] += G * wa[i * p->Kp + k];
             }
         }
-        const size_t bytes = (size_t)(D - db < LANES ? D - db : LANES) * sizeof(REAL);
         for (int64_t i = 0; i < rows; ++i) {
             const V gm = FN(load)(mp + i * Dp + db) * w[i] + shift[i];
             const V gv = (FN(load)(ev + i * Dp + db) * scale[i] - w[i]) * (REAL)0.5;
-            memcpy(dm + i * D + db, &gm, bytes);
-            memcpy(dv + i * D + db, &gv, bytes);
+            FN(store_part)(dm + i * D + db, gm, D - db);
+            FN(store_part)(dv + i * D + db, gv, D - db);
         }
     }
 }
@@ -226,11 +250,17 @@ static void FN(chunk)(const Plan *p, int64_t index, const REAL *packed, const RE
         memset(ev + i0 * Dp, 0, (size_t)(BLOCK * Dp) * sizeof(REAL));
         for (int64_t i = 0; i < here; ++i) {
             const int64_t n = begin + i0 + i;
+            REAL *ev_row = ev + (i0 + i) * Dp;
             memcpy(mp + (i0 + i) * Dp, m + n * D, (size_t)D * sizeof(REAL));
-            FN(exp_array)(D, v + n * D, ev + (i0 + i) * Dp);
-            REAL total = (REAL)D;
-            for (int64_t d = 0; d < D; ++d) total += v[n * D + d];
-            base[i] = total;
+            memcpy(ev_row, v + n * D, (size_t)D * sizeof(REAL));
+            V total = {0};
+            for (int64_t db = 0; db < Dp; db += LANES) {
+                const V x = FN(load)(ev_row + db);
+                total += x;
+                FN(store)(ev_row + db, FN(exp_vec)(x));
+            }
+            for (int64_t d = D; d < Dp; ++d) ev_row[d] = 0; /* exp(0) = 1 must not count */
+            base[i] = (REAL)D + FN(sum)(total);
             w[i] = weight ? weight[n] : 1;
         }
         FN(block_kl)(p, packed, mp + i0 * Dp, ev + i0 * Dp, base, kl + i0 * Kp);
@@ -244,7 +274,7 @@ static void FN(chunk)(const Plan *p, int64_t index, const REAL *packed, const RE
             REAL *kl_row = kl + (i0 + i) * Kp;
             memcpy(row, logits + n * K, (size_t)K * sizeof(REAL));
             for (int64_t k = K; k < Kp; ++k) row[k] = -INFINITY;
-            memcpy(cluster_kl + n * K, kl_row, (size_t)K * sizeof(REAL));
+            for (int64_t kb = 0; kb < K; kb += LANES) FN(store_part)(cluster_kl + n * K + kb, FN(load)(kl_row + kb), K - kb);
             FN(row_assignment)(p, w[i], row, kl_row, log_a, sums, assignment + n * K, dm ? dlogits_kl + n * K : NULL,
                                dm ? dlogits_entropy + n * K : NULL);
         }

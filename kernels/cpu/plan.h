@@ -7,7 +7,7 @@
 #define CATVAE_PLAN_H
 #include <stdint.h>
 
-#define VECTOR_BYTES 64                 /* one AVX-512 register; narrower machines use several */
+#define VECTOR_BYTES 64                 /* alignment and padding of every array: the widest register, and a cache line */
 #define MAX_BLOCK 8                     /* samples that share one load of C and G, at most; chunks are whole multiples */
 #define MIN_CHUNK 64                    /* samples per chunk, at least */
 #define MAX_CHUNKS 32                   /* bounds the partial dE, dF: at most 32 * 2 * K * D elements */
