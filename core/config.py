@@ -35,7 +35,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Prior mean of a cluster on its own block. lambda * sqrt(delta) >= 4.5 keeps the modes apart."""
     net: Net = "conv"
     """conv: stride-2 convolutions with batch norm; mlp: the paper's one hidden layer."""
-    hidden: int = 128
+    hidden: int = 256
     """Width of the last hidden layer."""
     dropout: float = 0.0
     """On the hidden layers of net=mlp, while training."""

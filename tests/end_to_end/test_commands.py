@@ -58,7 +58,7 @@ def test_the_bundle_sorts_and_draws(work):
 
 
 def test_the_defaults_sort_digits(tmp_path):
-    """The promise of the demo: at least 0.80 with nothing but the defaults (0.84, 0.94 and 0.80 were seen for seeds 0, 1 and 2)."""
+    """The promise of the demo: at least 0.80 with nothing but the defaults (over seeds: benchmarks/results/quality-digits.csv)."""
     result = command("catvae-train", "-q", cwd=tmp_path, timeout=900)
     assert result.returncode == 0, result.stderr
     record = json.loads((tmp_path / "runs" / "digits" / "run.json").read_text())
