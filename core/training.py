@@ -168,6 +168,7 @@ class Trainer:
         Interrupted, the run is back at its beginning: the short runs are a function of the seed, so nothing but their time is lost.
         """
         scores: list[float] = []
+        seconds = 0.0  # of every short run, the ones given up included
         best: tuple[CatVAE, torch.optim.Adam, Position] | None = None
         for start in range(self.starts):
             self._begin(start)
@@ -178,11 +179,12 @@ class Trainer:
                     raise Interrupted(stop[0])
             torch.manual_seed(_mix(self.config.seed, self.start_steps))
             scores.append(mutual_information(estimate_joints(self.model, self.images, self.policy).clusters))
+            seconds += self.position.seconds
             if best is None or scores[-1] == max(scores):
                 best = self.model, self.optimizer, self.position
         if best is not None:
             self.model, self.optimizer, self.position = best
-            self.position.start_scores = scores
+            self.position.start_scores, self.position.seconds = scores, seconds
 
     def step(self) -> BatchLoss:
         """One optimiser step on the next batch."""

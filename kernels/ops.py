@@ -117,7 +117,7 @@ class _MixtureKL(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g_kl, g_entropy, _assignment, _cluster_kl):  # pyright: ignore[reportIncompatibleMethodOverride]
         dm, dv, dE, dF, dlogits_kl, dlogits_entropy = ctx.saved_tensors
-        dm, dv, dE, dF, dlogits = torch._foreach_mul([dm, dv, dE, dF, dlogits_kl], g_kl)
+        dm, dv, dE, dF, dlogits = torch._foreach_mul([dm, dv, dE, dF, dlogits_kl], g_kl)  # pyright: ignore[reportPrivateImportUsage]
         return dm, dv, dE, dF, None, torch.addcmul(dlogits, dlogits_entropy, g_entropy), None
 
 
