@@ -1,13 +1,15 @@
-"""Loads the compiled CPU kernel once, lazily, and says why when it cannot.
+"""Loads the two compiled libraries once, lazily, and says why when one cannot be had.
 
-Leaves out everything about tensors: `ops` turns them into the pointers used here.
+The CPU library is a cffi extension module; the CUDA library is opened by path, so that the package works the same where there is no GPU
+and no CUDA library. Leaves out everything about tensors: `calls` turns them into the pointers used here.
 """
 
 import functools
 import os
+from pathlib import Path
 from typing import Any
 
-ABI_VERSION = 1
+from .header import abi, declarations
 
 _forked = False
 
@@ -22,34 +24,64 @@ os.register_at_fork(after_in_child=_mark_forked)
 
 
 class KernelUnavailable(ImportError):
-    """The compiled kernel is missing or was built for another version of this package."""
+    """A compiled library is missing or was built from another version of this package."""
+
+
+def _switched_off() -> bool:
+    return os.environ.get("CATVAE_KERNEL", "").lower() == "off"
+
+
+def _same_interface(lib: Any) -> bool:
+    return lib.catvae_abi_version() == abi()
 
 
 @functools.lru_cache(maxsize=1)
-def _load() -> tuple[Any, Any] | KernelUnavailable:
-    if os.environ.get("CATVAE_KERNEL", "").lower() == "off":
+def _cpu() -> tuple[Any, Any] | KernelUnavailable:
+    if _switched_off():
         return KernelUnavailable("the compiled kernel is switched off by CATVAE_KERNEL=off")
     try:
         from . import _cpu
     except ImportError as error:
         return KernelUnavailable(f"the compiled kernel is not installed ({error}); reinstall catvae where a C compiler is present")
-    found = _cpu.lib.catvae_abi_version()
-    if found != ABI_VERSION:
-        return KernelUnavailable(f"the compiled kernel speaks ABI {found}, this package speaks {ABI_VERSION}: reinstall catvae")
+    if not _same_interface(_cpu.lib):
+        return KernelUnavailable("the compiled kernel was built from another version of catvae_kernels.h: reinstall catvae")
     return _cpu.ffi, _cpu.lib
 
 
-def load() -> tuple[Any, Any]:
-    """The cffi pair ``(ffi, lib)``; raises `KernelUnavailable` with the reason when there is none."""
-    loaded = _load()
+CUDA_LIBRARY = "libcatvae_cuda.so"
+
+
+@functools.lru_cache(maxsize=1)
+def _cuda() -> tuple[Any, Any] | KernelUnavailable:
+    if _switched_off():
+        return KernelUnavailable("the compiled kernel is switched off by CATVAE_KERNEL=off")
+    path = Path(__file__).with_name(CUDA_LIBRARY)
+    if not path.exists():
+        return KernelUnavailable("the CUDA kernel was not built: reinstall catvae from source where nvcc is on the PATH")
+    from cffi import FFI
+
+    ffi = FFI()
+    ffi.cdef(declarations())
+    try:
+        lib = ffi.dlopen(str(path))
+    except OSError as error:
+        return KernelUnavailable(f"the CUDA kernel cannot be loaded ({error})")
+    if not _same_interface(lib):
+        return KernelUnavailable("the CUDA kernel was built from another version of catvae_kernels.h: reinstall catvae")
+    return ffi, lib
+
+
+def load(device: str = "cpu") -> tuple[Any, Any]:
+    """The cffi pair ``(ffi, lib)`` of ``cpu`` or ``cuda``; raises `KernelUnavailable` with the reason when there is none."""
+    loaded = _cuda() if device == "cuda" else _cpu()
     if isinstance(loaded, KernelUnavailable):
         raise loaded
     return loaded
 
 
-def available() -> bool:
+def available(device: str = "cpu") -> bool:
     """Whether `load` would succeed."""
-    return not isinstance(_load(), KernelUnavailable)
+    return not isinstance(_cuda() if device == "cuda" else _cpu(), KernelUnavailable)
 
 
 def usable_threads(wanted: int) -> int:
@@ -57,10 +89,18 @@ def usable_threads(wanted: int) -> int:
     return 1 if _forked else max(1, wanted)
 
 
-def kernel_status() -> str:
-    """One line for people: which kernel runs here, or why the plain-torch form does."""
-    loaded = _load()
+def kernel_status(device: str = "cpu") -> str:
+    """One line for people: which kernel runs on a device, or why the plain-torch form does."""
+    loaded = _cuda() if device == "cuda" else _cpu()
     if isinstance(loaded, KernelUnavailable):
         return f"plain torch: {loaded}"
-    isa = ("portable C", "AVX2", "AVX-512")[loaded[1].catvae_best_isa()]
-    return f"compiled kernel ({isa})"
+    best = loaded[1].catvae_best_isa()
+    if device == "cuda":
+        return f"compiled kernel (CUDA, compute capability {best / 10})" if best > 0 else f"plain torch: {message(loaded, -best)}"
+    return f"compiled kernel ({('portable C', 'AVX2', 'AVX-512')[best]})"
+
+
+def message(loaded: tuple[Any, Any], status: int) -> str:
+    """The library's own words for a status."""
+    ffi, lib = loaded
+    return ffi.string(lib.catvae_status_string(status)).decode()

@@ -5,6 +5,7 @@ form of the loss takes over. No ``-march=native`` (wheels travel) and no fast-ma
 """
 
 import os
+import runpy
 import sys
 import sysconfig
 import tempfile
@@ -14,12 +15,7 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
-
-
-def declarations() -> str:
-    """The part of the header that both cffi and the compiler read."""
-    text = (HERE / "catvae_kernels.h").read_text(encoding="utf-8")
-    return text.split("/* cdef: begin */")[1].split("/* cdef: end */")[0]
+header = runpy.run_path(str(HERE / "header.py"))  # setuptools runs this file by its path, outside any package
 
 
 def openmp_flags() -> list[str]:
@@ -44,7 +40,7 @@ def openmp_flags() -> list[str]:
 
 
 ffi = FFI()
-ffi.cdef(declarations())
+ffi.cdef(header["declarations"]())
 # Sources are relative to the project root, where setup.py runs: setuptools refuses absolute paths.
 _openmp = openmp_flags() if sysconfig.get_platform().startswith(("linux", "macosx")) else []
 ffi.set_source(
@@ -52,7 +48,8 @@ ffi.set_source(
     '#include "catvae_kernels.h"',
     sources=["kernels/cpu/mixture_kl.c"],
     include_dirs=["kernels"],
-    depends=[f"kernels/{name}" for name in ("catvae_kernels.h", "cpu/plan.h", "cpu/variants.h", "cpu/mixture_kl_body.h")],
+    define_macros=[("CATVAE_ABI", str(header["abi"]()))],
+    depends=[f"kernels/{path.relative_to(HERE)}" for path in sorted([*HERE.glob("*.h"), *HERE.glob("cpu/*.h")])],
     extra_compile_args=[*FLAGS, *_openmp],
     extra_link_args=_openmp,
     optional=True,

@@ -1,61 +1,95 @@
-/* How one call is cut into chunks of samples and where each piece of scratch lies in the caller's workspace.
+/* How a call is cut into tasks and where each piece of scratch lies in the caller's workspace.
  *
- * The cut depends on (N, K, D) alone, never on the number of threads, and partial sums are combined in chunk order: that is what
- * makes every result bit-identical for any thread count.
+ * The cut depends on the sizes and on whether threads help at all, never on their number, and partial sums are combined in a fixed
+ * order: that is what makes every result bit-identical for any thread count.
  */
 #ifndef CATVAE_PLAN_H
 #define CATVAE_PLAN_H
 #include <stdint.h>
 
-#define VECTOR_BYTES 64                 /* alignment and padding of every array: the widest register, and a cache line */
-#define MAX_BLOCK 8                     /* samples that share one load of C and G, at most; chunks are whole multiples */
-#define MIN_CHUNK 64                    /* samples per chunk, at least */
-#define MAX_CHUNKS 32                   /* bounds the partial dE, dF: at most 32 * 2 * K * D elements */
+#define ALIGNMENT 64                    /* of every piece of scratch: the widest register, and a cache line */
+#define CHUNK 64                        /* samples per task; a multiple of the samples that any instruction set handles together */
+#define SLICE 512                       /* samples summed into one partial dE, dF, at least */
+#define MAX_SLICES 64                   /* bounds the partials: at most 64 * 2 * K * D elements */
+#define BLOCK 96                        /* terms of a sum that a tile adds at once: two panels of 96 vectors stay in the L1 cache */
+#define CLUSTER_BLOCK 60                /* clusters per task of dE, dF: whole register tiles of 6 and of 3 */
+#define PANEL_MAX 32                    /* columns of a panel, at most: two AVX-512 vectors */
 #define SERIAL_BELOW (INT64_C(1) << 17) /* N*K*D under which waking a second thread costs more than it saves */
 
 typedef struct {
     int64_t N, K, D;
-    int64_t Kp, Dp;           /* K and D rounded up to whole vectors */
-    int64_t chunk, n_chunks;  /* samples per chunk */
+    int64_t Kp, Dp; /* K rounded up to even, D to whole panels */
+    int64_t n_chunks, slice, n_slices;
     int32_t threads;
-    /* Byte offsets into the workspace, each a multiple of VECTOR_BYTES. */
-    int64_t packed;           /* C and G as (Dp, Kp), then as (Kp, Dp), then sum_d F as (Kp): shared, read-only while chunks run */
-    int64_t per_thread;       /* one scratch block per thread */
-    int64_t per_thread_bytes;
-    int64_t partial_sums;     /* (n_chunks, 2) doubles */
-    int64_t partial_grads;    /* (n_chunks, 2 * Kp * Dp + Kp) elements, when gradients are wanted */
-    int64_t partial_grads_bytes;
+    /* Byte offsets into the workspace, each a multiple of ALIGNMENT. */
+    int64_t packed;       /* C = E - prior and G = exp(F), ordered as the products read them */
+    int64_t per_cluster;  /* forward: (2, Kp)  sum_d C^2 - sum_d F  and  sum_d C^2 */
+    int64_t partial_sums; /* forward: (n_chunks, 2) doubles */
+    int64_t samples;      /* backward: (Dp / panel, N, 2, panel)  m and exp(v) */
+    int64_t shares;       /* backward: (N, K)  g1 w a */
+    int64_t share_sums;   /* backward: (n_chunks, K)  their sums over the samples of a chunk */
+    int64_t partial;      /* backward: (n_slices, Dp / panel, K, 2, panel)  shares' m  and  shares' exp(v) */
+    int64_t per_thread, per_thread_bytes;
     int64_t bytes;
 } Plan;
 
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-static inline Plan plan_make(int64_t N, int64_t K, int64_t D, int32_t element_size, int32_t gradients, int32_t n_threads)
+static inline int64_t place(Plan *p, int64_t bytes)
 {
-    Plan p = {.N = N, .K = K, .D = D};
-    const int64_t lanes = VECTOR_BYTES / element_size;
-    p.Kp = round_up(K, lanes);
-    p.Dp = round_up(D, lanes);
-    p.chunk = round_up((N + MAX_CHUNKS - 1) / MAX_CHUNKS, MAX_BLOCK);
-    if (p.chunk < MIN_CHUNK) p.chunk = MIN_CHUNK;
-    p.n_chunks = (N + p.chunk - 1) / p.chunk;
-    /* In floating point: N*K*D itself may not fit an integer. */
-    const double work = (double)N * (double)K * (double)D;
-    p.threads = work < (double)SERIAL_BELOW ? 1 : n_threads;
-    if (p.threads > p.n_chunks) p.threads = p.n_chunks > 0 ? (int32_t)p.n_chunks : 1;
+    const int64_t at = p->bytes;
+    p->bytes += round_up(bytes, ALIGNMENT);
+    return at;
+}
 
-    int64_t at = 0;
-    p.packed = at;
-    at += round_up((4 * p.Kp * p.Dp + p.Kp) * element_size, VECTOR_BYTES);
-    p.per_thread_bytes = round_up((p.chunk * (2 * p.Dp + 2 * p.Kp) + p.Kp) * element_size, VECTOR_BYTES);
-    p.per_thread = at;
-    at += p.per_thread_bytes * p.threads;
-    p.partial_sums = at;
-    at += round_up(p.n_chunks * 2 * (int64_t)sizeof(double), VECTOR_BYTES);
-    p.partial_grads_bytes = round_up((2 * p.Kp * p.Dp + p.Kp) * element_size, VECTOR_BYTES);
-    p.partial_grads = at;
-    if (gradients) at += p.partial_grads_bytes * p.n_chunks;
-    p.bytes = at + VECTOR_BYTES; /* room to align the caller's pointer */
+static inline Plan plan_common(int64_t N, int64_t K, int64_t D, int32_t n_threads)
+{
+    Plan p = {.N = N, .K = K, .D = D, .Kp = round_up(K, 2), .Dp = round_up(D, PANEL_MAX), .n_chunks = (N + CHUNK - 1) / CHUNK};
+    /* In floating point: N*K*D itself may not fit an integer. */
+    p.threads = (double)N * (double)K * (double)D < (double)SERIAL_BELOW ? 1 : n_threads;
+    if (p.threads > p.n_chunks) p.threads = p.n_chunks > 0 ? (int32_t)p.n_chunks : 1;
+    return p;
+}
+
+/* `size`: bytes of a number; `staged`: whether half-precision inputs need room to be widened. */
+static inline Plan plan_forward(int64_t N, int64_t K, int64_t D, int64_t size, int staged, int32_t n_threads)
+{
+    Plan p = plan_common(N, K, D, n_threads);
+    p.packed = place(&p, 2 * p.Kp * D * size);
+    p.per_cluster = place(&p, 2 * p.Kp * size);
+    p.partial_sums = place(&p, p.n_chunks * 2 * (int64_t)sizeof(double));
+    p.per_thread_bytes = round_up(CHUNK * (2 * (D + p.Kp) + (staged ? 2 * D + K : 0)) * size, ALIGNMENT);
+    p.per_thread = place(&p, p.per_thread_bytes * p.threads);
+    p.bytes += ALIGNMENT; /* room to align the caller's pointer */
+    return p;
+}
+
+static inline Plan plan_backward(int64_t N, int64_t K, int64_t D, int64_t size, int staged, int32_t n_threads)
+{
+    Plan p = plan_common(N, K, D, n_threads);
+    p.slice = round_up((N + MAX_SLICES - 1) / MAX_SLICES, CHUNK);
+    if (p.slice < SLICE) p.slice = SLICE;
+    p.n_slices = (N + p.slice - 1) / p.slice;
+    p.packed = place(&p, 2 * K * p.Dp * size);
+    p.samples = place(&p, 2 * N * p.Dp * size);
+    p.shares = place(&p, N * K * size);
+    p.share_sums = place(&p, p.n_chunks * K * size);
+    p.partial = place(&p, p.n_slices * 2 * K * p.Dp * size);
+    p.per_thread_bytes = round_up(CHUNK * (2 * PANEL_MAX + (staged ? 2 * (2 * D + K) : 0)) * size, ALIGNMENT);
+    p.per_thread = place(&p, p.per_thread_bytes * p.threads);
+    p.bytes += ALIGNMENT;
+    return p;
+}
+
+static inline Plan plan_dense(int64_t N, int64_t K, int64_t D, int64_t size, int32_t n_threads)
+{
+    Plan p = plan_common(N, K, D, n_threads);
+    p.partial_sums = place(&p, p.n_chunks * 2 * (int64_t)sizeof(double));
+    /* Forward: lanes of KL and logits, then a row of means and one of log-variances, or a group's logits. Backward: less. */
+    const int64_t rows = 2 * D > PANEL_MAX * K ? 2 * D : PANEL_MAX * K;
+    p.per_thread_bytes = round_up((2 * p.Kp * PANEL_MAX + rows + 2 * D + 2 * K) * size, ALIGNMENT);
+    p.per_thread = place(&p, p.per_thread_bytes * p.threads);
+    p.bytes += ALIGNMENT;
     return p;
 }
 

@@ -1,20 +1,16 @@
-/* One instruction set: the body in both precisions. Included once per entry of the dispatch table, with ISA defined. */
+/* One instruction set: every piece in both precisions. Included once per entry of the dispatch table, with ISA, WIDTH and TILE defined. */
+#define FN(name) JOIN(name, SUFFIX, ISA)
+
 #define REAL float
 #define INTEGER int32_t
 #define SUFFIX f32
 #define REAL_IS_FLOAT 1
-#include "mixture_kl_body.h"
-#undef REAL
-#undef INTEGER
-#undef SUFFIX
-#undef REAL_IS_FLOAT
+#include "pieces.h"
 
 #define REAL double
 #define INTEGER int64_t
 #define SUFFIX f64
 #define REAL_IS_FLOAT 0
-#include "mixture_kl_body.h"
-#undef REAL
-#undef INTEGER
-#undef SUFFIX
-#undef REAL_IS_FLOAT
+#include "pieces.h"
+
+#undef FN

@@ -1,0 +1,143 @@
+"""From tensors to the C interface and back: outputs and workspace from torch's allocator, pointers, threads or stream, status.
+
+One function per entry point, for CPU and CUDA tensors alike; shapes and dtypes were checked by the caller. m, v and logits (mu, lv and
+logits) share one dtype, which may be half; everything else is float32, or float64 with them.
+"""
+
+import functools
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _loader
+
+TYPES = {torch.float32: 0, torch.float64: 0, torch.float16: 1, torch.bfloat16: 2}
+"""The header's `type` of m, v and logits."""
+FORWARD, BACKWARD, DENSE = range(3)
+"""The header's `phase` of a workspace."""
+KEPT = 1 << 16
+"""Numbers of scratch that a thread keeps, at most (256 KiB in float32)."""
+
+Maybe = Tensor | None
+
+
+class _Library:
+    """The entry points of one device and precision. Everything that can be looked up once is: a call costs 8 us in C, 10 around it."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype):
+        self.loaded = ffi, lib = _loader.load(device.type)
+        suffix, self.element_size = ("f64", 8) if dtype == torch.float64 else ("f32", 4)
+        self.on_cuda = device.type == "cuda"
+        self.cast, self.null = ffi.cast, ffi.NULL
+        self.void = ffi.typeof("void *")  # C converts it to any pointer; parsing a type's name every time costs more than the call
+        self.scalar = torch.empty((), dtype=dtype, device=device)  # only ever imitated
+        self.mixture_forward = getattr(lib, f"catvae_mixture_kl_forward_{suffix}")
+        self.mixture_backward = getattr(lib, f"catvae_mixture_kl_backward_{suffix}")
+        self.dense_forward = getattr(lib, f"catvae_dense_kl_forward_{suffix}")
+        self.dense_backward = getattr(lib, f"catvae_dense_kl_backward_{suffix}")
+        self.local = threading.local()
+        self.workspace = functools.lru_cache(maxsize=64)(self._workspace)
+
+    def _workspace(self, N: int, K: int, D: int, type_: int, phase: int, threads: int) -> int:
+        """Numbers (not bytes) of scratch that a call needs."""
+        found = self.loaded[1].catvae_mixture_kl_workspace(N, K, D, self.element_size, type_, phase, threads)
+        if found < 0:
+            self._refuse(found, N, K, D)
+        return found // self.element_size + 1
+
+    def run(self, function: Any, N: int, K: int, D: int, phase: int, inputs: Sequence[Maybe], others: Sequence[Maybe]) -> None:
+        """Call `function` with `inputs`, their type, `others` and a workspace, on the caller's threads or current stream."""
+        cast, void, null = self.cast, self.void, self.null
+        type_ = TYPES[inputs[0].dtype]  # pyright: ignore[reportOptionalMemberAccess]
+        threads = 1 if self.on_cuda else _loader.usable_threads(torch.get_num_threads())
+        workspace = self._scratch(self.workspace(N, K, D, type_, phase, threads))
+        pointers = [null if x is None else cast(void, x.data_ptr()) for x in inputs]
+        more = [null if x is None else cast(void, x.data_ptr()) for x in others]
+        scratch = cast(void, workspace.data_ptr())
+        if self.on_cuda:
+            with torch.cuda.device(workspace.device):  # the stream of the moment: a cached one would escape CUDA graphs and race
+                stream = cast(void, torch.cuda.current_stream().cuda_stream)
+                status = function(N, K, D, *pointers, type_, *more, scratch, threads, -1, stream)
+        else:
+            status = function(N, K, D, *pointers, type_, *more, scratch, threads, -1, null)
+        if status:
+            self._refuse(status, N, K, D)
+
+    def _scratch(self, numbers: int) -> Tensor:
+        """A workspace: on the CPU, a small one stays with its thread from call to call, which saves an allocation."""
+        if self.on_cuda or numbers > KEPT:
+            return self.scalar.new_empty(numbers)
+        kept = getattr(self.local, "scratch", None)
+        if kept is None or kept.numel() < numbers:
+            kept = self.local.scratch = self.scalar.new_empty(numbers)
+        return kept
+
+    def _refuse(self, status: int, N: int, K: int, D: int) -> None:
+        """Negative statuses are about the arguments, positive ones are CUDA's."""
+        words = f"mixture_kl: {_loader.message(self.loaded, status)}: got N={N}, K={K}, D={D}"
+        raise ValueError(words) if status < 0 else RuntimeError(words)
+
+
+_library = functools.cache(_Library)
+
+
+def _contiguous(tensors: Sequence[Maybe]) -> list[Maybe]:
+    # Bound to a list before their pointers are taken: a temporary copy would be freed before the call.
+    return [None if x is None else x.contiguous() for x in tensors]
+
+
+def _forward_outputs(library: _Library, N: int, K: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """kl (), neg_entropy (), assignment (N, K), cluster_kl (N, K), statistics (3, N)."""
+    scalar, like = library.scalar, torch.empty_like
+    assignment = scalar.new_empty((N, K))
+    return like(scalar), like(scalar), assignment, like(assignment), scalar.new_empty((3, N))
+
+
+def mixture_forward(
+    m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits: Tensor, weight: Maybe
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(kl, neg_entropy, assignment, cluster_kl, statistics); shapes in the header."""
+    (N, D), K = m.shape, E.shape[0]
+    library = _library(E.device, E.dtype)
+    out = _forward_outputs(library, N, K)
+    library.run(library.mixture_forward, N, K, D, FORWARD, _contiguous((m, v, E, F, prior, logits, weight)), out)
+    return out
+
+
+def mixture_backward(
+    m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits: Tensor, weight: Maybe,
+    assignment: Tensor, cluster_kl: Tensor, statistics: Tensor, g_kl: Maybe, g_neg_entropy: Maybe,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """(dm, dv, dE, dF, dlogits), each of its input's dtype."""
+    (N, D), K = m.shape, E.shape[0]
+    inputs = _contiguous((m, v, E, F, prior, logits, weight))
+    dm, dE = m.new_empty((N, D)), E.new_empty((K, D))
+    out = dm, torch.empty_like(dm), dE, torch.empty_like(dE), m.new_empty((N, K))
+    library = _library(E.device, E.dtype)
+    library.run(library.mixture_backward, N, K, D, BACKWARD, inputs, (assignment, cluster_kl, statistics, g_kl, g_neg_entropy, *out))
+    return out
+
+
+def dense_forward(mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weight: Maybe) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(kl, neg_entropy, assignment, cluster_kl, statistics) of the dense form."""
+    N, K, D = mu.shape
+    library = _library(prior.device, prior.dtype)
+    out = _forward_outputs(library, N, K)
+    library.run(library.dense_forward, N, K, D, DENSE, _contiguous((mu, lv, prior, logits, weight)), out)
+    return out
+
+
+def dense_backward(
+    mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weight: Maybe,
+    assignment: Tensor, cluster_kl: Tensor, statistics: Tensor, g_kl: Maybe, g_neg_entropy: Maybe,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """(dmu, dlv, dlogits) of the dense form."""
+    N, K, D = mu.shape
+    inputs = _contiguous((mu, lv, prior, logits, weight))
+    out = mu.new_empty((N, K, D)), mu.new_empty((N, K, D)), mu.new_empty((N, K))
+    library = _library(prior.device, prior.dtype)
+    library.run(library.dense_backward, N, K, D, DENSE, inputs, (assignment, cluster_kl, statistics, g_kl, g_neg_entropy, *out))
+    return out

@@ -1,0 +1,76 @@
+/* The same loss for encoders whose posteriors do not factorise: mean and log-variance (N, K, D) of their own for every cluster.
+ *
+ *   2 KL_nk = sum_d (mu - prior)^2 + (expm1(lv) - lv)         dmu = g1 w a (mu - prior)         dlv = g1 w a expm1(lv) / 2
+ *
+ * expm1, not exp(lv) - 1: near the prior the difference would be all rounding. Bound by reading N*K*D numbers twice: no tiles here.
+ */
+
+static void FN(dense_forward_chunk)(const Plan *p, int64_t begin, const void *mu, const void *lv, const REAL *prior, const void *logits,
+                                    const REAL *weight, int32_t type, REAL *scratch, double *sums, REAL *assignment, REAL *cluster_kl,
+                                    REAL *statistics)
+{
+    const int64_t K = p->K, D = p->D, rows = p->N - begin < CHUNK ? p->N - begin : CHUNK;
+    REAL *kl = scratch, *a = kl + p->Kp * GROUP, *staged = a + p->Kp * GROUP;
+    for (int64_t i = begin * K; i < (begin + rows) * K; ++i) {
+        const REAL *mu_row = FN(stage)(mu, type, i * D, D, staged), *lv_row = FN(stage)(lv, type, i * D, D, staged + D);
+        V total = {0};
+        for (int64_t d = 0; d < D; d += LANES) {
+            V gap;
+            FN(expm1)(FN(load_part)(lv_row + d, D - d), &gap);
+            const V shift = FN(load_part)(mu_row + d, D - d) - FN(load_part)(prior + i % K * D + d, D - d);
+            total += shift * shift + gap;
+        }
+        cluster_kl[i] = FN(sum)(total) * (REAL)0.5;
+    }
+    sums[0] = sums[1] = 0;
+    for (int64_t g = 0; g < rows; g += GROUP) {
+        const int64_t valid = rows - g < GROUP ? rows - g : GROUP, n = begin + g;
+        FN(rows_to_lanes)(cluster_kl + n * K, valid, K, kl);
+        FN(rows_to_lanes)(FN(stage)(logits, type, n * K, valid * K, staged), valid, K, a);
+        FN(assign)(K, a, kl, weight ? weight + n : NULL, valid, p->N, statistics + n, sums);
+        FN(lanes_to_rows)(a, valid, K, assignment + n * K);
+    }
+}
+
+static void FN(dense_forward)(const Plan *p, const void *mu, const void *lv, const REAL *prior, const void *logits, const REAL *weight,
+                              int32_t type, REAL *kl, REAL *neg_entropy, REAL *assignment, REAL *cluster_kl, REAL *statistics,
+                              char *workspace)
+{
+    double *partial = (double *)(workspace + p->partial_sums);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(p->threads) if (p->threads > 1)
+    for (int64_t c = 0; c < p->n_chunks; ++c) {
+        REAL *scratch = (REAL *)(workspace + p->per_thread + thread_index() * p->per_thread_bytes);
+        FN(dense_forward_chunk)(p, c * CHUNK, mu, lv, prior, logits, weight, type, scratch, partial + 2 * c, assignment, cluster_kl,
+                                statistics);
+    }
+    FN(total)(p->n_chunks, partial, kl, neg_entropy);
+}
+
+static void FN(dense_backward)(const Plan *p, const void *mu, const void *lv, const REAL *prior, const void *logits, const REAL *weight,
+                               int32_t type, const REAL *assignment, const REAL *cluster_kl, const REAL *statistics, REAL g1, REAL g2,
+                               void *dmu, void *dlv, void *dlogits, char *workspace)
+{
+    const int64_t K = p->K, D = p->D;
+#pragma omp parallel for schedule(static) num_threads(p->threads) if (p->threads > 1)
+    for (int64_t n = 0; n < p->N; ++n) {
+        REAL *shares = (REAL *)(workspace + p->per_thread + thread_index() * p->per_thread_bytes), *staged = shares + p->Kp;
+        REAL *outward = staged + 2 * D + K, *dlogit_row = FN(target)(dlogits, type, n * K, outward);
+        FN(logit_gradient)(K, weight ? weight[n] : 1, g1, g2, assignment + n * K, cluster_kl + n * K,
+                           FN(stage)(logits, type, n * K, K, staged), statistics + n, p->N, shares, dlogit_row);
+        FN(unstage)(dlogit_row, type, n * K, K, dlogits);
+        for (int64_t k = 0; k < K; ++k) {
+            const int64_t at = (n * K + k) * D;
+            const REAL *mu_row = FN(stage)(mu, type, at, D, staged), *lv_row = FN(stage)(lv, type, at, D, staged + D);
+            REAL *dmu_row = FN(target)(dmu, type, at, outward), *dlv_row = FN(target)(dlv, type, at, outward + D);
+            for (int64_t d = 0; d < D; d += LANES) {
+                V gap;
+                const V growth = FN(expm1)(FN(load_part)(lv_row + d, D - d), &gap);
+                const V shift = FN(load_part)(mu_row + d, D - d) - FN(load_part)(prior + k * D + d, D - d);
+                FN(store_part)(dmu_row + d, shift * shares[k], D - d);
+                FN(store_part)(dlv_row + d, growth * (shares[k] * (REAL)0.5), D - d);
+            }
+            FN(unstage)(dmu_row, type, at, D, dmu);
+            FN(unstage)(dlv_row, type, at, D, dlv);
+        }
+    }
+}

@@ -1,0 +1,206 @@
+/* Forward pass of the factorised loss: KL of every sample to every cluster, assignment and the two sums.
+ *
+ *   2 KL_nk = sum_d m^2 - sum_d (1 + v)  +  sum_d C^2 - sum_d F  +  sum_d (2 m C + exp(v) G)
+ *
+ * A lane is a sample: GROUP samples are transposed once, and the last sum runs in register tiles of TILE clusters by GROUP samples.
+ * The expanded square loses digits where m^2 + C^2 is large beside both D (whose rounding the other terms carry anyway) and the KL;
+ * `recheck` finds those entries, none in ordinary training, and squares their differences directly.
+ */
+
+#define RECHECK 4 /* m^2 + C^2 may exceed the larger of D and 2 KL this many times: two bits at most are lost */
+
+/* acc (R, GROUP) += sum_d 2 C_kd m_d + G_kd exp(v)_d for R clusters packed as (D, 2, R). */
+INLINE void FN(tile_kl)(const int R, int64_t D, const REAL *packed, const REAL *m, const REAL *ev, V *acc)
+{
+    for (int64_t d = 0; d < D; ++d) {
+        V m0 = FN(load)(m + d * GROUP), m1 = FN(load)(m + d * GROUP + LANES);
+        KEEP(m0);
+        KEEP(m1);
+#pragma GCC unroll 12
+        for (int i = 0; i < R; ++i) {
+            acc[2 * i] += packed[d * 2 * R + i] * m0;
+            acc[2 * i + 1] += packed[d * 2 * R + i] * m1;
+        }
+        V e0 = FN(load)(ev + d * GROUP), e1 = FN(load)(ev + d * GROUP + LANES);
+        KEEP(e0);
+        KEEP(e1);
+#pragma GCC unroll 12
+        for (int i = 0; i < R; ++i) {
+            acc[2 * i] += packed[d * 2 * R + R + i] * e0;
+            acc[2 * i + 1] += packed[d * 2 * R + R + i] * e1;
+        }
+    }
+}
+
+/* KL (R, GROUP) over dimensions d .. d + depth: sums until the last block of dimensions turns them into KL. */
+INLINE void FN(kl_tile)(const int R, int64_t d, int64_t depth, int64_t D, const REAL *packed, const REAL *m, const REAL *ev, const V *base,
+                        const REAL *cluster, REAL *kl)
+{
+    V acc[2 * R];
+#pragma GCC unroll 24
+    for (int i = 0; i < 2 * R; ++i) acc[i] = d == 0 ? (V){0} : FN(load)(kl + i * LANES);
+    FN(tile_kl)(R, depth, packed + d * 2 * R, m + d * GROUP, ev + d * GROUP, acc);
+    const int last = d + depth == D;
+#pragma GCC unroll 24
+    for (int i = 0; i < 2 * R; ++i)
+        FN(store)(kl + i * LANES, last ? (acc[i] + (base[i % 2] + cluster[i / 2])) * (REAL)0.5 : acc[i]);
+}
+
+/* Clusters of the register tile that starts at k. */
+INLINE int64_t FN(tile_size)(const Plan *p, int64_t k) { return p->Kp - k >= TILE ? TILE : p->Kp - k >= 4 ? 4 : 2; }
+
+/* KL (K, GROUP) of each group of a chunk; base = sum_d m^2 - sum_d (1 + v). A block of dimensions of a group stays in the L1 cache
+ * while all clusters pass over it. */
+static void FN(chunk_kl)(const Plan *p, int64_t groups, const REAL *packed, const REAL *cluster, const REAL *m, const REAL *ev,
+                         const V *base, REAL *kl)
+{
+    for (int64_t d = 0; d < p->D; d += BLOCK) {
+        const int64_t depth = p->D - d < BLOCK ? p->D - d : BLOCK;
+        for (int64_t g = 0; g < groups; ++g) {
+            const REAL *mg = m + g * p->D * GROUP, *eg = ev + g * p->D * GROUP;
+            for (int64_t k = 0; k < p->Kp;) {
+                const int64_t size = FN(tile_size)(p, k);
+                const REAL *panel = packed + k * 2 * p->D;
+                REAL *out = kl + (g * p->Kp + k) * GROUP;
+                if (size == TILE) FN(kl_tile)(TILE, d, depth, p->D, panel, mg, eg, base + 2 * g, cluster + k, out);
+                else if (size == 4) FN(kl_tile)(4, d, depth, p->D, panel, mg, eg, base + 2 * g, cluster + k, out);
+                else FN(kl_tile)(2, d, depth, p->D, panel, mg, eg, base + 2 * g, cluster + k, out);
+                k += size;
+            }
+        }
+    }
+}
+
+/* The KL of one sample to one cluster with every difference squared on its own. */
+static REAL FN(direct_kl)(int64_t D, const REAL *m, const REAL *v, const REAL *E, const REAL *F, const REAL *prior)
+{
+    V total = {0};
+    for (int64_t d = 0; d < D; d += LANES) {
+        /* m + E first: where the modes are far from the origin, this sum is the one that cancels exactly. */
+        const V shift = FN(load_part)(m + d, D - d) + FN(load_part)(E + d, D - d) - FN(load_part)(prior + d, D - d);
+        V gap;
+        FN(expm1)(FN(load_part)(v + d, D - d) + FN(load_part)(F + d, D - d), &gap);
+        total += shift * shift + gap;
+    }
+    return FN(sum)(total) * (REAL)0.5;
+}
+
+static void FN(recheck)(const Plan *p, int64_t valid, const REAL *square, const REAL *cluster_square, const REAL *m, const REAL *v,
+                        const REAL *E, const REAL *F, const REAL *prior, REAL *kl)
+{
+    const REAL D = (REAL)p->D;
+    for (int64_t j = 0; j < valid; ++j)
+        for (int64_t k = 0; k < p->K; ++k) {
+            const REAL twice = 2 * kl[k * GROUP + j], floor = twice > D ? twice : D;
+            if (square[j] + cluster_square[k] > RECHECK * floor)
+                kl[k * GROUP + j] = FN(direct_kl)(p->D, m + j * p->D, v + j * p->D, E + k * p->D, F + k * p->D, prior + k * p->D);
+        }
+}
+
+/* Clusters k .. k + size as (D, 2, size), their constants, zero for the cluster that pads an odd K. */
+static void FN(pack_tile)(const Plan *p, int64_t k, const REAL *E, const REAL *F, const REAL *prior, REAL *packed, REAL *cluster)
+{
+    const int64_t size = FN(tile_size)(p, k), D = p->D;
+    REAL *panel = packed + k * 2 * D;
+    for (int64_t i = 0; i < size; i += LANES) { /* as many clusters as a vector has lanes */
+        const int64_t real = p->K - k - i, width = size - i;
+        V square[LANES], total_F[LANES];
+        for (int64_t l = 0; l < LANES; ++l) square[l] = total_F[l] = (V){0};
+        for (int64_t d = 0; d < D; d += LANES) {
+            V C[LANES], G[LANES];
+            for (int64_t l = 0; l < LANES; ++l) {
+                C[l] = G[l] = (V){0};
+                if (l >= width || l >= real) continue;
+                const int64_t at = (k + i + l) * D + d;
+                const V Fd = FN(load_part)(F + at, D - d);
+                C[l] = FN(load_part)(E + at, D - d) - FN(load_part)(prior + at, D - d);
+                G[l] = FN(exp)(Fd);
+                square[l] += C[l] * C[l];
+                total_F[l] += Fd;
+                C[l] += C[l];
+            }
+            FN(transpose)(C);
+            FN(transpose)(G);
+            for (int64_t j = 0; j < LANES && d + j < D; ++j) {
+                FN(store_part)(panel + (d + j) * 2 * size + i, C[j], width);
+                FN(store_part)(panel + (d + j) * 2 * size + size + i, G[j], width);
+            }
+        }
+        for (int64_t l = 0; l < LANES && l < width; ++l) {
+            const REAL C2 = FN(sum)(square[l]);
+            cluster[k + i + l] = C2 - FN(sum)(total_F[l]);
+            cluster[p->Kp + k + i + l] = C2;
+        }
+    }
+}
+
+static void FN(forward_chunk)(const Plan *p, int64_t begin, const REAL *packed, const REAL *cluster, REAL cluster_square, const REAL *m,
+                              const REAL *v, const REAL *E, const REAL *F, const REAL *prior, const REAL *logits, const REAL *weight,
+                              REAL *scratch, double *sums, REAL *assignment, REAL *cluster_kl, REAL *statistics)
+{
+    const int64_t K = p->K, D = p->D, rows = p->N - begin < CHUNK ? p->N - begin : CHUNK;
+    REAL *mt = scratch, *evt = mt + D * CHUNK, *kl = evt + D * CHUNK, *a = kl + p->Kp * CHUNK;
+    V square[2 * CHUNK / GROUP], base[2 * CHUNK / GROUP];
+    int large = 0;
+    for (int64_t g = 0; g < rows; g += GROUP) {
+        const int64_t valid = rows - g < GROUP ? rows - g : GROUP;
+        REAL *mg = mt + g * D, *eg = evt + g * D;
+        FN(rows_to_lanes)(m + g * D, valid, D, mg);
+        FN(rows_to_lanes)(v + g * D, valid, D, eg);
+        for (int64_t h = 0; h < 2; ++h) {
+            V m2 = {0}, total = {0};
+            for (int64_t d = 0; d < D; ++d) {
+                const V x = FN(load)(mg + d * GROUP + h * LANES), y = FN(load)(eg + d * GROUP + h * LANES);
+                m2 += x * x;
+                total += y;
+                FN(store)(eg + d * GROUP + h * LANES, FN(exp)(y));
+            }
+            square[2 * g / GROUP + h] = m2;
+            base[2 * g / GROUP + h] = m2 - (REAL)D - total;
+            for (int64_t j = 0; j < LANES; ++j) large |= m2[j] + cluster_square > RECHECK * (REAL)D;
+        }
+    }
+    FN(chunk_kl)(p, (rows + GROUP - 1) / GROUP, packed, cluster, mt, evt, base, kl);
+    sums[0] = sums[1] = 0;
+    for (int64_t g = 0; g < rows; g += GROUP) {
+        const int64_t valid = rows - g < GROUP ? rows - g : GROUP, n = begin + g;
+        REAL *kl_g = kl + g * p->Kp;
+        if (large)
+            FN(recheck)(p, valid, (const REAL *)(square + 2 * g / GROUP), cluster + p->Kp, m + g * D, v + g * D, E, F, prior, kl_g);
+        FN(rows_to_lanes)(logits + g * K, valid, K, a);
+        FN(assign)(K, a, kl_g, weight ? weight + n : NULL, valid, p->N, statistics + n, sums);
+        FN(lanes_to_rows)(a, valid, K, assignment + n * K);
+        FN(lanes_to_rows)(kl_g, valid, K, cluster_kl + n * K);
+    }
+}
+
+static void FN(mixture_kl_forward)(const Plan *p, const void *m, const void *v, const REAL *E, const REAL *F, const REAL *prior,
+                                   const void *logits, const REAL *weight, int32_t type, REAL *kl, REAL *neg_entropy,
+                                   REAL *assignment, REAL *cluster_kl, REAL *statistics, char *workspace)
+{
+    const int64_t K = p->K, D = p->D;
+    REAL *packed = (REAL *)(workspace + p->packed), *cluster = (REAL *)(workspace + p->per_cluster);
+    double *partial = (double *)(workspace + p->partial_sums);
+#pragma omp parallel num_threads(p->threads) if (p->threads > 1)
+    {
+#pragma omp for schedule(static)
+        for (int64_t tile = 0; tile < (p->Kp + TILE - 1) / TILE; ++tile)
+            for (int64_t k = tile * TILE; k < p->Kp && k < (tile + 1) * TILE; k += FN(tile_size)(p, k))
+                FN(pack_tile)(p, k, E, F, prior, packed, cluster);
+        REAL *scratch = (REAL *)(workspace + p->per_thread + thread_index() * p->per_thread_bytes);
+        REAL cluster_square = 0;
+        for (int64_t k = 0; k < K; ++k)
+            cluster_square = cluster[p->Kp + k] > cluster_square ? cluster[p->Kp + k] : cluster_square;
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t c = 0; c < p->n_chunks; ++c) {
+            const int64_t begin = c * CHUNK, rows = p->N - begin < CHUNK ? p->N - begin : CHUNK;
+            REAL *staged = scratch + 2 * (D + p->Kp) * CHUNK;
+            const REAL *m_rows = FN(stage)(m, type, begin * D, rows * D, staged);
+            const REAL *v_rows = FN(stage)(v, type, begin * D, rows * D, staged + CHUNK * D);
+            const REAL *logit_rows = FN(stage)(logits, type, begin * K, rows * K, staged + 2 * CHUNK * D);
+            FN(forward_chunk)(p, begin, packed, cluster, cluster_square, m_rows, v_rows, E, F, prior, logit_rows, weight, scratch,
+                              partial + 2 * c, assignment, cluster_kl, statistics);
+        }
+    }
+    FN(total)(p->n_chunks, partial, kl, neg_entropy);
+}

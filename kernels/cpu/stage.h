@@ -1,0 +1,36 @@
+/* Chunks of inputs as REAL rows, and chunks of gradients back: halves pass through scratch, anything else is used where it lies. */
+
+INLINE const REAL *FN(stage)(const void *x, int32_t type, int64_t begin, int64_t count, REAL *scratch)
+{
+#if REAL_IS_FLOAT
+    if (type != CATVAE_SAME) {
+        widen(count, (const uint16_t *)x + begin, type, scratch);
+        return scratch;
+    }
+#endif
+    (void)type, (void)count, (void)scratch;
+    return (const REAL *)x + begin;
+}
+
+INLINE REAL *FN(target)(void *y, int32_t type, int64_t begin, REAL *scratch) { return type == CATVAE_SAME ? (REAL *)y + begin : scratch; }
+
+INLINE void FN(unstage)(const REAL *rows, int32_t type, int64_t begin, int64_t count, void *y)
+{
+#if REAL_IS_FLOAT
+    if (type != CATVAE_SAME) narrow(count, rows, type, (uint16_t *)y + begin);
+#else
+    (void)rows, (void)type, (void)begin, (void)count, (void)y;
+#endif
+}
+
+/* Partial sums (count, 2) added in their order, in double. */
+INLINE void FN(total)(int64_t count, const double *partial, REAL *kl, REAL *neg_entropy)
+{
+    double sums[2] = {0, 0};
+    for (int64_t c = 0; c < count; ++c) {
+        sums[0] += partial[2 * c];
+        sums[1] += partial[2 * c + 1];
+    }
+    *kl = (REAL)sums[0];
+    *neg_entropy = (REAL)sums[1];
+}

@@ -1,0 +1,209 @@
+"""The loss inside torch's machinery: gradcheck, opcheck, compile, autocast, inference mode, halves, views, DistributedDataParallel."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from catvae.kernels import _loader, calls, dense_mixture_kl, mixture_kl  # noqa: E402
+from catvae.kernels.plain import plain_dense_kl, plain_mixture_kl  # noqa: E402
+
+from .problems import dense_values, evaluate, oracle, problem  # noqa: E402
+
+compiled = pytest.mark.skipif(not _loader.available(), reason="no compiled kernel on this machine")
+
+
+@pytest.mark.parametrize(("N", "K", "D"), [(3, 2, 4), (6, 5, 3), (2, 1, 3)])
+@pytest.mark.parametrize("functions", [(mixture_kl, dense_mixture_kl), (plain_mixture_kl, plain_dense_kl)], ids=["ours", "plain"])
+def test_gradcheck(functions, N, K, D, device):
+    values, weight = problem(N, K, D, torch.float64, device=device)
+    for function, inputs in zip(functions, (values, dense_values(values)), strict=True):
+        leaves = [x.detach().requires_grad_(name != "prior") for name, x in inputs.items()]
+        assert torch.autograd.gradcheck(lambda *x, f=function: f(*x, weight)[:2], leaves, nondet_tol=0.0)
+
+
+@compiled
+@pytest.mark.parametrize("N", [0, 1, 13])
+@pytest.mark.parametrize("with_grad", [False, True])
+def test_opcheck(N, with_grad, device):
+    values, weight = problem(N, 3, 5, device=device)
+    scalar = torch.tensor(0.7, device=device)
+    for name, inputs in (("mixture_kl", values), ("dense_kl", dense_values(values))):
+        tensors = [x.detach() for x in inputs.values()]
+        forward = getattr(calls, name.replace("_kl", "_forward"))
+        out = forward(*tensors, weight)
+        torch.library.opcheck(getattr(torch.ops.catvae, f"{name}_backward").default, (*tensors, weight, *out[2:], scalar, None))
+        # The op itself has no autograd (it stands in the Function outside), so inputs that require gradients are an eager matter.
+        with torch.set_grad_enabled(with_grad):
+            torch.library.opcheck(getattr(torch.ops.catvae, name).default, (*tensors, weight))
+
+
+@compiled
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiles_into_one_graph(backend, device):
+    values, weight = problem(33, 4, 6, device=device)
+    torch._dynamo.reset()
+
+    def loss(*inputs):
+        out = mixture_kl(*inputs, weight)
+        return out.kl * 2 + out.neg_entropy
+
+    step = torch.compile(loss, fullgraph=True, backend=backend)
+    leaves = {name: x.clone().requires_grad_(name != "prior") for name, x in values.items()}
+    step(*leaves.values()).backward()
+    expected = oracle(values, weight, 2.0, 1.0)
+    for name, x in leaves.items():
+        if name != "prior":
+            np.testing.assert_allclose(x.grad.cpu(), expected[f"g_{name}"], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@compiled
+def test_compiles_with_a_layer_before_it(device):
+    """Reduce-overhead replays a CUDA graph on a GPU: the kernels must run on the stream of the layer before."""
+    torch.manual_seed(0)
+    K, D = 5, 8
+    head, x = torch.nn.Linear(16, 2 * D + K, device=device), torch.randn(32, 16, device=device)
+    values, _ = problem(1, K, D, device=device)
+
+    def loss(x):
+        m, v, logits = head(x).split([D, D, K], dim=1)
+        return mixture_kl(m, v, values["E"], values["F"], values["prior"], logits).kl
+
+    expected = loss(x)
+    (wanted,) = torch.autograd.grad(expected, head.weight)
+    torch._dynamo.reset()
+    step = torch.compile(loss, fullgraph=True, mode="reduce-overhead" if device == "cuda" else None, backend=None or "inductor")
+    for _ in range(3):
+        found = step(x)
+        (gradient,) = torch.autograd.grad(found, head.weight)
+        np.testing.assert_allclose(found.item(), expected.item(), rtol=1e-4)
+        np.testing.assert_allclose(gradient.cpu(), wanted.cpu(), rtol=1e-3, atol=1e-3)
+
+
+def test_without_gradients_the_values_are_the_same(device):
+    values, weight = problem(40, 6, 9, device=device)
+    with torch.inference_mode():
+        plain = mixture_kl(*values.values(), weight)
+    expected = evaluate(mixture_kl, values, weight)
+    assert plain.kl.item() == expected["kl"]
+    assert np.array_equal(plain.assignment.cpu().numpy(), expected["assignment"])
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dense", [False, True])
+def test_halves_are_widened_and_their_gradients_come_back_in_half(half, dense, device):
+    """Values equal those of the widened inputs bit for bit; gradients equal theirs, rounded once."""
+    values, weight = problem(70, 4, 9, device=device)
+    values = dense_values(values) if dense else values
+    function = dense_mixture_kl if dense else mixture_kl
+    narrow = {name: x.to(half) if name in ("m", "v", "logits", "mu", "lv") else x for name, x in values.items()}
+    widened = evaluate(function, {name: x.float() for name, x in narrow.items()}, weight)
+    leaves = {name: x.clone().requires_grad_(name != "prior") for name, x in narrow.items()}
+    out = function(*leaves.values(), weight)
+    (out.kl + out.neg_entropy).backward()
+    assert out.kl.dtype == torch.float32
+    exact = 0.0 if _loader.available(device) else 1e-4
+    np.testing.assert_allclose(out.kl.item(), widened["kl"], rtol=exact)
+    for name, x in leaves.items():
+        if name != "prior":
+            assert x.grad.dtype == x.dtype
+            rounded = torch.from_numpy(widened[f"g_{name}"]).to(x.dtype).double()
+            np.testing.assert_allclose(x.grad.cpu().double(), rounded, rtol=exact, atol=exact, err_msg=name)
+
+
+def test_every_half_converts_both_ways(device):
+    """All 65,536 patterns in, and out again through a gradient that is the input itself: dm = m for one cluster at the origin."""
+    for half in (torch.float16, torch.bfloat16):
+        every = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32).to(torch.int16).view(half)
+        every = every[every.isfinite()]
+        m = every[:, None].to(device).requires_grad_()
+        zero, logits = torch.zeros(1, 1, device=device), torch.zeros(len(every), 1, dtype=half, device=device)
+        out = mixture_kl(m, torch.zeros_like(m), zero, zero, zero, logits)
+        out.kl.backward()
+        assert torch.equal(m.grad[:, 0].cpu(), every)
+
+
+def test_autocast_computes_in_float32(device):
+    values, _ = problem(16, 4, 8, device=device)
+    linear = torch.nn.Linear(8, 8, device=device)
+    expected = mixture_kl(*values.values()).kl.item()
+    with torch.autocast(device, torch.bfloat16):
+        assert mixture_kl(*values.values()).kl.item() == expected
+        m = linear(values["m"])
+        assert m.dtype == torch.bfloat16
+        out = mixture_kl(m, values["v"], *list(values.values())[2:])
+    assert out.kl.dtype == torch.float32
+    out.kl.backward()
+    assert linear.weight.grad.isfinite().all()
+
+
+@compiled
+def test_the_op_itself_is_widened_by_autocast(device):
+    values, weight = problem(16, 4, 8, device=device)
+    half = [x.bfloat16() for x in values.values()]
+    with torch.autocast(device, torch.bfloat16):
+        kl = torch.ops.catvae.mixture_kl(*half, weight)[0]
+    assert kl.dtype == torch.float32
+    assert kl.item() == mixture_kl(*(x.float() for x in half), weight).kl.item()
+
+
+def test_views_and_transposes_are_read_as_they_are(device):
+    values, _ = problem(12, 5, 6, device=device)
+    strange = {name: torch.stack([x.T, x.T])[1].T for name, x in values.items()}
+    assert not strange["m"].is_contiguous()
+    straight, turned = evaluate(mixture_kl, values), evaluate(mixture_kl, strange)
+    assert all(np.array_equal(straight[name], turned[name]) for name in straight)
+
+
+def test_rows_of_a_wider_tensor_at_any_alignment(device):
+    """One head's output is split into m, v and logits: their rows start anywhere."""
+    values, _ = problem(12, 5, 7, device=device)
+    whole = torch.cat([values["m"], values["v"], values["logits"]], 1)
+    m, v, logits = whole.split([7, 7, 5], dim=1)
+    found = evaluate(mixture_kl, {**values, "m": m, "v": v, "logits": logits})
+    expected = evaluate(mixture_kl, values)
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+@compiled
+def test_a_changed_input_is_noticed_before_backward(device):
+    values, _ = problem(5, 3, 4, device=device)
+    m = (values["m"].requires_grad_() * 1).clone()
+    out = mixture_kl(m, *list(values.values())[1:])
+    m.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.kl.backward()
+
+
+@compiled
+def test_a_second_derivative_is_refused(device):
+    values, _ = problem(5, 3, 4, device=device)
+    values["m"].requires_grad_()
+    (gradient,) = torch.autograd.grad(mixture_kl(*values.values()).kl ** 2, values["m"], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_backward_twice_through_a_kept_graph(device):
+    values, weight = problem(9, 3, 4, device=device)
+    m = values["m"].requires_grad_()
+    out = mixture_kl(*values.values(), weight)
+    (first,) = torch.autograd.grad(2 * out.kl, m, retain_graph=True)
+    (second,) = torch.autograd.grad(out.kl, m)
+    assert torch.equal(first, 2 * second)
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one(tmp_path):
+    """DistributedDataParallel over gloo: averaged gradients equal those of the whole batch."""
+    script = Path(__file__).with_name("ddp_worker.py")
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=tmp_path, env=env)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.count("gradients agree") == 1

@@ -1,0 +1,110 @@
+"""What the kernel does to the process it runs in: threads and their bits, fork, subnormals, OpenMP runtimes, and life without it."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from catvae.kernels import _loader, dense_mixture_kl, mixture_kl  # noqa: E402
+
+from .problems import dense_values, evaluate, problem  # noqa: E402
+
+compiled = pytest.mark.skipif(not _loader.available(), reason="no compiled kernel on this machine")
+
+
+def with_threads(count: int, function, values, weight):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        return evaluate(function, values, weight)
+    finally:
+        torch.set_num_threads(before)
+
+
+@compiled
+@pytest.mark.parametrize(("N", "K", "D"), [(128, 10, 20), (3000, 17, 31), (300, 130, 70)])
+@pytest.mark.parametrize("dense", [False, True])
+def test_every_thread_count_gives_the_same_bits(N, K, D, dense):
+    values, weight = problem(N, K, D)
+    values, function = (dense_values(values), dense_mixture_kl) if dense else (values, mixture_kl)
+    one, *others = (with_threads(threads, function, values, weight) for threads in (1, 2, 3, 8, 1))
+    for other in others:
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@compiled
+def test_calls_from_several_threads_at_once_do_not_mix():
+    problems = [problem(200, 10 + i, 20) for i in range(4)]
+    expected = [evaluate(mixture_kl, *p) for p in problems]
+    wrong: list[int] = []
+
+    def work(i: int) -> None:
+        for _ in range(20):
+            found = evaluate(mixture_kl, *problems[i])
+            if not all(np.array_equal(found[name], expected[i][name]) for name in found):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def run_python(code: str, **env: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd="/", env={**os.environ, **env})
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip() + result.stderr.strip()
+
+
+SMALL = "import torch; from catvae.kernels import mixture_kl, kernel_status; x = torch.ones(4, 3); e = torch.zeros(2, 3)\n"
+
+
+def test_without_the_compiled_kernel_the_loss_still_runs_and_says_so_once():
+    said = run_python(
+        SMALL + "r = [mixture_kl(x, x, e, e, e, x[:, :2]).kl.item() for _ in range(3)]; print(r[0] == r[2])", CATVAE_KERNEL="off"
+    )
+    assert said.startswith("True")
+    assert said.count("catvae loss on cpu runs in plain torch: the compiled kernel is switched off") == 1
+
+
+@compiled
+def test_subnormals_survive_and_a_forked_child_returns():
+    code = SMALL + (
+        "import os\n"
+        "big, few, logits = torch.randn(4096, 64), torch.randn(32, 64), torch.randn(4096, 32)\n"
+        "call = lambda: mixture_kl(big, big, few, few, few, logits).kl.item()\n"
+        "first = call()\n"
+        "pid = os.fork()\n"
+        "if pid == 0: os._exit(0 if call() == first else 1)\n"
+        "print(os.waitpid(pid, 0)[1], torch.tensor(1e-40).item() > 0)"
+    )
+    assert run_python(code) == "0 True"
+
+
+@compiled
+def test_one_openmp_runtime_in_the_process():
+    maps = run_python(
+        SMALL + "mixture_kl(x, x, e, e, e, x[:, :2]); print(len({l.split()[-1] for l in open('/proc/self/maps') if 'gomp' in l}))"
+    )
+    assert maps == "1"
+
+
+@compiled
+def test_set_num_threads_is_obeyed():
+    """With one thread no OpenMP team is started: the process keeps the threads it had."""
+    code = SMALL + (
+        "import os\n"
+        "torch.set_num_threads(1)\n"
+        "big, few, logits = torch.randn(4096, 64), torch.randn(32, 64), torch.randn(4096, 32)\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "mixture_kl(big, big, few, few, few, logits)\n"
+        "print(len(os.listdir('/proc/self/task')) - before)"
+    )
+    assert run_python(code) == "0"
