@@ -6,7 +6,7 @@ All take the factorised inputs of `mixture_kl` and return (kl, neg_entropy), sum
 import torch
 from torch import Tensor
 
-from catvae.kernels.plain import plain_mixture_kl
+from catvae.kernels.ops.plain import plain_mixture_kl
 
 Pair = tuple[Tensor, Tensor]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catvae.kernels.plain import MixtureKL, plain_dense_kl
+from catvae.kernels.ops.plain import MixtureKL, plain_dense_kl
 from catvae.kernels.reference import mixture_kl_reference
 
 CONSTANTS = ("prior", "weight")

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from catvae.kernels import dense_mixture_kl, mixture_kl  # noqa: E402
-from catvae.kernels.plain import plain_dense_kl, plain_mixture_kl  # noqa: E402
+from catvae.kernels.ops.plain import plain_dense_kl, plain_mixture_kl  # noqa: E402
 
 from .problems import assert_error_rule, dense_values, eager, evaluate, oracle, problem  # noqa: E402
 

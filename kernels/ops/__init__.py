@@ -1,0 +1,6 @@
+"""Everything of the kernel that needs torch: the two public functions, their checks, the calls into C, the plain-torch form."""
+
+from .mixture import dense_mixture_kl, mixture_kl
+from .plain import MixtureKL
+
+__all__ = ["MixtureKL", "dense_mixture_kl", "mixture_kl"]
