@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-KERNEL := kernels/build_cpu.py $(wildcard kernels/*.h kernels/cpu/*)
+KERNEL := $(wildcard kernels/build_*.py kernels/*.h kernels/cpu/* kernels/cuda/*)
 
 .PHONY: setup demo test bench lint clean
 

@@ -23,6 +23,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#ifdef __GNUC__
+#pragma GCC visibility push(default) /* everything else in the libraries is hidden */
+#endif
 
 /* cdef: begin */
 
@@ -103,6 +106,9 @@ int32_t catvae_elementary_f32(int32_t function, int64_t n, const float *x, float
 
 /* cdef: end */
 
+#ifdef __GNUC__
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif

@@ -17,9 +17,8 @@ from . import calls, registered  # noqa: F401 - registering is what the import i
 from .checks import HALF, check_dense, check_mixture, fits
 from .plain import MixtureKL, plain_dense_kl, plain_mixture_kl
 
-_COMPILED = {
-    device for device in ("cpu", "cuda") if _loader.available(device)
-}  # a constant, so that torch.compile need not trace the loader
+# A constant, so that torch.compile need not trace the loader.
+_COMPILED = {device for device in ("cpu", "cuda") if _loader.available(device)}
 _PLAIN = (Tensor, torch.nn.Parameter)
 Maybe = Tensor | None
 
@@ -56,7 +55,7 @@ def mixture_kl(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits
     if not fits(m, v, E, F, prior, logits, weight):
         check_mixture(m, v, E, F, prior, logits, weight)
         m, v, logits = _one_dtype(m, v, logits)
-        E, F, prior = _widened(E, F, prior)
+        E, F, prior = _widened(E), _widened(F), _widened(prior)
         weight = None if weight is None else weight.to(E.dtype)
     if _compiled(m):
         inputs = m, v, E, F, prior, logits, weight
@@ -64,7 +63,7 @@ def mixture_kl(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits
             return MixtureKL(*torch.ops.catvae.mixture_kl(*inputs)[:4])
         return _joined(calls.mixture_forward(*inputs), calls.mixture_backward, inputs, (m, v, E, F, logits))
     with torch.autocast(m.device.type, enabled=False):
-        return plain_mixture_kl(*_widened(m, v), E, F, prior, *_widened(logits), weight)
+        return plain_mixture_kl(_widened(m), _widened(v), E, F, prior, _widened(logits), weight)
 
 
 def dense_mixture_kl(mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weight: Maybe = None) -> MixtureKL:
@@ -79,7 +78,7 @@ def dense_mixture_kl(mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weig
     """
     check_dense(mu, lv, prior, logits, weight)
     mu, lv, logits = _one_dtype(mu, lv, logits)
-    prior = prior.float() if prior.dtype in HALF else prior
+    prior = _widened(prior)
     weight = None if weight is None else weight.to(prior.dtype)
     if _compiled(mu):
         inputs = mu, lv, prior, logits, weight
@@ -87,17 +86,18 @@ def dense_mixture_kl(mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weig
             return MixtureKL(*torch.ops.catvae.dense_kl(*inputs)[:4])
         return _joined(calls.dense_forward(*inputs), calls.dense_backward, inputs, (mu, lv, logits))
     with torch.autocast(mu.device.type, enabled=False):
-        return plain_dense_kl(*_widened(mu, lv), prior, *_widened(logits), weight)
+        return plain_dense_kl(_widened(mu), _widened(lv), prior, _widened(logits), weight)
 
 
-def _one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
+def _one_dtype(first: Tensor, second: Tensor, third: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Halves stay halves only where all three are the same: the kernel widens on load, at half the memory traffic."""
-    first, second, third = tensors
-    return tensors if first.dtype == second.dtype == third.dtype else _widened(*tensors)
+    if first.dtype == second.dtype == third.dtype:
+        return first, second, third
+    return _widened(first), _widened(second), _widened(third)
 
 
-def _widened(*tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(x.float() if x.dtype in HALF else x for x in tensors)
+def _widened(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in HALF else x
 
 
 def _compiled(x: Tensor) -> bool:

@@ -1,26 +1,32 @@
-/* Half-precision inputs widened to float on load, and gradients rounded back (to nearest, ties to even) on store.
+/* Half-precision inputs widened to float on load, and gradients rounded back (to nearest, ties to even) on store, on CPU and GPU.
  *
- * Bit arithmetic on whole arrays, which every compiler vectorises; the arithmetic of the loss itself never sees a half.
+ * Bit arithmetic, which every compiler vectorises over an array; the arithmetic of the loss itself never sees a half.
  */
 #ifndef CATVAE_HALF_H
 #define CATVAE_HALF_H
-#include <stdint.h>
+#include "catvae_kernels.h"
 #include <string.h>
 
-static inline float bits_to_float(uint32_t u)
+#ifdef __CUDACC__
+#define CATVAE_BOTH __host__ __device__
+#else
+#define CATVAE_BOTH
+#endif
+
+CATVAE_BOTH static inline float bits_to_float(uint32_t u)
 {
     float x;
     memcpy(&x, &u, sizeof x);
     return x;
 }
-static inline uint32_t float_to_bits(float x)
+CATVAE_BOTH static inline uint32_t float_to_bits(float x)
 {
     uint32_t u;
     memcpy(&u, &x, sizeof u);
     return u;
 }
 
-static inline float float_of_f16(uint16_t h)
+CATVAE_BOTH static inline float float_of_f16(uint16_t h)
 {
     const uint32_t magnitude = (uint32_t)(h & 0x7fff) << 13, exponent = magnitude & 0x0f800000;
     const uint32_t normal = magnitude + (112u << 23) + (exponent == 0x0f800000 ? 112u << 23 : 0); /* inf and NaN keep the top exponent */
@@ -28,7 +34,7 @@ static inline float float_of_f16(uint16_t h)
     return bits_to_float((exponent ? normal : float_to_bits(subnormal)) | (uint32_t)(h & 0x8000) << 16);
 }
 
-static inline uint16_t f16_of_float(float x)
+CATVAE_BOTH static inline uint16_t f16_of_float(float x)
 {
     const uint32_t bits = float_to_bits(x), magnitude = bits & 0x7fffffff;
     const uint32_t sign = bits >> 16 & 0x8000;
@@ -38,13 +44,14 @@ static inline uint16_t f16_of_float(float x)
     return (uint16_t)(sign | (magnitude >= 0x47800000 ? large : magnitude < 0x38800000 ? small : normal));
 }
 
-static inline uint16_t bf16_of_float(float x)
+CATVAE_BOTH static inline uint16_t bf16_of_float(float x)
 {
     const uint32_t bits = float_to_bits(x);
     if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40); /* a NaN must not round to infinity */
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+#ifndef __cplusplus
 static inline void widen(int64_t n, const uint16_t *x, int32_t type, float *y)
 {
     if (type == CATVAE_F16)
@@ -60,5 +67,7 @@ static inline void narrow(int64_t n, const float *x, int32_t type, uint16_t *y)
     else
         for (int64_t i = 0; i < n; ++i) y[i] = bf16_of_float(x[i]);
 }
+
+#endif
 
 #endif

@@ -1,0 +1,223 @@
+/* The factorised loss on the GPU, in square tiles of SIDE rows by SIDE columns; each of 256 threads holds a micro-tile of it.
+ *
+ *   forward    KL_nk = sum_d ((m + C)^2 + exp(v) G - (1 + v + F)) / 2, differences squared directly
+ *   backward   s = g1 w a:   dm = g1 w m + s C,   dv = (exp(v) (s G) - g1 w) / 2,   dE = s'm + C sum s,   dF = (G (s'exp(v)) - sum s) / 2
+ *
+ * dE and dF are summed in two stages: SLICE samples at a time into the workspace, then slices in their order. No atomics: one GPU gives
+ * the same bits from run to run. exp(v), C and G are made again in every tile, which costs less than storing them.
+ */
+#ifndef CATVAE_FACTORISED_CUH
+#define CATVAE_FACTORISED_CUH
+#include "rows.cuh"
+
+#define ACROSS 16 /* threads along each side of a tile: THREADS = ACROSS^2 */
+#define DEPTH 16  /* terms of the sums that a tile takes in at once */
+#define SLICE 1024
+
+template <class R, class I, int M> /* M * M: micro-tile of a thread */
+static __global__ void cluster_divergence(int64_t N, int64_t K, int64_t D, const I *m, const I *v, const R *E, const R *F, const R *prior,
+                                          R *cluster_kl)
+{
+    const int SIDE = ACROSS * M;
+    __shared__ R ms[DEPTH][ACROSS * M + 1], vs[DEPTH][ACROSS * M + 1], Cs[DEPTH][ACROSS * M + 1], Fs[DEPTH][ACROSS * M + 1];
+    __shared__ R es[DEPTH][ACROSS * M + 1], Gs[DEPTH][ACROSS * M + 1];
+    const int64_t tiles = (K + SIDE - 1) / SIDE, n0 = blockIdx.x / tiles * SIDE, k0 = blockIdx.x % tiles * SIDE;
+    const int ty = threadIdx.x / ACROSS, tx = threadIdx.x % ACROSS;
+    R acc[M][M] = {}, row[M] = {}, column[M] = {};
+    for (int64_t d0 = 0; d0 < D; d0 += DEPTH) {
+        for (int i = threadIdx.x; i < SIDE * DEPTH; i += THREADS) {
+            const int d = i % DEPTH, r = i / DEPTH;
+            const bool inside = d0 + d < D;
+            const int64_t at_n = (n0 + r) * D + d0 + d, at_k = (k0 + r) * D + d0 + d;
+            const bool sample = inside && n0 + r < N, cluster = inside && k0 + r < K;
+            ms[d][r] = sample ? widened(m[at_n]) : (R)0;
+            vs[d][r] = sample ? widened(v[at_n]) : (R)0;
+            es[d][r] = sample ? exp_(vs[d][r]) : (R)0;
+            Cs[d][r] = cluster ? E[at_k] - prior[at_k] : (R)0;
+            Fs[d][r] = cluster ? F[at_k] : (R)0;
+            Gs[d][r] = cluster ? exp_(Fs[d][r]) : (R)0;
+        }
+        __syncthreads();
+        for (int d = 0; d < DEPTH; ++d) {
+#pragma unroll
+            for (int i = 0; i < M; ++i) {
+                row[i] += vs[d][ty + i * ACROSS];
+                column[i] += Fs[d][tx + i * ACROSS];
+#pragma unroll
+                for (int j = 0; j < M; ++j) {
+                    const R shift = ms[d][ty + i * ACROSS] + Cs[d][tx + j * ACROSS];
+                    acc[i][j] += shift * shift + es[d][ty + i * ACROSS] * Gs[d][tx + j * ACROSS];
+                }
+            }
+        }
+        __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < M; ++i)
+#pragma unroll
+        for (int j = 0; j < M; ++j) {
+            const int64_t n = n0 + ty + i * ACROSS, k = k0 + tx + j * ACROSS;
+            if (n < N && k < K) cluster_kl[n * K + k] = (acc[i][j] - ((R)D + row[i]) - column[j]) * (R)0.5;
+        }
+}
+
+template <class R, class I, int M>
+static __global__ void sample_gradient(int64_t N, int64_t K, int64_t D, const I *m, const I *v, const R *E, const R *F, const R *prior,
+                                       const R *weight, const R *assignment, const R *g_kl, I *dm, I *dv)
+{
+    const int SIDE = ACROSS * M;
+    __shared__ R ss[DEPTH][ACROSS * M + 1], Cs[DEPTH][ACROSS * M + 1], Gs[DEPTH][ACROSS * M + 1];
+    const int64_t tiles = (D + SIDE - 1) / SIDE, n0 = blockIdx.x / tiles * SIDE, d0 = blockIdx.x % tiles * SIDE;
+    const int ty = threadIdx.x / ACROSS, tx = threadIdx.x % ACROSS;
+    R shift[M][M] = {}, scale[M][M] = {};
+    for (int64_t k0 = 0; k0 < K; k0 += DEPTH) {
+        for (int i = threadIdx.x; i < SIDE * DEPTH; i += THREADS) {
+            const int k = i % DEPTH, r = i / DEPTH; /* rows of s: clusters side by side */
+            const int64_t n = n0 + r;
+            ss[k][r] = n < N && k0 + k < K ? assignment[n * K + k0 + k] * scaled(g_kl, weight, n) : (R)0;
+            const int d = i % SIDE, c = i / SIDE; /* rows of C, G: dimensions side by side */
+            const bool inside = k0 + c < K && d0 + d < D;
+            const int64_t at = (k0 + c) * D + d0 + d;
+            Cs[c][d] = inside ? E[at] - prior[at] : (R)0;
+            Gs[c][d] = inside ? exp_(F[at]) : (R)0;
+        }
+        __syncthreads();
+        for (int k = 0; k < DEPTH; ++k) {
+#pragma unroll
+            for (int i = 0; i < M; ++i)
+#pragma unroll
+                for (int j = 0; j < M; ++j) {
+                    shift[i][j] += ss[k][ty + i * ACROSS] * Cs[k][tx + j * ACROSS];
+                    scale[i][j] += ss[k][ty + i * ACROSS] * Gs[k][tx + j * ACROSS];
+                }
+        }
+        __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < M; ++i)
+#pragma unroll
+        for (int j = 0; j < M; ++j) {
+            const int64_t n = n0 + ty + i * ACROSS, d = d0 + tx + j * ACROSS;
+            if (n >= N || d >= D) continue;
+            const R g = scaled(g_kl, weight, n);
+            put(dm + n * D + d, g * widened(m[n * D + d]) + shift[i][j]);
+            put(dv + n * D + d, (exp_(widened(v[n * D + d])) * scale[i][j] - g) * (R)0.5);
+        }
+}
+
+/* One slice's part of s'm and s'exp(v), (slices, 2, K, D), and of sum_n s, (slices, K). */
+template <class R, class I, int M>
+static __global__ void cluster_gradient(int64_t N, int64_t K, int64_t D, const I *m, const I *v, const R *weight, const R *assignment,
+                                        const R *g_kl, R *partial, R *partial_share)
+{
+    const int SIDE = ACROSS * M;
+    __shared__ R ss[DEPTH][ACROSS * M + 1], ms[DEPTH][ACROSS * M + 1], es[DEPTH][ACROSS * M + 1];
+    const int64_t across = (D + SIDE - 1) / SIDE, tiles = (K + SIDE - 1) / SIDE * across, slice = blockIdx.x / tiles;
+    const int64_t k0 = blockIdx.x % tiles / across * SIDE, d0 = blockIdx.x % across * SIDE;
+    const int64_t end = (slice + 1) * SLICE < N ? (slice + 1) * SLICE : N;
+    const int ty = threadIdx.x / ACROSS, tx = threadIdx.x % ACROSS;
+    R first[M][M] = {}, second[M][M] = {}, share[M] = {};
+    for (int64_t n0 = slice * SLICE; n0 < end; n0 += DEPTH) {
+        for (int i = threadIdx.x; i < SIDE * DEPTH; i += THREADS) {
+            const int x = i % SIDE, r = i / SIDE;
+            const int64_t n = n0 + r;
+            ss[r][x] = n < end && k0 + x < K ? assignment[n * K + k0 + x] * scaled(g_kl, weight, n) : (R)0;
+            const bool inside = n < end && d0 + x < D;
+            ms[r][x] = inside ? widened(m[n * D + d0 + x]) : (R)0;
+            es[r][x] = inside ? exp_(widened(v[n * D + d0 + x])) : (R)0;
+        }
+        __syncthreads();
+        for (int n = 0; n < DEPTH; ++n) {
+#pragma unroll
+            for (int i = 0; i < M; ++i) {
+                share[i] += ss[n][ty + i * ACROSS];
+#pragma unroll
+                for (int j = 0; j < M; ++j) {
+                    first[i][j] += ss[n][ty + i * ACROSS] * ms[n][tx + j * ACROSS];
+                    second[i][j] += ss[n][ty + i * ACROSS] * es[n][tx + j * ACROSS];
+                }
+            }
+        }
+        __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < M; ++i) {
+        const int64_t k = k0 + ty + i * ACROSS;
+        if (k < K && d0 == 0 && tx == 0) partial_share[slice * K + k] = share[i];
+#pragma unroll
+        for (int j = 0; j < M; ++j) {
+            const int64_t d = d0 + tx + j * ACROSS;
+            if (k >= K || d >= D) continue;
+            partial[(2 * slice * K + k) * D + d] = first[i][j];
+            partial[((2 * slice + 1) * K + k) * D + d] = second[i][j];
+        }
+    }
+}
+
+template <class R>
+static __global__ void combine(int64_t K, int64_t D, int64_t slices, const R *E, const R *F, const R *prior, const R *partial,
+                               const R *partial_share, R *dE, R *dF)
+{
+    const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= K * D) return;
+    R first = 0, second = 0, share = 0;
+    for (int64_t s = 0; s < slices; ++s) {
+        first += partial[2 * s * K * D + i];
+        second += partial[(2 * s + 1) * K * D + i];
+        share += partial_share[s * K + i / D];
+    }
+    dE[i] = first + (E[i] - prior[i]) * share;
+    dF[i] = (exp_(F[i]) * second - share) * (R)0.5;
+}
+
+/* Small tiles where large ones would leave most of the GPU idle. */
+static inline int64_t tile_count(int64_t rows, int64_t columns, int64_t side)
+{
+    return ((rows + side - 1) / side) * ((columns + side - 1) / side);
+}
+#ifndef FILLS_GPU
+#define FILLS_GPU 128                        /* multiprocessors of a large GPU, about; tests ask for 1 to see the large tiles */
+#endif
+#define WIDE(R) (sizeof(R) == 8 ? 2 : 4)     /* micro-tile of the large ones: six arrays of doubles must fit 48 KB of shared memory */
+
+template <class R, class I>
+static int32_t forward_of(int64_t N, int64_t K, int64_t D, const void *m, const void *v, const R *E, const R *F, const R *prior,
+                          const void *logits, const R *weight, R *kl, R *neg_entropy, R *assignment, R *cluster_kl, R *statistics,
+                          double *partial, void *stream)
+{
+    const int64_t large = tile_count(N, K, WIDE(R) * ACROSS), small = tile_count(N, K, ACROSS);
+    const int32_t status =
+        large >= FILLS_GPU
+            ? launch(cluster_divergence<R, I, WIDE(R)>, large, stream, N, K, D, (const I *)m, (const I *)v, E, F, prior, cluster_kl)
+            : launch(cluster_divergence<R, I, 1>, small, stream, N, K, D, (const I *)m, (const I *)v, E, F, prior, cluster_kl);
+    if (status) return status;
+    return assign_rows<R, I>(N, K, logits, weight, kl, neg_entropy, assignment, cluster_kl, statistics, partial, stream);
+}
+
+template <class R, class I>
+static int32_t backward_of(int64_t N, int64_t K, int64_t D, const void *m_, const void *v_, const R *E, const R *F, const R *prior,
+                           const void *logits, const R *weight, const R *assignment, const R *cluster_kl, const R *statistics,
+                           const R *g_kl, const R *g_neg_entropy, void *dm, void *dv, R *dE, R *dF, void *dlogits, R *partial, void *stream)
+{
+    const I *m = (const I *)m_, *v = (const I *)v_;
+    const int64_t slices = (N + SLICE - 1) / SLICE;
+    R *shares = partial + 2 * slices * K * D;
+    int32_t status = launch(logit_gradient<R, I>, (N * K + THREADS - 1) / THREADS, stream, N, K, (const I *)logits, weight, assignment,
+                            cluster_kl, statistics, g_kl, g_neg_entropy, (I *)dlogits);
+    if (status) return status;
+    const int64_t large = tile_count(N, D, WIDE(R) * ACROSS), small = tile_count(N, D, ACROSS);
+    status = large >= FILLS_GPU ? launch(sample_gradient<R, I, WIDE(R)>, large, stream, N, K, D, m, v, E, F, prior, weight, assignment, g_kl,
+                                         (I *)dm, (I *)dv)
+                                : launch(sample_gradient<R, I, 1>, small, stream, N, K, D, m, v, E, F, prior, weight, assignment, g_kl,
+                                         (I *)dm, (I *)dv);
+    if (status) return status;
+    const int64_t wide = slices * tile_count(K, D, WIDE(R) * ACROSS), narrow = slices * tile_count(K, D, ACROSS);
+    status = wide >= FILLS_GPU
+                 ? launch(cluster_gradient<R, I, WIDE(R)>, wide, stream, N, K, D, m, v, weight, assignment, g_kl, partial, shares)
+                 : launch(cluster_gradient<R, I, 1>, narrow, stream, N, K, D, m, v, weight, assignment, g_kl, partial, shares);
+    if (status) return status;
+    return launch(combine<R>, (K * D + THREADS - 1) / THREADS, stream, K, D, slices, E, F, prior, (const R *)partial, (const R *)shares, dE,
+                  dF);
+}
+
+#endif

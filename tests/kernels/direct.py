@@ -1,0 +1,62 @@
+"""Calls of the C interface without torch in between: numpy arrays in host memory, every output followed by a guard."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from .problems import dense_values, problem
+
+GUARD = 64
+"""Elements behind every output that must keep their value."""
+HALVES = {0: torch.float32, 1: torch.float16, 2: torch.bfloat16}
+
+
+def array(x: torch.Tensor) -> np.ndarray:
+    """Contiguous; bfloat16, which numpy lacks, as its bits."""
+    return x.contiguous().view(torch.int16).numpy() if x.dtype == torch.bfloat16 else x.contiguous().numpy()
+
+
+class Call:
+    """One problem in float32 (m, v and logits possibly narrower), forward and backward, factorised or dense."""
+
+    def __init__(self, loaded: tuple[Any, Any], size: tuple[int, int, int], *, dense: bool = False, type_: int = 0, weighted: bool = True):
+        self.ffi, self.lib = loaded
+        self.size, self.dense, self.type = size, dense, type_
+        N, K, D = size
+        values, weight = problem(N, K, D)
+        values = dense_values(values) if dense else values
+        wide = ("E", "F", "prior")
+        narrow = {name: x if name in wide else x.to(HALVES[type_]) for name, x in values.items()}
+        self.values = {name: x.float() for name, x in narrow.items()}
+        self.weight = weight if weighted else None
+        self.inputs = [array(x) for x in narrow.values()] + ([array(weight)] if weighted else [None])
+        shapes = {"kl": (), "neg_entropy": (), "assignment": (N, K), "cluster_kl": (N, K), "statistics": (3, N)}
+        self.shapes = shapes | {f"g_{name}": tuple(x.shape) for name, x in values.items() if name != "prior"}
+        self.types = {name: HALVES[type_] if name[:2] == "g_" and name[2:] not in wide else torch.float32 for name in self.shapes}
+        self.out = {name: torch.full((int(np.prod(shape)) + GUARD,), 7.0, dtype=self.types[name]) for name, shape in self.shapes.items()}
+
+    def pointer(self, x: np.ndarray | None):
+        return self.ffi.NULL if x is None else self.ffi.cast("void *", x.ctypes.data)
+
+    def run(self, isa: int = -1, threads: int = 1) -> tuple[int, int]:
+        """Statuses of forward and backward, for upstream gradients 1.3 and -0.4."""
+        form = "dense" if self.dense else "mixture"
+        forward, backward = (getattr(self.lib, f"catvae_{form}_kl_{way}_f32") for way in ("forward", "backward"))
+        inputs, out = [self.pointer(x) for x in self.inputs], [self.pointer(array(x)) for x in self.out.values()]
+        upstream = np.array([1.3], np.float32), np.array([-0.4], np.float32)
+        phases = (2, 2) if self.dense else (0, 1)
+        spaces = [
+            np.full(self.lib.catvae_mixture_kl_workspace(*self.size, 4, self.type, phase, threads), 0xFF, np.uint8) for phase in phases
+        ]
+        tails = [[self.pointer(space), threads, isa, self.ffi.NULL] for space in spaces]
+        first = forward(*self.size, *inputs, self.type, *out[:5], *tails[0])
+        return first, backward(*self.size, *inputs, self.type, *out[2:5], *map(self.pointer, upstream), *out[5:], *tails[1])
+
+    def found(self) -> dict[str, np.ndarray]:
+        return {
+            name: self.out[name][:-GUARD].reshape(shape).double().numpy() for name, shape in self.shapes.items() if name != "statistics"
+        }
+
+    def guards_hold(self) -> bool:
+        return all((x[-GUARD:] == 7).all() for x in self.out.values())

@@ -1,0 +1,160 @@
+"""The CUDA kernels: their source run on the CPU by an emulator, the built library loaded without a GPU, and, where there is one, a GPU.
+
+The value, op and check tests of this folder run on a GPU as well when there is one (see conftest); here stands what only it can show.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from catvae.kernels import _loader, header, kernel_status, mixture_kl  # noqa: E402
+from catvae.kernels.ops.plain import plain_dense_kl  # noqa: E402
+
+from .direct import Call  # noqa: E402
+from .problems import assert_error_rule, eager, evaluate, oracle, problem  # noqa: E402
+
+KERNELS = Path(header.__file__).parent
+on_gpu = pytest.mark.skipif(not (torch.cuda.is_available() and _loader.available("cuda")), reason="no GPU on this machine")
+built = pytest.mark.skipif(not _loader.available("cuda"), reason="the CUDA library was not built (no nvcc)")
+
+
+@pytest.fixture(scope="module", params=["small tiles", "large tiles"])
+def emulated(request, tmp_path_factory):
+    """The cffi pair of the CUDA source compiled for the CPU; the GPU chooses its tiles by the size of the problem, here both are tried."""
+    compiler = shutil.which("g++") or shutil.which("c++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    library = tmp_path_factory.mktemp("emulated") / "libcatvae_emulated.so"
+    includes = [f"-I{folder}" for folder in (KERNELS, KERNELS / "cuda", Path(__file__).parent)]
+    flags = [
+        "-x",
+        "c++",
+        "-O1",
+        "-std=c++17",
+        "-fPIC",
+        "-shared",
+        "-fvisibility=hidden",
+        "-DCATVAE_EMULATE",
+        f"-DCATVAE_ABI={header.abi()}",
+    ]
+    flags += ["-DFILLS_GPU=1"] if request.param == "large tiles" else []
+    subprocess.run([compiler, *flags, *includes, str(KERNELS / "cuda" / "mixture_kl.cu"), "-o", str(library)], check=True)
+    from cffi import FFI
+
+    ffi = FFI()
+    ffi.cdef(header.declarations())
+    return ffi, ffi.dlopen(str(library))
+
+
+def check(call: Call) -> None:
+    assert call.run() == (0, 0)
+    assert call.guards_hold()
+    problem = call.values, call.weight, 1.3, -0.4
+    if call.dense:
+        double = {name: x.double() for name, x in call.values.items()}
+        expected = evaluate(plain_dense_kl, double, None if call.weight is None else call.weight.double(), 1.3, -0.4)
+        yardstick = evaluate(plain_dense_kl, *problem)
+    else:
+        expected, yardstick = oracle(*problem), evaluate(eager, *problem)
+    found = call.found()
+    if call.type:  # gradients of halves are rounded once, to 11 or 8 bits
+        for name in [name for name in found if call.types[name] != torch.float32]:
+            step = 2.0**-10 if call.type == 1 else 2.0**-7
+            np.testing.assert_allclose(found.pop(name), expected.pop(name), rtol=step, atol=step * 0.01, err_msg=name)
+    assert_error_rule(found, yardstick, expected)
+
+
+SIZES = [(1, 1, 1), (40, 17, 33), (9, 70, 20), (130, 33, 3), (1100, 2, 5)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("dense", [False, True])
+def test_the_source_emulated_keeps_the_error_rule(emulated, size, dense):
+    check(Call(emulated, size, dense=dense))
+
+
+@pytest.mark.parametrize("type_", [1, 2])
+@pytest.mark.parametrize("dense", [False, True])
+def test_the_source_emulated_reads_and_writes_halves(emulated, type_, dense):
+    check(Call(emulated, (40, 5, 9), dense=dense, type_=type_, weighted=False))
+
+
+def test_the_emulated_interface_answers_like_the_other_one(emulated):
+    ffi, lib = emulated
+    null = ffi.NULL
+    assert lib.catvae_abi_version() == header.abi()
+    assert lib.catvae_mixture_kl_forward_f32(3, 2, 4, *[null] * 7, 0, *[null] * 5, null, 1, -1, null) == -2
+    assert lib.catvae_mixture_kl_forward_f32(3, 0, 4, *[null] * 7, 0, *[null] * 5, null, 1, -1, null) == -1
+    assert lib.catvae_mixture_kl_workspace(5, 2, 3, 4, 9, 0, 1) == -5
+    empty = Call(emulated, (0, 3, 4))
+    assert empty.run() == (0, 0)
+    assert empty.found()["kl"] == 0
+    assert not empty.found()["g_E"].any()
+
+
+@built
+def test_the_library_loads_anywhere_and_says_what_is_missing():
+    """Without a GPU a launch returns CUDA's own status, and the library finds words for it."""
+    ffi, lib = loaded = _loader.load("cuda")
+    assert lib.catvae_abi_version() == header.abi()
+    if torch.cuda.is_available():
+        assert "compute capability" in kernel_status("cuda")
+        return
+    forward, backward = Call(loaded, (5, 3, 4)).run()
+    assert forward > 0
+    assert backward > 0
+    words = ffi.string(lib.catvae_status_string(forward)).decode()
+    assert "driver" in words or "device" in words, words
+    assert kernel_status("cuda").startswith("plain torch: ")
+
+
+@on_gpu
+def test_the_same_bits_from_run_to_run():
+    values, weight = problem(5000, 17, 31, device="cuda")
+    first, *others = (evaluate(mixture_kl, values, weight) for _ in range(5))
+    for other in others:
+        assert all(np.array_equal(first[name], other[name]) for name in first)
+
+
+@on_gpu
+def test_a_cuda_graph_captures_forward_and_backward():
+    values, weight = problem(256, 10, 20, device="cuda")
+    leaves = [x.requires_grad_(name != "prior") for name, x in values.items()]
+    wanted = [x for x in leaves if x.requires_grad]
+
+    def step():
+        out = mixture_kl(*leaves, weight)
+        return torch.autograd.grad(out.kl + out.neg_entropy, wanted)
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        leaves[0].mul_(0.5)
+    graph.replay()
+    for found, expected in zip(captured, step(), strict=True):
+        assert torch.equal(found, expected)
+
+
+@on_gpu
+def test_the_current_stream_is_used():
+    """A long fill on a side stream must come before the kernel that reads what it filled."""
+    values, _ = problem(4096, 32, 64, device="cuda")
+    expected = evaluate(mixture_kl, {**values, "m": torch.full_like(values["m"], 2.0)})
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(50_000_000)
+        values["m"].fill_(2.0)
+        found = evaluate(mixture_kl, values)
+    assert found["kl"] == expected["kl"]
