@@ -55,26 +55,33 @@ INLINE void FN(store_sums)(const int R, const V *x, const V *y, REAL *sums)
         }
 }
 
-/* dm, dv of R samples for one panel of columns, over clusters k .. k + depth; the last block of clusters writes them. */
-INLINE void FN(sample_tile)(const int R, const Plan *p, int64_t k, int64_t depth, int64_t column, const REAL *shares, const REAL *packed,
-                            REAL *sums, const REAL *sample_panel, const REAL *gw, REAL *dm, REAL *dv)
+/* sums (R, 2, PANEL) += the products of one tile. */
+INLINE void FN(sum_tile)(const int R, int first, int64_t depth, const REAL *s, int64_t si, int64_t sj, const REAL *panels, REAL *sums)
 {
     V x[2 * R], y[2 * R];
-    FN(load_sums)(R, k == 0, sums, x, y);
-    FN(tile_pair)(R, depth, shares + k, p->K, 1, packed + k * 2 * PANEL, x, y);
-    if (k + depth < p->K) {
-        FN(store_sums)(R, x, y, sums);
-        return;
-    }
-#pragma GCC unroll 6
-    for (int i = 0; i < R; ++i)
-        for (int h = 0; h < 2; ++h) {
-            const int64_t c = column + h * LANES, left = p->D - c;
-            if (left <= 0) continue;
-            const V m = FN(load)(sample_panel + i * 2 * PANEL + h * LANES), ev = FN(load)(sample_panel + i * 2 * PANEL + PANEL + h * LANES);
-            FN(store_part)(dm + i * p->D + c, m * gw[i] + x[2 * i + h], left);
-            FN(store_part)(dv + i * p->D + c, (ev * y[2 * i + h] - gw[i]) * (REAL)0.5, left);
+    FN(load_sums)(R, first, sums, x, y);
+    FN(tile_pair)(R, depth, s, si, sj, panels, x, y);
+    FN(store_sums)(R, x, y, sums);
+}
+
+/* sums (rows, 2, PANEL) = products of `rows` rows of s with `depth` rows of panels, as many at a time as stay in the L1 cache. */
+static void FN(sum_rows)(int64_t rows, int64_t depth, const REAL *s, int64_t si, int64_t sj, const REAL *panels, REAL *sums)
+{
+    const int64_t block = block_size(depth);
+    for (int64_t j = 0; j < depth; j += block) {
+        const int64_t here = depth - j < block ? depth - j : block;
+        const REAL *panel = panels + j * 2 * PANEL;
+        for (int64_t i = 0; i < rows;) {
+            const int64_t size = FN(half_tile)(rows - i);
+            const REAL *at = s + i * si + j * sj;
+            REAL *to = sums + i * 2 * PANEL;
+            if (size == HALF) FN(sum_tile)(HALF, j == 0, here, at, si, sj, panel, to);
+            else if (size == 4) FN(sum_tile)(4, j == 0, here, at, si, sj, panel, to);
+            else if (size == 2) FN(sum_tile)(2, j == 0, here, at, si, sj, panel, to);
+            else FN(sum_tile)(1, j == 0, here, at, si, sj, panel, to);
+            i += size;
         }
+    }
 }
 
 /* Pieces of scratch of a call, as the tasks see them. */
@@ -82,36 +89,63 @@ typedef struct {
     REAL *packed, *samples, *shares, *share_sums, *partial;
 } FN(Scratch);
 
-/* dm, dv of a chunk, from its shares and its panels of m and exp(v). */
-static void FN(chunk_samples)(const Plan *p, const FN(Scratch) * s, int64_t begin, int64_t rows, const REAL *gw, REAL *sums, REAL *dm,
-                              REAL *dv)
+/* Where the gradients of m and v go, and their scale g1 w for each sample of a chunk. */
+typedef struct {
+    void *dm, *dv;
+    int32_t type;
+    REAL scale[LARGE_CHUNK];
+} FN(Target);
+
+/* dm, dv of R samples for one panel of columns, straight from the registers; sums between blocks of clusters, but for the last one. */
+INLINE void FN(sample_tile)(const int R, const Plan *p, int64_t k, int64_t depth, int64_t n, int64_t column, const REAL *shares,
+                            const REAL *panels, const REAL *sample, REAL *sums, const FN(Target) * t, const REAL *scale)
 {
-    const REAL *shares = s->shares + begin * p->K;
+    V x[2 * R], y[2 * R];
+    FN(load_sums)(R, k == 0, sums, x, y);
+    FN(tile_pair)(R, depth, shares + k, p->K, 1, panels + k * 2 * PANEL, x, y);
+    if (k + depth < p->K) {
+        FN(store_sums)(R, x, y, sums);
+        return;
+    }
+#pragma GCC unroll 6
+    for (int i = 0; i < R; ++i)
+        for (int h = 0; h < 2; ++h) {
+            const int64_t c = column + h * LANES, at = (n + i) * p->D + c, left = p->D - c;
+            if (left <= 0) continue;
+            const V m = FN(load)(sample + i * 2 * PANEL + h * LANES), ev = FN(load)(sample + i * 2 * PANEL + PANEL + h * LANES);
+            FN(put_part)(t->dm, t->type, at, m * scale[i] + x[2 * i + h], left);
+            FN(put_part)(t->dv, t->type, at, (ev * y[2 * i + h] - scale[i]) * (REAL)0.5, left);
+        }
+}
+
+/* dm, dv of a chunk, from its shares and its panels of m and exp(v). */
+static void FN(chunk_samples)(const Plan *p, const FN(Scratch) * s, int64_t begin, int64_t rows, const FN(Target) * t, REAL *sums)
+{
+    const int64_t K = p->K, block = block_size(K);
     for (int64_t column = 0; column < p->D; column += PANEL) {
-        const REAL *packed = s->packed + column * 2 * p->K, *samples = s->samples + (column * p->N + begin * PANEL) * 2;
-        for (int64_t k = 0; k < p->K; k += BLOCK) {
-            const int64_t depth = p->K - k < BLOCK ? p->K - k : BLOCK;
+        const REAL *panels = s->packed + column * 2 * K, *samples = s->samples + (column * p->N + begin * PANEL) * 2;
+        for (int64_t k = 0; k < K; k += block) {
+            const int64_t depth = K - k < block ? K - k : block;
             for (int64_t i = 0; i < rows;) {
-                const int64_t size = FN(half_tile)(rows - i), at = i * 2 * PANEL, out = i * p->D;
-                const REAL *share = shares + i * p->K, *sample = samples + at;
-                REAL *sum = sums + at;
-                if (size == HALF) FN(sample_tile)(HALF, p, k, depth, column, share, packed, sum, sample, gw + i, dm + out, dv + out);
-                else if (size == 4) FN(sample_tile)(4, p, k, depth, column, share, packed, sum, sample, gw + i, dm + out, dv + out);
-                else if (size == 2) FN(sample_tile)(2, p, k, depth, column, share, packed, sum, sample, gw + i, dm + out, dv + out);
-                else FN(sample_tile)(1, p, k, depth, column, share, packed, sum, sample, gw + i, dm + out, dv + out);
+                const int64_t size = FN(half_tile)(rows - i), n = begin + i;
+                const REAL *share = s->shares + n * K, *sample = samples + i * 2 * PANEL, *scale = t->scale + i;
+                REAL *sum = sums + i * 2 * PANEL;
+                if (size == HALF) FN(sample_tile)(HALF, p, k, depth, n, column, share, panels, sample, sum, t, scale);
+                else if (size == 4) FN(sample_tile)(4, p, k, depth, n, column, share, panels, sample, sum, t, scale);
+                else if (size == 2) FN(sample_tile)(2, p, k, depth, n, column, share, panels, sample, sum, t, scale);
+                else FN(sample_tile)(1, p, k, depth, n, column, share, panels, sample, sum, t, scale);
                 i += size;
             }
         }
     }
 }
 
-/* Panels of m and exp(v), shares and dlogits, then dm and dv, of one chunk. */
-static void FN(backward_chunk)(const Plan *p, const FN(Scratch) * s, int64_t begin, const REAL *m, const REAL *v, const REAL *logits,
+/* Panels of m and exp(v), shares and dlogits of one chunk. */
+static void FN(backward_chunk)(const Plan *p, const FN(Scratch) * s, int64_t chunk, const REAL *m, const REAL *v, const REAL *logits,
                                const REAL *weight, const REAL *assignment, const REAL *cluster_kl, const REAL *statistics, REAL g1,
-                               REAL g2, REAL *sums, REAL *dm, REAL *dv, REAL *dlogits)
+                               REAL g2, REAL *dlogits)
 {
-    const int64_t K = p->K, D = p->D, rows = p->N - begin < CHUNK ? p->N - begin : CHUNK;
-    REAL gw[CHUNK];
+    const int64_t K = p->K, D = p->D, begin = chunk * p->chunk, rows = p->N - begin < p->chunk ? p->N - begin : p->chunk;
     for (int64_t column = 0; column < D; column += PANEL) {
         REAL *panel = s->samples + (column * p->N + begin * PANEL) * 2;
         for (int64_t i = 0; i < rows; ++i, panel += 2 * PANEL)
@@ -123,70 +157,50 @@ static void FN(backward_chunk)(const Plan *p, const FN(Scratch) * s, int64_t beg
                 FN(store)(panel + PANEL + c, left > 0 ? FN(exp)(y) : y);
             }
     }
-    REAL *share_sum = s->share_sums + begin / CHUNK * K;
+    REAL *share_sum = s->share_sums + chunk * K;
     memset(share_sum, 0, (size_t)K * sizeof(REAL));
     for (int64_t i = 0; i < rows; ++i) {
         const int64_t n = begin + i;
-        const REAL w = weight ? weight[n] : 1;
         REAL *share = s->shares + n * K;
-        gw[i] = g1 * w;
-        FN(logit_gradient)(K, w, g1, g2, assignment + n * K, cluster_kl + n * K, logits + i * K, statistics + n, p->N, share,
-                           dlogits + i * K);
+        FN(logit_gradient)(K, weight ? weight[n] : 1, g1, g2, assignment + n * K, cluster_kl + n * K, logits + i * K, statistics + n, p->N,
+                           share, dlogits + i * K);
         for (int64_t k = 0; k < K; k += LANES)
             FN(store_part)(share_sum + k, FN(load_part)(share_sum + k, K - k) + FN(load_part)(share + k, K - k), K - k);
     }
-    FN(chunk_samples)(p, s, begin, rows, gw, sums, dm, dv);
 }
 
-INLINE void FN(cluster_tile)(const int R, int64_t depth, int64_t K, const REAL *shares, const REAL *samples, int first, REAL *out)
+/* dE and dF of clusters k .. k + count for one panel of columns. partial: (n_slices, ...), `stride` apart; slices and chunks are added in
+ * their order. */
+static void FN(combine)(const Plan *p, const FN(Scratch) * s, int64_t k, int64_t count, int64_t column, const REAL *partial, int64_t stride,
+                        REAL *dE, REAL *dF)
 {
-    V x[2 * R], y[2 * R];
-    FN(load_sums)(R, first, out, x, y);
-    FN(tile_pair)(R, depth, shares, 1, K, samples, x, y);
-    FN(store_sums)(R, x, y, out);
-}
-
-/* shares'm and shares'exp(v) of a slice of samples, for one panel of columns and one block of clusters. */
-static void FN(cluster_task)(const Plan *p, const FN(Scratch) * s, int64_t slice, int64_t column, int64_t block)
-{
-    const int64_t K = p->K, begin = slice * p->slice, depth = p->N - begin < p->slice ? p->N - begin : p->slice;
-    const int64_t end = (block + 1) * CLUSTER_BLOCK < K ? (block + 1) * CLUSTER_BLOCK : K;
-    const REAL *samples = s->samples + (column * p->N + begin * PANEL) * 2, *shares = s->shares + begin * K;
-    REAL *out = s->partial + (slice * p->Dp * K + column * K) * 2;
-    for (int64_t n = 0; n < depth; n += BLOCK) {
-        const int64_t here = depth - n < BLOCK ? depth - n : BLOCK;
-        const REAL *sample = samples + n * 2 * PANEL;
-        for (int64_t k = block * CLUSTER_BLOCK; k < end;) {
-            const int64_t size = FN(half_tile)(end - k);
-            const REAL *share = shares + n * K + k;
-            REAL *to = out + k * 2 * PANEL;
-            if (size == HALF) FN(cluster_tile)(HALF, here, K, share, sample, n == 0, to);
-            else if (size == 4) FN(cluster_tile)(4, here, K, share, sample, n == 0, to);
-            else if (size == 2) FN(cluster_tile)(2, here, K, share, sample, n == 0, to);
-            else FN(cluster_tile)(1, here, K, share, sample, n == 0, to);
-            k += size;
+    for (int64_t i = 0; i < count; ++i) {
+        REAL share = 0;
+        for (int64_t c = 0; c < p->n_chunks; ++c) share += s->share_sums[c * p->K + k + i];
+        for (int64_t c = 0; c < PANEL && column + c < p->D; c += LANES) {
+            V x = {0}, y = {0};
+            for (int64_t slice = 0; slice < p->n_slices; ++slice) {
+                const REAL *from = partial + slice * stride + i * 2 * PANEL + c;
+                x += FN(load)(from);
+                y += FN(load)(from + PANEL);
+            }
+            const REAL *packed = s->packed + (column * p->K + (k + i) * PANEL) * 2 + c;
+            const int64_t out = (k + i) * p->D + column + c, left = p->D - column - c;
+            FN(store_part)(dE + out, x + FN(load)(packed) * share, left);
+            FN(store_part)(dF + out, (FN(load)(packed + PANEL) * y - share) * (REAL)0.5, left);
         }
     }
 }
 
-/* dE and dF of one cluster: slices and chunks are added in their order. */
-static void FN(combine)(const Plan *p, const FN(Scratch) * s, int64_t k, REAL *dE, REAL *dF)
+/* shares'm and shares'exp(v) of a slice of samples for one panel of columns and clusters k .. k + count; the only slice finishes them. */
+static void FN(cluster_task)(const Plan *p, const FN(Scratch) * s, int64_t slice, int64_t column, int64_t k, int64_t count, REAL *sums,
+                             REAL *dE, REAL *dF)
 {
-    REAL share = 0;
-    for (int64_t c = 0; c < p->n_chunks; ++c) share += s->share_sums[c * p->K + k];
-    for (int64_t column = 0; column < p->D; column += PANEL)
-        for (int64_t c = 0; c < PANEL && column + c < p->D; c += LANES) {
-            const REAL *at = s->packed + (column * p->K + k * PANEL) * 2 + c;
-            V x = {0}, y = {0};
-            for (int64_t slice = 0; slice < p->n_slices; ++slice) {
-                const REAL *partial = s->partial + (slice * p->Dp * p->K + column * p->K + k * PANEL) * 2 + c;
-                x += FN(load)(partial);
-                y += FN(load)(partial + PANEL);
-            }
-            const int64_t out = k * p->D + column + c, left = p->D - column - c;
-            FN(store_part)(dE + out, x + FN(load)(at) * share, left);
-            FN(store_part)(dF + out, (FN(load)(at + PANEL) * y - share) * (REAL)0.5, left);
-        }
+    const int64_t begin = slice * p->slice, depth = p->N - begin < p->slice ? p->N - begin : p->slice;
+    const REAL *samples = s->samples + (column * p->N + begin * PANEL) * 2;
+    if (p->n_slices > 1) sums = s->partial + (slice * p->Dp * p->K + column * p->K + k * PANEL) * 2;
+    FN(sum_rows)(count, depth, s->shares + begin * p->K + k, 1, p->K, samples, sums);
+    if (p->n_slices == 1) FN(combine)(p, s, k, count, column, sums, 0, dE, dF);
 }
 
 /* C and G of one cluster into every panel, zero beyond D. */
@@ -212,32 +226,42 @@ static void FN(mixture_kl_backward)(const Plan *p, const void *m, const void *v,
                                     char *workspace)
 {
     const int64_t K = p->K, D = p->D, panels = (D + PANEL - 1) / PANEL, blocks = (K + CLUSTER_BLOCK - 1) / CLUSTER_BLOCK;
+    const int64_t cluster_tasks = p->n_slices * panels * blocks;
     const FN(Scratch) s = {(REAL *)(workspace + p->packed), (REAL *)(workspace + p->samples), (REAL *)(workspace + p->shares),
                            (REAL *)(workspace + p->share_sums), (REAL *)(workspace + p->partial)};
+    if (p->N == 0) {
+        memset(dE, 0, (size_t)(K * D) * sizeof(REAL));
+        memset(dF, 0, (size_t)(K * D) * sizeof(REAL));
+        return;
+    }
 #pragma omp parallel num_threads(p->threads) if (p->threads > 1)
     {
+        REAL *scratch = (REAL *)(workspace + p->per_thread + thread_index() * p->per_thread_bytes);
 #pragma omp for schedule(static)
         for (int64_t k = 0; k < K; ++k) FN(pack_cluster)(p, k, E, F, prior, s.packed);
-        REAL *sums = (REAL *)(workspace + p->per_thread + thread_index() * p->per_thread_bytes), *staged = sums + CHUNK * 2 * PANEL;
-        REAL *gradients = staged + CHUNK * (2 * D + K);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t c = 0; c < p->n_chunks; ++c) {
-            const int64_t begin = c * CHUNK, rows = p->N - begin < CHUNK ? p->N - begin : CHUNK;
-            const REAL *m_rows = FN(stage)(m, type, begin * D, rows * D, staged);
-            const REAL *v_rows = FN(stage)(v, type, begin * D, rows * D, staged + CHUNK * D);
-            const REAL *logit_rows = FN(stage)(logits, type, begin * K, rows * K, staged + 2 * CHUNK * D);
-            REAL *dm_rows = FN(target)(dm, type, begin * D, gradients), *dv_rows = FN(target)(dv, type, begin * D, gradients + CHUNK * D);
-            REAL *dlogit_rows = FN(target)(dlogits, type, begin * K, gradients + 2 * CHUNK * D);
-            FN(backward_chunk)(p, &s, begin, m_rows, v_rows, logit_rows, weight, assignment, cluster_kl, statistics, g1, g2, sums, dm_rows,
-                               dv_rows, dlogit_rows);
-            FN(unstage)(dm_rows, type, begin * D, rows * D, dm);
-            FN(unstage)(dv_rows, type, begin * D, rows * D, dv);
+            const int64_t begin = c * p->chunk, rows = p->N - begin < p->chunk ? p->N - begin : p->chunk;
+            REAL *narrow_rows = scratch + 2 * p->chunk * D, *dlogit_rows = FN(target)(dlogits, type, begin * K, narrow_rows + p->chunk * K);
+            FN(backward_chunk)(p, &s, c, FN(stage)(m, type, begin * D, rows * D, scratch),
+                               FN(stage)(v, type, begin * D, rows * D, scratch + p->chunk * D),
+                               FN(stage)(logits, type, begin * K, rows * K, narrow_rows), weight, assignment, cluster_kl, statistics, g1, g2,
+                               dlogit_rows);
             FN(unstage)(dlogit_rows, type, begin * K, rows * K, dlogits);
+            FN(Target) t = {.dm = dm, .dv = dv, .type = type};
+            for (int64_t i = 0; i < rows; ++i) t.scale[i] = weight ? g1 * weight[begin + i] : g1;
+            FN(chunk_samples)(p, &s, begin, rows, &t, scratch);
         }
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t task = 0; task < p->n_slices * panels * blocks; ++task)
-            FN(cluster_task)(p, &s, task / (panels * blocks), task / blocks % panels * PANEL, task % blocks);
+        for (int64_t i = 0; i < cluster_tasks; ++i) {
+            const int64_t k = i % blocks * CLUSTER_BLOCK, count = K - k < CLUSTER_BLOCK ? K - k : CLUSTER_BLOCK;
+            FN(cluster_task)(p, &s, i / (panels * blocks), i / blocks % panels * PANEL, k, count, scratch, dE, dF);
+        }
+        if (p->n_slices > 1) {
 #pragma omp for schedule(static)
-        for (int64_t k = 0; k < K; ++k) FN(combine)(p, &s, k, dE, dF);
+            for (int64_t k = 0; k < K; ++k)
+                for (int64_t column = 0; column < D; column += PANEL)
+                    FN(combine)(p, &s, k, 1, column, s.partial + (column * K + k * PANEL) * 2, p->Dp * K * 2, dE, dF);
+        }
     }
 }

@@ -9,8 +9,8 @@ static void FN(dense_forward_chunk)(const Plan *p, int64_t begin, const void *mu
                                     const REAL *weight, int32_t type, REAL *scratch, double *sums, REAL *assignment, REAL *cluster_kl,
                                     REAL *statistics)
 {
-    const int64_t K = p->K, D = p->D, rows = p->N - begin < CHUNK ? p->N - begin : CHUNK;
-    REAL *kl = scratch, *a = kl + p->Kp * GROUP, *staged = a + p->Kp * GROUP;
+    const int64_t K = p->K, D = p->D, rows = p->N - begin < p->chunk ? p->N - begin : p->chunk;
+    REAL *kl = scratch, *a = kl + p->Kp * GROUP, *staged = a + 2 * p->Kp * GROUP;
     for (int64_t i = begin * K; i < (begin + rows) * K; ++i) {
         const REAL *mu_row = FN(stage)(mu, type, i * D, D, staged), *lv_row = FN(stage)(lv, type, i * D, D, staged + D);
         V total = {0};
@@ -27,7 +27,7 @@ static void FN(dense_forward_chunk)(const Plan *p, int64_t begin, const void *mu
         const int64_t valid = rows - g < GROUP ? rows - g : GROUP, n = begin + g;
         FN(rows_to_lanes)(cluster_kl + n * K, valid, K, kl);
         FN(rows_to_lanes)(FN(stage)(logits, type, n * K, valid * K, staged), valid, K, a);
-        FN(assign)(K, a, kl, weight ? weight + n : NULL, valid, p->N, statistics + n, sums);
+        FN(assign)(K, a, a + K * GROUP, kl, weight ? weight + n : NULL, valid, p->N, statistics + n, sums);
         FN(lanes_to_rows)(a, valid, K, assignment + n * K);
     }
 }
@@ -40,7 +40,7 @@ static void FN(dense_forward)(const Plan *p, const void *mu, const void *lv, con
 #pragma omp parallel for schedule(dynamic, 1) num_threads(p->threads) if (p->threads > 1)
     for (int64_t c = 0; c < p->n_chunks; ++c) {
         REAL *scratch = (REAL *)(workspace + p->per_thread + thread_index() * p->per_thread_bytes);
-        FN(dense_forward_chunk)(p, c * CHUNK, mu, lv, prior, logits, weight, type, scratch, partial + 2 * c, assignment, cluster_kl,
+        FN(dense_forward_chunk)(p, c * p->chunk, mu, lv, prior, logits, weight, type, scratch, partial + 2 * c, assignment, cluster_kl,
                                 statistics);
     }
     FN(total)(p->n_chunks, partial, kl, neg_entropy);

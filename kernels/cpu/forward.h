@@ -54,8 +54,9 @@ INLINE int64_t FN(tile_size)(const Plan *p, int64_t k) { return p->Kp - k >= TIL
 static void FN(chunk_kl)(const Plan *p, int64_t groups, const REAL *packed, const REAL *cluster, const REAL *m, const REAL *ev,
                          const V *base, REAL *kl)
 {
-    for (int64_t d = 0; d < p->D; d += BLOCK) {
-        const int64_t depth = p->D - d < BLOCK ? p->D - d : BLOCK;
+    const int64_t block = block_size(p->D);
+    for (int64_t d = 0; d < p->D; d += block) {
+        const int64_t depth = p->D - d < block ? p->D - d : block;
         for (int64_t g = 0; g < groups; ++g) {
             const REAL *mg = m + g * p->D * GROUP, *eg = ev + g * p->D * GROUP;
             for (int64_t k = 0; k < p->Kp;) {
@@ -138,9 +139,9 @@ static void FN(forward_chunk)(const Plan *p, int64_t begin, const REAL *packed, 
                               const REAL *v, const REAL *E, const REAL *F, const REAL *prior, const REAL *logits, const REAL *weight,
                               REAL *scratch, double *sums, REAL *assignment, REAL *cluster_kl, REAL *statistics)
 {
-    const int64_t K = p->K, D = p->D, rows = p->N - begin < CHUNK ? p->N - begin : CHUNK;
-    REAL *mt = scratch, *evt = mt + D * CHUNK, *kl = evt + D * CHUNK, *a = kl + p->Kp * CHUNK;
-    V square[2 * CHUNK / GROUP], base[2 * CHUNK / GROUP];
+    const int64_t K = p->K, D = p->D, rows = p->N - begin < p->chunk ? p->N - begin : p->chunk;
+    REAL *mt = scratch, *evt = mt + D * p->chunk, *kl = evt + D * p->chunk, *a = kl + p->Kp * p->chunk;
+    V square[2 * LARGE_CHUNK / GROUP], base[2 * LARGE_CHUNK / GROUP];
     int large = 0;
     for (int64_t g = 0; g < rows; g += GROUP) {
         const int64_t valid = rows - g < GROUP ? rows - g : GROUP;
@@ -168,7 +169,7 @@ static void FN(forward_chunk)(const Plan *p, int64_t begin, const REAL *packed, 
         if (large)
             FN(recheck)(p, valid, (const REAL *)(square + 2 * g / GROUP), cluster + p->Kp, m + g * D, v + g * D, E, F, prior, kl_g);
         FN(rows_to_lanes)(logits + g * K, valid, K, a);
-        FN(assign)(K, a, kl_g, weight ? weight + n : NULL, valid, p->N, statistics + n, sums);
+        FN(assign)(K, a, a + K * GROUP, kl_g, weight ? weight + n : NULL, valid, p->N, statistics + n, sums);
         FN(lanes_to_rows)(a, valid, K, assignment + n * K);
         FN(lanes_to_rows)(kl_g, valid, K, cluster_kl + n * K);
     }
@@ -193,11 +194,11 @@ static void FN(mixture_kl_forward)(const Plan *p, const void *m, const void *v, 
             cluster_square = cluster[p->Kp + k] > cluster_square ? cluster[p->Kp + k] : cluster_square;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t c = 0; c < p->n_chunks; ++c) {
-            const int64_t begin = c * CHUNK, rows = p->N - begin < CHUNK ? p->N - begin : CHUNK;
-            REAL *staged = scratch + 2 * (D + p->Kp) * CHUNK;
+            const int64_t begin = c * p->chunk, rows = p->N - begin < p->chunk ? p->N - begin : p->chunk;
+            REAL *staged = scratch + 2 * (D + p->Kp) * p->chunk;
             const REAL *m_rows = FN(stage)(m, type, begin * D, rows * D, staged);
-            const REAL *v_rows = FN(stage)(v, type, begin * D, rows * D, staged + CHUNK * D);
-            const REAL *logit_rows = FN(stage)(logits, type, begin * K, rows * K, staged + 2 * CHUNK * D);
+            const REAL *v_rows = FN(stage)(v, type, begin * D, rows * D, staged + p->chunk * D);
+            const REAL *logit_rows = FN(stage)(logits, type, begin * K, rows * K, staged + 2 * p->chunk * D);
             FN(forward_chunk)(p, begin, packed, cluster, cluster_square, m_rows, v_rows, E, F, prior, logit_rows, weight, scratch,
                               partial + 2 * c, assignment, cluster_kl, statistics);
         }

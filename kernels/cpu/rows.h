@@ -7,8 +7,8 @@
 /* Statistics of each sample kept for backward, (3, N):  max_k logits;  log sum_k exp(logits - max) + sum_k a log a;  sum_k a KL.
  * The first two stay apart: logits of 1e4 minus their rounded sum would lose the digits that decide log a. */
 
-/* On entry `logits` and `kl` are (K, GROUP) lanes; on exit `logits` holds a. Adds w sum_k a KL and w sum_k a log a to `sums`. */
-INLINE void FN(assign)(int64_t K, REAL *logits, const REAL *kl, const REAL *weight, int64_t valid, int64_t N, REAL *statistics,
+/* `logits`, `kl` and scratch for `exponentials` are (K, GROUP) lanes; on exit `logits` holds a. Adds w sum_k a KL and w sum_k a log a to `sums`. */
+INLINE void FN(assign)(int64_t K, REAL *logits, REAL *exponentials, const REAL *kl, const REAL *weight, int64_t valid, int64_t N, REAL *statistics,
                        double *sums)
 {
     for (int64_t h = 0; h < GROUP && h < valid; h += LANES) {
@@ -18,12 +18,16 @@ INLINE void FN(assign)(int64_t K, REAL *logits, const REAL *kl, const REAL *weig
             top = FN(select)(x > top, x, top); /* a NaN may be passed over here: its own exponential brings it back */
         }
         V mass = {0};
-        for (int64_t k = 0; k < K; ++k) mass += FN(exp)(FN(load)(logits + k * GROUP + h) - top);
+        for (int64_t k = 0; k < K; ++k) {
+            const V shifted = FN(load)(logits + k * GROUP + h) - top, e = FN(exp)(shifted);
+            FN(store)(logits + k * GROUP + h, shifted);
+            FN(store)(exponentials + k * GROUP + h, e);
+            mass += e;
+        }
         const V log_mass = FN(log)(mass), inverse = 1 / mass;
         V mean_kl = {0}, neg_entropy = {0};
         for (int64_t k = 0; k < K; ++k) {
-            const V shifted = FN(load)(logits + k * GROUP + h) - top;
-            const V a = FN(exp)(shifted) * inverse;
+            const V shifted = FN(load)(logits + k * GROUP + h), a = FN(load)(exponentials + k * GROUP + h) * inverse;
             const VI empty = a == 0; /* 0 log 0 and 0 * inf are 0 here: such a cluster has no share in the sample */
             mean_kl += FN(select)(empty, (V){0}, a * FN(load)(kl + k * GROUP + h));
             neg_entropy += FN(select)(empty, (V){0}, a * (shifted - log_mass));

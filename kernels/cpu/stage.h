@@ -12,6 +12,21 @@ INLINE const REAL *FN(stage)(const void *x, int32_t type, int64_t begin, int64_t
     return (const REAL *)x + begin;
 }
 
+/* The first `count` lanes to y[at ...], rounded where y holds halves. */
+INLINE void FN(put_part)(void *y, int32_t type, int64_t at, V x, int64_t count)
+{
+#if REAL_IS_FLOAT
+    if (type != CATVAE_SAME) {
+        REAL t[LANES];
+        FN(store)(t, x);
+        narrow(count < LANES ? count : LANES, t, type, (uint16_t *)y + at);
+        return;
+    }
+#endif
+    (void)type;
+    FN(store_part)((REAL *)y + at, x, count);
+}
+
 INLINE REAL *FN(target)(void *y, int32_t type, int64_t begin, REAL *scratch) { return type == CATVAE_SAME ? (REAL *)y + begin : scratch; }
 
 INLINE void FN(unstage)(const REAL *rows, int32_t type, int64_t begin, int64_t count, void *y)

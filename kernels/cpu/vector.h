@@ -85,14 +85,24 @@ INLINE REAL FN(sum)(V x)
 }
 
 #if REAL_IS_FLOAT
-/* Cody-Waite: x = n ln 2 + r with |r| <= ln 2 / 2; returns r. The rounding by a magic constant (1.5 * 2^23) needs associativity to be
- * respected: never compile this with -fassociative-math. NaN keeps n = 0 and r = NaN. */
+/* x between -105 and 89, where exp has long reached 0 and infinity; NaN stays. */
+INLINE V FN(clamp)(V x)
+{
+#if defined(__AVX512F__)
+    return (V)_mm512_max_ps(_mm512_set1_ps(-105.0f), _mm512_min_ps(_mm512_set1_ps(89.0f), (__m512)x));
+#elif defined(__AVX2__)
+    return (V)_mm256_max_ps(_mm256_set1_ps(-105.0f), _mm256_min_ps(_mm256_set1_ps(89.0f), (__m256)x));
+#else
+    return FN(select)(x > 89.0f, FN(splat)(89.0f), FN(select)(x < -105.0f, FN(splat)(-105.0f), x));
+#endif
+}
+/* Cody-Waite: x = n ln 2 + r with |r| <= ln 2 / 2; returns r, NaN for NaN. The rounding by a magic constant (1.5 * 2^23) needs
+ * associativity to be respected: never compile this with -fassociative-math. */
 INLINE V FN(reduce)(V x, V *n)
 {
     const float magic = 12582912.0f;
-    const V clamped = FN(select)(x > 89.0f, FN(splat)(89.0f), FN(select)(x < -105.0f, FN(splat)(-105.0f), x));
-    const V rounded = (clamped * 1.44269504f + magic) - magic;
-    *n = FN(select)(x == x, rounded, (V){0});
+    const V clamped = FN(clamp)(x);
+    *n = (clamped * 1.44269504f + magic) - magic;
     return (clamped - *n * 0.693145751953125f) - *n * 1.42860677e-06f;
 }
 /* (exp(r) - 1 - r) / r^2, coefficients of the Cephes library. */
@@ -104,12 +114,17 @@ INLINE V FN(exp_tail)(V r)
     y = y * r + 1.6666665459e-1f;
     return y * r + 5.0000001201e-1f;
 }
-/* y 2^n in two factors, so that 2^128 and subnormal results come out right. */
+/* y 2^n, right for 2^128 and for subnormal results too; a NaN y stays NaN whatever n is. */
 INLINE V FN(scale)(V y, V n)
 {
+#if defined(__AVX512F__)
+    return (V)_mm512_scalef_ps((__m512)y, (__m512)n);
+#else
+    n = FN(select)(n == n, n, (V){0}); /* converting a NaN is undefined */
     const VI exponent = __builtin_convertvector(n, VI), half = exponent >> 1;
-    y = y * (V)((half + 127) << 23);
+    y = y * (V)((half + 127) << 23); /* in two factors, each of which is a normal number */
     return y * (V)((exponent - half + 127) << 23);
+#endif
 }
 #endif
 

@@ -18,8 +18,8 @@ TYPES = {torch.float32: 0, torch.float64: 0, torch.float16: 1, torch.bfloat16: 2
 """The header's `type` of m, v and logits."""
 FORWARD, BACKWARD, DENSE = range(3)
 """The header's `phase` of a workspace."""
-KEPT = 1 << 16
-"""Numbers of scratch that a thread keeps, at most (256 KiB in float32)."""
+KEPT = 1 << 22
+"""Numbers of scratch that a thread keeps, at most (16 MiB in float32)."""
 
 Maybe = Tensor | None
 
