@@ -12,7 +12,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml setup.py constraints.txt $(KERNEL)
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "CatVAE needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,train,test]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,train,test,bench]'
 	touch $(STAMP)
 
 demo: setup
@@ -30,6 +30,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.kernel
+	$(BIN)/python -m benchmarks.kernel_sweeps
+	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.plots
 
 clean:
 	rm -rf build dist *.egg-info kernels/*.so kernels/_cpu.c $(VENV) runs

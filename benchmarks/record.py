@@ -13,8 +13,12 @@ from typing import Any
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
+CODE = [f"../{name}" for name in ("core", "kernels", "export", "runtime", "setup.py", "benchmarks")] + [":(exclude)../benchmarks/results"]
+"""What must be unchanged for a result to belong to a commit, as git names it from this folder."""
+
+
 def circumstances() -> dict[str, Any]:
-    """Machine, versions and commit; a changed work tree is named as such."""
+    """Machine, versions and commit; changed code is named as such."""
     import torch
 
     def git(*arguments: str) -> str:
@@ -23,7 +27,7 @@ def circumstances() -> dict[str, Any]:
     cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain") else ""),
+        "commit": git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "--", *CODE) else ""),
         "cpu": cpu or platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
         "isa": torch.backends.cpu.get_cpu_capability(),

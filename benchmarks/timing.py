@@ -1,4 +1,4 @@
-"""How every benchmark here measures: rounds over all forms in turn, medians with their 20 % and 80 % quantiles, memory kept for backward."""
+"""How every benchmark here measures: rounds over all forms in turn, medians with their 20 % and 80 % quantiles, bytes kept for backward."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -79,6 +79,7 @@ class CatVAE(nn.Module):
         else:
             self.encoder = networks.ConvEncoder(shape, spec.hidden)
             self.decoder = networks.ConvDecoder(latent, shape, spec.hidden)
+        self.norms = tuple(layer for layer in self.encoder.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm))
         self._widths = (latent, latent, spec.clusters, spec.overclusters)
         self.head = nn.Linear(spec.hidden, sum(self._widths))  # one product for everything read from the hidden vector
         self.register_buffer("prior", prior_means(spec.clusters, spec.delta, spec.lam), persistent=False)
@@ -94,6 +95,11 @@ class CatVAE(nn.Module):
         """Posterior parameters of images (N, C, H, W)."""
         m, v, logits, auxiliary = self.head(self.encoder(x)).float().split(self._widths, dim=1)
         return Posterior(m, v.clamp(-LOG_VARIANCE, LOG_VARIANCE), logits, auxiliary)
+
+    def cluster_logits(self, x: Tensor) -> Tensor:
+        """Logits (N, K) of q(c|x) alone: the other outputs are not computed."""
+        rows, _ = self.head_rows
+        return nn.functional.linear(self.encoder(x), self.head.weight[rows], self.head.bias[rows]).float()
 
     @property
     def head_rows(self) -> tuple[slice, slice]:

@@ -15,12 +15,34 @@ SMALLEST = 4
 """Halving stops once the longer side is at most this many pixels."""
 
 
+class Dropout(nn.Module):
+    """Zeroes elements with probability `p`, scales the others by 1 / (1 - p), while training.
+
+    torch's own spends 7 ns an element on the CPU drawing its mask, a sixth of the published step. Here one 64-bit draw decides four
+    elements, 16 bits each: `p` is rounded to a multiple of 2^-16.
+    """
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device).random_(-(2**63), None).view(torch.int16)
+        kept = bits[: x.numel()].view(x.shape) >= round(self.p * 65536) - 32768
+        return x * (kept * (1 / (1 - self.p))).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
 class MLPEncoder(nn.Module):
     """(N, C, H, W) -> (N, hidden): one linear layer, dropout before the ReLU as published."""
 
     def __init__(self, shape: tuple[int, int, int], hidden: int, dropout: float):
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), hidden), nn.Dropout(dropout), nn.ReLU())
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), hidden), Dropout(dropout), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
@@ -32,7 +54,7 @@ class MLPDecoder(nn.Module):
     def __init__(self, latent: int, shape: tuple[int, int, int], hidden: int, dropout: float):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(latent, hidden), nn.Dropout(dropout), nn.ReLU(), nn.Linear(hidden, math.prod(shape)), nn.Unflatten(1, shape)
+            nn.Linear(latent, hidden), Dropout(dropout), nn.ReLU(), nn.Linear(hidden, math.prod(shape)), nn.Unflatten(1, shape)
         )
 
     def forward(self, z: Tensor) -> Tensor:

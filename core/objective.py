@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as nnF
-from torch import Tensor, nn
+from torch import Tensor
 
 from catvae.kernels import mixture_kl
 
@@ -78,9 +78,16 @@ def batch_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
     if config.legacy:
         a = posterior.logits.softmax(-1)
         neg_entropy = (a * torch.log(a + 0.001)).sum() / n
-    pixels = model.decode(draw(*model.component(posterior, _decoded_cluster(posterior.logits, config.path))))
+    z = draw(*model.component(posterior, _decoded_cluster(posterior.logits, config.path)))
+    information = zero
+    if config.objective == "infocatvae":
+        # Latents of images and of the prior are decoded together: fewer, larger products, and one gradient per weight.
+        drawn, c = sample_prior(model.prior, config.generated_per_cluster)
+        pixels, generated = model.decode(torch.cat([z, drawn])).split([n, len(c)])
+        information = _information(model, generated.sigmoid(), c, legacy=config.legacy)
+    else:
+        pixels = model.decode(z)
     reconstruction = nnF.binary_cross_entropy_with_logits(pixels, x, reduction="sum") / n
-    information = _information(model, config) if config.objective == "infocatvae" else zero
     total = reconstruction + kl + config.neg_entropy_weight * neg_entropy + config.information_weight * information
 
     invariance = auxiliary = zero
@@ -110,25 +117,23 @@ def _decoded_cluster(logits: Tensor, path: str) -> Tensor:
     return logits.softmax(-1)
 
 
-def _information(model: CatVAE, config: TrainConfig) -> Tensor:
-    """CE of recognising the cluster an image was generated from (section 4 of the paper), gradient through decoder and encoder."""
-    z, c = sample_prior(model.prior, config.generated_per_cluster)
+def _information(model: CatVAE, images: Tensor, c: Tensor, *, legacy: bool) -> Tensor:
+    """CE of recognising the cluster `c` an image was generated from (section 4 of the paper), gradient through decoder and encoder."""
     with frozen_statistics(model):
-        logits = model.encode(model.decode(z).sigmoid()).logits
-    if config.legacy:
+        logits = model.cluster_logits(images)
+    if legacy:
         logits = logits.softmax(-1)  # the published code hands probabilities to a loss that takes logits: its floor is 1.46 nats at K=10
     return nnF.cross_entropy(logits, c)
 
 
 @contextlib.contextmanager
-def frozen_statistics(model: nn.Module) -> Iterator[None]:
+def frozen_statistics(model: CatVAE) -> Iterator[None]:
     """Keep batch norm's running averages as they are: generated images must not blur what inference normalises real ones with."""
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    momenta = [layer.momentum for layer in norms]
-    for layer in norms:
+    momenta = [layer.momentum for layer in model.norms]
+    for layer in model.norms:
         layer.momentum = 0.0
     try:
         yield
     finally:
-        for layer, momentum in zip(norms, momenta, strict=True):
+        for layer, momentum in zip(model.norms, momenta, strict=True):
             layer.momentum = momentum

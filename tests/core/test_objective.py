@@ -8,6 +8,7 @@ import torch
 from catvae.core.config import resolve
 from catvae.core.model import CatVAE, ModelSpec
 from catvae.core.objective import _information, batch_loss, frozen_statistics
+from catvae.core.prior import sample_prior
 from catvae.core.views import POLICIES
 from catvae.kernels.reference import mixture_kl_reference
 
@@ -61,16 +62,22 @@ def test_reconstruction_trains_the_assignment_only_through_soft_paths(path):
     assert posterior.logits.shape == (12, 3)
 
 
+def information(model, config):
+    """The term on images drawn from the prior, as `batch_loss` draws them."""
+    z, c = sample_prior(model.prior, config.generated_per_cluster)
+    return _information(model, model.decode(z).sigmoid(), c, legacy=config.legacy)
+
+
 def test_information_is_zero_only_when_generated_images_are_recognised():
     model, config, _ = setup()
-    value = _information(model, config)
+    value = information(model, config)
     assert value.item() == pytest.approx(math.log(3), abs=0.5)  # untrained: no better than chance
     legacy = resolve({"recipe": "paper", "legacy": True, "clusters": 10})
     torch.manual_seed(0)
     paper = CatVAE(ModelSpec.of(legacy, (8, 8, 1)))
     floor = -math.log(math.e / (math.e + 9))  # cross-entropy of a certain, right answer put through softmax twice
     assert floor == pytest.approx(1.461, abs=1e-3)
-    assert floor <= _information(paper, legacy).item() <= 2.5
+    assert floor <= information(paper, legacy).item() <= 2.5
 
 
 def test_legacy_adds_a_thousandth_inside_the_logarithm():
@@ -83,12 +90,18 @@ def test_legacy_adds_a_thousandth_inside_the_logarithm():
     assert batch_loss(model, x, legacy, QUIET).terms.neg_entropy.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_the_cluster_logits_alone_are_those_of_the_whole_head():
+    model, _, x = setup()
+    model.eval()
+    torch.testing.assert_close(model.cluster_logits(x), model.encode(x).logits)
+
+
 def test_generated_images_leave_the_running_statistics_alone():
     model, config, x = setup()
     model.train()
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     before = [n.running_mean.clone() for n in norms]
-    _information(model, config)
+    information(model, config)
     assert all(torch.equal(a, n.running_mean) for a, n in zip(before, norms, strict=True))
     with frozen_statistics(model):
         pass

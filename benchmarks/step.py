@@ -1,0 +1,88 @@
+"""The whole training step: the published code's beside ours at K = 10, 50, 100, with equal batches and equal numbers of generated images.
+
+Ours is a step of `Trainer` with ``--recipe paper``: batch drawn from the resident uint8 images, loss, gradients, clipping, Adam, the
+epoch's means. The floor is the sum of that step's matrix products alone, in the same precision. `shares` says where our time goes.
+"""
+
+import warnings
+from collections.abc import Callable
+
+import click
+import numpy as np
+import torch
+
+from catvae.core.config import resolve
+from catvae.core.data import ImageData, native_preprocess
+from catvae.core.training import Trainer
+
+from .published import published_step
+from .record import circumstances, write_csv
+from .timing import compare
+
+SIDE, HIDDEN, DELTA, BATCH, PER_CLUSTER = 28, 400, 2, 128, 10
+
+
+def our_step(clusters: int, precision: str, **options) -> Callable[[], object]:
+    """A call that takes one step of our training on random images."""
+    images = np.random.default_rng(0).integers(0, 256, (4096, SIDE, SIDE, 1), dtype=np.uint8)
+    data = ImageData("noise", images, native_preprocess(images))
+    trainer = Trainer(data, resolve({"recipe": "paper", "clusters": clusters, "precision": precision, "epochs": 1000, **options}))
+    return trainer.step
+
+
+def products(clusters: int, dtype: torch.dtype) -> Callable[[], None]:
+    """Every matrix product of the step: forward, and backward to weights and, but for the images, to inputs."""
+    pixels, latent, generated = SIDE * SIDE, clusters * DELTA, clusters * PER_CLUSTER
+    shapes = [  # rows, in, out, whether the input wants a gradient
+        (BATCH, pixels, HIDDEN, False), (BATCH, HIDDEN, 2 * latent + clusters, True),
+        (BATCH, latent, HIDDEN, True), (BATCH, HIDDEN, pixels, True),
+        (generated, latent, HIDDEN, False), (generated, HIDDEN, pixels, True),
+        (generated, pixels, HIDDEN, True), (generated, HIDDEN, clusters, True),
+    ]  # fmt: skip
+    tensors = [(torch.rand(n, i, dtype=dtype), torch.rand(o, i, dtype=dtype), torch.rand(n, o, dtype=dtype), g) for n, i, o, g in shapes]
+
+    def run() -> None:
+        for x, w, g, wanted in tensors:
+            x @ w.T
+            g.T @ x
+            if wanted:
+                g @ w
+
+    return run
+
+
+@click.command()
+@click.option("--seconds", default=3.0, show_default=True, help="Time spent on each row, about.")
+def main(seconds: float) -> None:
+    """Time every step and write results/step.csv."""
+    warnings.simplefilter("ignore")
+    click.echo(str(circumstances()))
+    rows: list[dict[str, object]] = []
+    threads = torch.get_num_threads()
+    for clusters in (10, 50, 100):
+        calls = {
+            "published": published_step(SIDE * SIDE, clusters, DELTA, HIDDEN, BATCH, PER_CLUSTER),
+            "ours fp32": our_step(clusters, "fp32"),
+            "products alone fp32": products(clusters, torch.float32),
+            "ours bf16": our_step(clusters, "bf16"),
+            "products alone bf16": products(clusters, torch.bfloat16),
+        }
+        found = compare(calls, seconds)
+        for name, (middle, low, high) in found.items():
+            floor = found[f"products alone {name[-4:]}"][0] if name != "published" else found["products alone fp32"][0]
+            rows.append(
+                {
+                    "K": clusters, "batch": BATCH, "generated": clusters * PER_CLUSTER, "threads": threads, "step": name,
+                    "ms": f"{middle:.3f}", "ms_20": f"{low:.3f}", "ms_80": f"{high:.3f}",
+                    "published_over_this": f"{found['published'][0] / middle:.2f}", "this_over_its_products": f"{middle / floor:.2f}",
+                }
+            )  # fmt: skip
+            click.echo(
+                f"K={clusters:<4} {name:<22} {middle:>9.2f} ms   published / this {found['published'][0] / middle:>7.2f}"
+                f"   this / its products {middle / floor:>6.2f}"
+            )
+    click.echo(f"written to {write_csv('step', rows)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Dropout's own mask: its rate, its scale, its independence; everything else of the networks is tested through the model."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from catvae.core.networks import Dropout  # noqa: E402
+
+
+@pytest.mark.parametrize("p", [0.25, 0.5, 0.9])
+def test_elements_are_dropped_at_the_rate_and_the_mean_is_kept(p):
+    torch.manual_seed(0)
+    x = torch.ones(1000, 999)  # not a multiple of the four elements a draw decides
+    y = Dropout(p)(x)
+    assert (y == 0).double().mean().item() == pytest.approx(p, abs=0.002)
+    assert y.mean().item() == pytest.approx(1, abs=0.01)
+    assert sorted(y.unique().tolist()) == pytest.approx([0.0, 1 / (1 - p)])
+
+
+def test_the_four_elements_of_a_draw_are_independent():
+    torch.manual_seed(0)
+    kept = (Dropout(0.25)(torch.ones(4000, 400)) > 0).double().view(-1, 4)
+    correlation = torch.corrcoef(kept.T) - torch.eye(4)
+    assert correlation.abs().max() < 0.01
+    assert (kept.mean(0) - 0.75).abs().max() < 0.003
+
+
+def test_evaluation_and_zero_change_nothing_and_gradients_follow_the_mask():
+    x = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.equal(Dropout(0.5).eval()(x), x)
+    assert torch.equal(Dropout(0.0)(x), x)
+    y = Dropout(0.5)(x)
+    y.sum().backward()
+    assert torch.equal(x.grad, torch.where(y == 0, 0.0, 2.0).double())
+    assert Dropout(0.25)(torch.ones(3, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
