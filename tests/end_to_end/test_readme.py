@@ -18,11 +18,11 @@ COMMANDS = re.findall(r"^\$ (catvae-.*)$", README, re.MULTILINE)
 
 
 def test_there_is_something_to_test():
-    assert len(PYTHON) == 2
+    assert len(PYTHON) == 3
     assert len(COMMANDS) == 5
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=["runtime", "training"])
+@pytest.mark.parametrize("code", PYTHON, ids=["runtime", "training", "kernel"])
 def test_python_examples_run(code, tmp_path):
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert result.returncode == 0, result.stderr
