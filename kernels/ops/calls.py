@@ -54,7 +54,9 @@ class _Library:
         type_ = TYPES[inputs[0].dtype]  # pyright: ignore[reportOptionalMemberAccess]
         threads = 1 if self.on_cuda else _loader.usable_threads(torch.get_num_threads())
         workspace = self._scratch(self.workspace(N, K, D, type_, phase, threads))
-        pointers = [null if x is None else cast(void, x.data_ptr()) for x in inputs]
+        # Bound to a list before their pointers are taken: a temporary copy would be freed before the call.
+        kept = [x if x is None or x.is_contiguous() else x.contiguous() for x in inputs]
+        pointers = [null if x is None else cast(void, x.data_ptr()) for x in kept]
         more = [null if x is None else cast(void, x.data_ptr()) for x in others]
         scratch = cast(void, workspace.data_ptr())
         if self.on_cuda:
@@ -84,11 +86,6 @@ class _Library:
 _library = functools.cache(_Library)
 
 
-def _contiguous(tensors: Sequence[Maybe]) -> list[Maybe]:
-    # Bound to a list before their pointers are taken: a temporary copy would be freed before the call.
-    return [None if x is None else x.contiguous() for x in tensors]
-
-
 def _forward_outputs(library: _Library, N: int, K: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """kl (), neg_entropy (), assignment (N, K), cluster_kl (N, K), statistics (3, N)."""
     scalar, like = library.scalar, torch.empty_like
@@ -103,7 +100,7 @@ def mixture_forward(
     (N, D), K = m.shape, E.shape[0]
     library = _library(E.device, E.dtype)
     out = _forward_outputs(library, N, K)
-    library.run(library.mixture_forward, N, K, D, FORWARD, _contiguous((m, v, E, F, prior, logits, weight)), out)
+    library.run(library.mixture_forward, N, K, D, FORWARD, (m, v, E, F, prior, logits, weight), out)
     return out
 
 
@@ -113,11 +110,12 @@ def mixture_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """(dm, dv, dE, dF, dlogits), each of its input's dtype."""
     (N, D), K = m.shape, E.shape[0]
-    inputs = _contiguous((m, v, E, F, prior, logits, weight))
+    inputs = m, v, E, F, prior, logits, weight
     dm, dE = m.new_empty((N, D)), E.new_empty((K, D))
     out = dm, torch.empty_like(dm), dE, torch.empty_like(dE), m.new_empty((N, K))
     library = _library(E.device, E.dtype)
-    library.run(library.mixture_backward, N, K, D, BACKWARD, inputs, (assignment, cluster_kl, statistics, g_kl, g_neg_entropy, *out))
+    saved = assignment.contiguous(), cluster_kl.contiguous(), statistics.contiguous()  # a compiler may have laid them out anew
+    library.run(library.mixture_backward, N, K, D, BACKWARD, inputs, (*saved, g_kl, g_neg_entropy, *out))
     return out
 
 
@@ -126,7 +124,7 @@ def dense_forward(mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weight:
     N, K, D = mu.shape
     library = _library(prior.device, prior.dtype)
     out = _forward_outputs(library, N, K)
-    library.run(library.dense_forward, N, K, D, DENSE, _contiguous((mu, lv, prior, logits, weight)), out)
+    library.run(library.dense_forward, N, K, D, DENSE, (mu, lv, prior, logits, weight), out)
     return out
 
 
@@ -136,8 +134,9 @@ def dense_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """(dmu, dlv, dlogits) of the dense form."""
     N, K, D = mu.shape
-    inputs = _contiguous((mu, lv, prior, logits, weight))
+    inputs = mu, lv, prior, logits, weight
     out = mu.new_empty((N, K, D)), mu.new_empty((N, K, D)), mu.new_empty((N, K))
     library = _library(prior.device, prior.dtype)
-    library.run(library.dense_backward, N, K, D, DENSE, inputs, (assignment, cluster_kl, statistics, g_kl, g_neg_entropy, *out))
+    saved = assignment.contiguous(), cluster_kl.contiguous(), statistics.contiguous()
+    library.run(library.dense_backward, N, K, D, DENSE, inputs, (*saved, g_kl, g_neg_entropy, *out))
     return out

@@ -19,7 +19,7 @@ from .plain import MixtureKL, plain_dense_kl, plain_mixture_kl
 
 # A constant, so that torch.compile need not trace the loader.
 _COMPILED = {device for device in ("cpu", "cuda") if _loader.available(device)}
-_PLAIN = (Tensor, torch.nn.Parameter)
+_PLAIN = {Tensor, torch.nn.Parameter}
 Maybe = Tensor | None
 
 
@@ -121,7 +121,7 @@ def _warn_once(device: str, message: str) -> None:
 def _joined(out: tuple[Tensor, ...], backward: Callable, inputs: tuple[Maybe, ...], differentiable: tuple[Tensor, ...]) -> MixtureKL:
     """The outputs of a forward call, the two sums tied to the inputs that want a gradient."""
     kl, neg_entropy, assignment, cluster_kl, statistics = out
-    if torch.is_grad_enabled() and any(x.requires_grad for x in differentiable):
+    if torch.is_grad_enabled() and True in [x.requires_grad for x in differentiable]:
         saved = *inputs, assignment, cluster_kl, statistics
         kl, neg_entropy = _Join.apply((kl, neg_entropy), backward, saved, *differentiable)  # pyright: ignore[reportGeneralTypeIssues]
     return MixtureKL(kl, neg_entropy, assignment, cluster_kl)
@@ -152,4 +152,4 @@ def _once(ctx, g_kl, g_neg_entropy):
 
 def _traced(*inputs: Tensor) -> bool:
     """Whether these tensors stand for others: while torch.compile looks on, or as fake tensors and other subclasses."""
-    return torch.compiler.is_compiling() or any(type(x) not in _PLAIN for x in inputs)
+    return torch.compiler.is_compiling() or not _PLAIN.issuperset(map(type, inputs))
