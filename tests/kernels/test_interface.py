@@ -1,5 +1,9 @@
 """The C interface called directly: every instruction set, statuses for bad arguments, the version of the header, memory left alone."""
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -51,3 +55,34 @@ def test_a_library_of_another_header_is_refused(monkeypatch):
     finally:
         monkeypatch.undo()
         _loader._cpu.cache_clear()
+
+
+@pytest.mark.slow
+def test_no_read_or_write_outside_any_buffer(tmp_path):
+    """960 problems on every instruction set, buffers of exactly the promised size, under AddressSanitizer and UBSan."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    empty = tmp_path / "empty.c"
+    empty.write_text("int main(void) { return 0; }\n")
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    if (
+        compiler is None
+        or subprocess.run([compiler, *sanitizers, str(empty), "-o", str(tmp_path / "empty")], capture_output=True).returncode
+    ):
+        pytest.skip("no compiler with sanitizers")
+    kernels, program = Path(header.__file__).parent, tmp_path / "sanitized"
+    flags = [
+        "-O1",
+        "-g",
+        "-std=gnu11",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-Wno-psabi",
+        "-fopenmp",
+        f"-I{kernels}",
+        f"-I{kernels}/cpu",
+    ]
+    sources = [str(kernels / "cpu" / "mixture_kl.c"), str(Path(__file__).with_name("sanitized.c"))]
+    subprocess.run([compiler, *sanitizers, *flags, *sources, "-o", str(program), "-lm"], check=True, timeout=300)
+    result = subprocess.run([str(program)], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[:2000]
+    assert result.stdout.strip().endswith("problems")

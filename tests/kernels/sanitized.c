@@ -1,0 +1,84 @@
+/* Every entry point over many sizes with buffers of exactly the promised size, to be run under AddressSanitizer and UBSan.
+ *
+ * Values are not judged here (the Python tests do that), only memory: each array is a malloc of its own, so that a read or a write one
+ * element beyond it ends the program. Prints the number of problems that ran.
+ */
+#include "catvae_kernels.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint32_t state = 1;
+static uint32_t next(uint32_t below) { return (state = state * 1664525u + 1013904223u) / 65536u % below; }
+
+/* `count` numbers of `size` bytes; halves are small positive bit patterns of either format. */
+static void *make(int64_t count, int32_t size)
+{
+    char *p = malloc(count ? (size_t)(count * size) : 1);
+    for (int64_t i = 0; i < count; ++i) {
+        const double x = next(2000) / 1000.0 - 1;
+        if (size == 8) ((double *)p)[i] = x;
+        else if (size == 4) ((float *)p)[i] = (float)x;
+        else if (size == 1) p[i] = (char)0xff; /* scratch that nobody wrote must not matter */
+        else ((uint16_t *)p)[i] = (uint16_t)(0x3000 + next(0x800));
+    }
+    return p;
+}
+
+static void *made[32];
+static int count;
+static void *keep(void *p) { return made[count++] = p; }
+
+#define RUN(REAL, SUFFIX)                                                                                                              \
+    static void run_##SUFFIX(int64_t N, int64_t K, int64_t D, int32_t type, int dense, int weighted, int threads, int isa)             \
+    {                                                                                                                                  \
+        const int32_t size = sizeof(REAL), narrow = type ? 2 : size;                                                                   \
+        const int64_t wide = dense ? N * K * D : N * D;                                                                                \
+        void *m = keep(make(wide, narrow)), *v = keep(make(wide, narrow)), *logits = keep(make(N * K, narrow));                        \
+        REAL *E = keep(make(K * D, size)), *F = keep(make(K * D, size)), *prior = keep(make(K * D, size));                             \
+        REAL *weight = weighted ? keep(make(N, size)) : NULL, *sums = keep(make(2, size)), *g = keep(make(1, size));                   \
+        REAL *a = keep(make(N * K, size)), *kl = keep(make(N * K, size)), *statistics = keep(make(3 * N, size));                       \
+        void *dm = keep(make(wide, narrow)), *dv = keep(make(wide, narrow)), *dlogits = keep(make(N * K, narrow));                     \
+        REAL *dE = keep(make(K * D, size)), *dF = keep(make(K * D, size));                                                             \
+        const int64_t before = catvae_mixture_kl_workspace(N, K, D, size, type, dense ? 2 : 0, threads);                               \
+        const int64_t after = catvae_mixture_kl_workspace(N, K, D, size, type, dense ? 2 : 1, threads);                                \
+        if (!type && wide && next(2)) ((REAL *)m)[0] = 1000; /* the direct way of the square */                                        \
+        char *ws = keep(make(before, 1)), *ws2 = keep(make(after, 1));                                                                 \
+        int32_t status;                                                                                                                \
+        if (dense) {                                                                                                                   \
+            status = catvae_dense_kl_forward_##SUFFIX(N, K, D, m, v, prior, logits, weight, type, sums, sums + 1, a, kl, statistics,   \
+                                                      ws, threads, isa, NULL);                                                         \
+            status |= catvae_dense_kl_backward_##SUFFIX(N, K, D, m, v, prior, logits, weight, type, a, kl, statistics, g, NULL, dm,    \
+                                                        dv, dlogits, ws2, threads, isa, NULL);                                         \
+        } else {                                                                                                                       \
+            status = catvae_mixture_kl_forward_##SUFFIX(N, K, D, m, v, E, F, prior, logits, weight, type, sums, sums + 1, a, kl,       \
+                                                        statistics, ws, threads, isa, NULL);                                           \
+            status |= catvae_mixture_kl_backward_##SUFFIX(N, K, D, m, v, E, F, prior, logits, weight, type, a, kl, statistics, g, g,   \
+                                                          dm, dv, dE, dF, dlogits, ws2, threads, isa, NULL);                           \
+        }                                                                                                                              \
+        if (status) {                                                                                                                  \
+            printf("status %d at N=%ld K=%ld D=%ld\n", status, (long)N, (long)K, (long)D);                                             \
+            exit(1);                                                                                                                   \
+        }                                                                                                                              \
+        while (count) free(made[--count]);                                                                                             \
+    }
+RUN(float, f32)
+RUN(double, f64)
+
+int main(void)
+{
+    static const int64_t large[][3] = {{1, 1, 1}, {0, 3, 4}, {300, 270, 250}, {1030, 33, 70}, {129, 700, 100}, {600, 61, 5}};
+    int ran = 0;
+    for (int isa = 0; isa <= catvae_best_isa(); ++isa)
+        for (int i = 0; i < 160; ++i) {
+            int64_t N = next(150), K = 1 + next(40), D = 1 + next(70);
+            if (i < 6) N = large[i][0], K = large[i][1], D = large[i][2];
+            const int dense = next(3) == 0 && N * K * D < 2000000, threads = 1 + next(3), weighted = next(2);
+            run_f32(N, K, D, (int32_t)next(3), dense, weighted, threads, isa);
+            run_f64(N, K, D, 0, dense, weighted, threads, isa);
+            ran += 2;
+        }
+    printf("%d problems\n", ran);
+    return 0;
+}
