@@ -105,7 +105,7 @@ def _announce(session: "Session", quiet: bool) -> None:
     say(
         f"{data.name}: {len(data.images):,} images of {width} x {height}, {'grey' if channels == 1 else 'colour'};"
         f" K={trainer.config.clusters}, D={trainer.config.latent}, views '{trainer.policy.name}', {trainer.epochs} epochs of"
-        f" {trainer.steps_per_epoch:,} steps on {trainer.device} in {trainer.precision}, {kernel_status()}",
+        f" {trainer.steps_per_epoch:,} steps on {trainer.device} in {trainer.precision}, {kernel_status(trainer.device.type)}",
         quiet=quiet,
     )
 

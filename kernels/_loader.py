@@ -58,17 +58,29 @@ def _cuda() -> tuple[Any, Any] | KernelUnavailable:
     path = Path(__file__).with_name(CUDA_LIBRARY)
     if not path.exists():
         return KernelUnavailable("the CUDA kernel was not built: reinstall catvae from source where nvcc is on the PATH")
-    from cffi import FFI
-
-    ffi = FFI()
-    ffi.cdef(declarations())
     try:
+        from cffi import FFI
+
+        ffi = FFI()
+        ffi.cdef(declarations())
         lib = ffi.dlopen(str(path))
-    except OSError as error:
+    except (ImportError, OSError) as error:
         return KernelUnavailable(f"the CUDA kernel cannot be loaded ({error})")
     if not _same_interface(lib):
         return KernelUnavailable("the CUDA kernel was built from another version of catvae_kernels.h: reinstall catvae")
     return ffi, lib
+
+
+OLDEST_GPU = 75
+"""Compute capability, times ten, of the oldest GPU that the CUDA library holds code for."""
+
+
+@functools.cache
+def runs(device: str) -> bool:
+    """Whether the compiled kernel works on ``cpu`` or ``cuda`` of this machine: loaded, and for CUDA the driver and GPU are new enough."""
+    if not available(device):
+        return False
+    return device != "cuda" or load(device)[1].catvae_best_isa() >= OLDEST_GPU
 
 
 def load(device: str = "cpu") -> tuple[Any, Any]:
@@ -96,7 +108,10 @@ def kernel_status(device: str = "cpu") -> str:
         return f"plain torch: {loaded}"
     best = loaded[1].catvae_best_isa()
     if device == "cuda":
-        return f"compiled kernel (CUDA, compute capability {best / 10})" if best > 0 else f"plain torch: {message(loaded, -best)}"
+        if best < OLDEST_GPU:
+            why = f"this GPU has compute capability {best / 10}, the kernel needs {OLDEST_GPU / 10}" if best > 0 else message(loaded, -best)
+            return f"plain torch: {why}"
+        return f"compiled kernel (CUDA, compute capability {best / 10})"
     return f"compiled kernel ({('portable C', 'AVX2', 'AVX-512')[best]})"
 
 

@@ -5,7 +5,8 @@
  *
  * Both pairs of products run in register tiles of HALF rows by one panel (two vectors) of columns, on copies of C, G and of m, exp(v)
  * that lie panel after panel, so that every load is contiguous whatever D is. Nothing of N*K*D elements exists. Like every product form,
- * dm and dE carry an absolute error of the order of 1e-7 |m| where m and -C are large and nearly equal.
+ * dm and dE carry an absolute error of the order of 1e-7 |m|, times the weights summed, where m and -C are large and nearly equal. exp(v)
+ * and G must be finite: |v| and |F| up to 88 in float.
  */
 
 #define PANEL (2 * LANES)
@@ -203,7 +204,7 @@ static void FN(cluster_task)(const Plan *p, const FN(Scratch) * s, int64_t slice
     if (p->n_slices == 1) FN(combine)(p, s, k, count, column, sums, 0, dE, dF);
 }
 
-/* C and G of one cluster into every panel, zero beyond D. */
+/* C and G of one cluster into every panel; whatever stands beyond D is never stored. */
 static void FN(pack_cluster)(const Plan *p, int64_t k, const REAL *E, const REAL *F, const REAL *prior, REAL *packed)
 {
     for (int64_t column = 0; column < p->D; column += PANEL)

@@ -13,7 +13,7 @@
 #include <omp.h>
 #endif
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 /* the first to know x86-64-v3 and -v4 */
 #define CATVAE_X86_TABLE 1
 #include <immintrin.h>
 #else

@@ -1,7 +1,6 @@
 /* How a call is cut into tasks and where each piece of scratch lies in the caller's workspace.
  *
- * The cut depends on the sizes and on whether threads help at all, never on their number, and partial sums are combined in a fixed
- * order: that is what makes every result bit-identical for any thread count.
+ * The cut depends on the sizes alone, never on the number of threads, and partial sums are combined in a fixed order: that is what makes every result bit-identical for any thread count.
  */
 #ifndef CATVAE_PLAN_H
 #define CATVAE_PLAN_H

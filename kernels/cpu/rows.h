@@ -55,6 +55,7 @@ INLINE void FN(logit_gradient)(int64_t K, REAL w, REAL g1, REAL g2, const REAL *
         const V a = FN(load_part)(a_row + k, here), share = a * (g1 * w);
         const V log_part = (FN(load_part)(logits_row + k, here) - top) - rest, kl_part = FN(load_part)(kl_row + k, here) - mean_kl;
         FN(store_part)(shares + k, share, here);
-        FN(store_part)(dlogits + k, FN(select)(a == 0, (V){0}, share * kl_part + a * (g2 * w) * log_part), here);
+        const V from_kl = FN(select)(share == 0, (V){0}, share * kl_part), from_entropy = a * (g2 * w) * log_part;
+        FN(store_part)(dlogits + k, FN(select)(a == 0, (V){0}, from_kl + from_entropy), here);
     }
 }

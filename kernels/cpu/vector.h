@@ -1,8 +1,9 @@
 /* One vector of LANES numbers: loads, stores, exp, log, expm1(x) - x, and the transpose between "a row is a sample" and "a lane is one".
  *
  * Included once per precision and instruction set with REAL, INTEGER, SUFFIX, REAL_IS_FLOAT, ISA and WIDTH defined; names carry SUFFIX
- * and ISA. Written with the compiler's vector extension, so that one text serves SSE, AVX2, AVX-512 and NEON; the only intrinsics are
- * masked loads and stores, which no portable form matches (a memcpy of run-time length costs more than the arithmetic around it).
+ * and ISA. Written with the compiler's vector extension, so that one text serves SSE, AVX2, AVX-512 and NEON. Intrinsics stand only where
+ * no portable form comes near: masked loads and stores (a memcpy of run-time length costs more than the arithmetic around it), clamping to
+ * the range of exp, and scaling by a power of two.
  */
 typedef REAL FN(vec) __attribute__((vector_size(WIDTH)));
 typedef INTEGER FN(ivec) __attribute__((vector_size(WIDTH)));
@@ -128,7 +129,7 @@ INLINE V FN(scale)(V y, V n)
 }
 #endif
 
-/* exp. Float: at most 2 ulp against fp64 on every finite input (tests/kernels/test_exp.py measures it), +inf above 88.73, gradual
+/* exp. Float: at most 2 ulp against fp64 on every finite input (tests/kernels/test_elementary.py measures it), +inf above 88.73, gradual
  * underflow to 0 at -103.97, NaN to NaN. */
 INLINE V FN(exp)(V x)
 {
@@ -150,16 +151,17 @@ INLINE V FN(expm1)(V x, V *gap)
     V n;
     const V r = FN(reduce)(x, &n), above = FN(exp_tail)(r) * (r * r);
     const V power = FN(scale)(FN(splat)(1.0f), n);
-    const V y = FN(select)(n == 0.0f, r + above, power * (r + above) + (power - 1.0f));
-    *gap = FN(select)(n == 0.0f, above, y - x);
-    return FN(select)(n > 127.0f, FN(exp)(x), y); /* 2^128 alone overflows */
+    const V apart = FN(select)(n > 127.0f, FN(exp)(x), power * (r + above) + (power - 1.0f)); /* 2^128 alone overflows */
+    const V y = FN(select)(n == 0.0f, r + above, apart);
+    *gap = FN(select)(n == 0.0f, above, y - FN(select)(x > 89.0f, FN(splat)(89.0f), x)); /* inf, where inf - x would be NaN */
+    return y;
 #else
     V y;
     for (int64_t j = 0; j < LANES; ++j) y[j] = expm1(x[j]);
     V series = x * (1.0 / 720) + 1.0 / 120;
     series = x * series + 1.0 / 24;
     series = x * series + 1.0 / 6;
-    *gap = FN(select)(x * x < 1e-6, x * x * (x * series + 0.5), y - x);
+    *gap = FN(select)(x * x < 1e-6, x * x * (x * series + 0.5), y - FN(select)(x > 710.0, FN(splat)(710.0), x)); /* as above */
     return y;
 #endif
 }

@@ -37,6 +37,7 @@ template <class R>
 DEVICE R expm1_gap(R x)
 {
     const R near = sizeof(R) == 4 ? (R)0.5 : (R)0.01;
+    if (x > (sizeof(R) == 4 ? (R)89 : (R)710)) return exp_(x); /* inf, where inf - inf would be NaN */
     if (!(x < near && x > -near)) return expm1_(x) - x;
     R y = x * (R)(1.0 / 362880) + (R)(1.0 / 40320);
     y = y * x + (R)(1.0 / 5040);

@@ -3,8 +3,8 @@
  *   forward    KL_nk = sum_d ((m + C)^2 + exp(v) G - (1 + v + F)) / 2, differences squared directly
  *   backward   s = g1 w a:   dm = g1 w m + s C,   dv = (exp(v) (s G) - g1 w) / 2,   dE = s'm + C sum s,   dF = (G (s'exp(v)) - sum s) / 2
  *
- * dE and dF are summed in two stages: SLICE samples at a time into the workspace, then slices in their order. No atomics: one GPU gives
- * the same bits from run to run. exp(v), C and G are made again in every tile, which costs less than storing them.
+ * dE and dF are summed in two stages: a slice of samples at a time into the workspace, then slices in their order. No atomics: one GPU gives
+ * the same bits from run to run. exp(v), C and G are made again in every tile, so that nothing but partial sums is stored.
  */
 #ifndef CATVAE_FACTORISED_CUH
 #define CATVAE_FACTORISED_CUH
@@ -12,15 +12,22 @@
 
 #define ACROSS 16 /* threads along each side of a tile: THREADS = ACROSS^2 */
 #define DEPTH 16  /* terms of the sums that a tile takes in at once */
-#define SLICE 1024
+#define SLICE 1024 /* samples of a partial sum, at least */
+#define MAX_SLICES 64
+
+static inline int64_t slice_size(int64_t N)
+{
+    const int64_t even = (N + MAX_SLICES - 1) / MAX_SLICES;
+    return even > SLICE ? even : SLICE;
+}
 
 template <class R, class I, int M> /* M * M: micro-tile of a thread */
 static __global__ void cluster_divergence(int64_t N, int64_t K, int64_t D, const I *m, const I *v, const R *E, const R *F, const R *prior,
                                           R *cluster_kl)
 {
     const int SIDE = ACROSS * M;
-    __shared__ R ms[DEPTH][ACROSS * M + 1], vs[DEPTH][ACROSS * M + 1], Cs[DEPTH][ACROSS * M + 1], Fs[DEPTH][ACROSS * M + 1];
-    __shared__ R es[DEPTH][ACROSS * M + 1], Gs[DEPTH][ACROSS * M + 1];
+    __shared__ R ms[DEPTH][ACROSS * M + 1], vs[DEPTH][ACROSS * M + 1], Es[DEPTH][ACROSS * M + 1], Fs[DEPTH][ACROSS * M + 1];
+    __shared__ R es[DEPTH][ACROSS * M + 1], Gs[DEPTH][ACROSS * M + 1], ps[DEPTH][ACROSS * M + 1];
     const int64_t tiles = (K + SIDE - 1) / SIDE, n0 = blockIdx.x / tiles * SIDE, k0 = blockIdx.x % tiles * SIDE;
     const int ty = threadIdx.x / ACROSS, tx = threadIdx.x % ACROSS;
     R acc[M][M] = {}, row[M] = {}, column[M] = {};
@@ -33,7 +40,8 @@ static __global__ void cluster_divergence(int64_t N, int64_t K, int64_t D, const
             ms[d][r] = sample ? widened(m[at_n]) : (R)0;
             vs[d][r] = sample ? widened(v[at_n]) : (R)0;
             es[d][r] = sample ? exp_(vs[d][r]) : (R)0;
-            Cs[d][r] = cluster ? E[at_k] - prior[at_k] : (R)0;
+            Es[d][r] = cluster ? E[at_k] : (R)0;
+            ps[d][r] = cluster ? prior[at_k] : (R)0;
             Fs[d][r] = cluster ? F[at_k] : (R)0;
             Gs[d][r] = cluster ? exp_(Fs[d][r]) : (R)0;
         }
@@ -45,7 +53,8 @@ static __global__ void cluster_divergence(int64_t N, int64_t K, int64_t D, const
                 column[i] += Fs[d][tx + i * ACROSS];
 #pragma unroll
                 for (int j = 0; j < M; ++j) {
-                    const R shift = ms[d][ty + i * ACROSS] + Cs[d][tx + j * ACROSS];
+                    /* m + E first: where modes are far from the origin, this sum is the one that cancels exactly. */
+                    const R shift = ms[d][ty + i * ACROSS] + Es[d][tx + j * ACROSS] - ps[d][tx + j * ACROSS];
                     acc[i][j] += shift * shift + es[d][ty + i * ACROSS] * Gs[d][tx + j * ACROSS];
                 }
             }
@@ -107,17 +116,17 @@ static __global__ void sample_gradient(int64_t N, int64_t K, int64_t D, const I 
 
 /* One slice's part of s'm and s'exp(v), (slices, 2, K, D), and of sum_n s, (slices, K). */
 template <class R, class I, int M>
-static __global__ void cluster_gradient(int64_t N, int64_t K, int64_t D, const I *m, const I *v, const R *weight, const R *assignment,
+static __global__ void cluster_gradient(int64_t N, int64_t K, int64_t D, int64_t size, const I *m, const I *v, const R *weight, const R *assignment,
                                         const R *g_kl, R *partial, R *partial_share)
 {
     const int SIDE = ACROSS * M;
     __shared__ R ss[DEPTH][ACROSS * M + 1], ms[DEPTH][ACROSS * M + 1], es[DEPTH][ACROSS * M + 1];
     const int64_t across = (D + SIDE - 1) / SIDE, tiles = (K + SIDE - 1) / SIDE * across, slice = blockIdx.x / tiles;
     const int64_t k0 = blockIdx.x % tiles / across * SIDE, d0 = blockIdx.x % across * SIDE;
-    const int64_t end = (slice + 1) * SLICE < N ? (slice + 1) * SLICE : N;
+    const int64_t end = (slice + 1) * size < N ? (slice + 1) * size : N;
     const int ty = threadIdx.x / ACROSS, tx = threadIdx.x % ACROSS;
     R first[M][M] = {}, second[M][M] = {}, share[M] = {};
-    for (int64_t n0 = slice * SLICE; n0 < end; n0 += DEPTH) {
+    for (int64_t n0 = slice * size; n0 < end; n0 += DEPTH) {
         for (int i = threadIdx.x; i < SIDE * DEPTH; i += THREADS) {
             const int x = i % SIDE, r = i / SIDE;
             const int64_t n = n0 + r;
@@ -178,7 +187,7 @@ static inline int64_t tile_count(int64_t rows, int64_t columns, int64_t side)
 #ifndef FILLS_GPU
 #define FILLS_GPU 128                        /* multiprocessors of a large GPU, about; tests ask for 1 to see the large tiles */
 #endif
-#define WIDE(R) (sizeof(R) == 8 ? 2 : 4)     /* micro-tile of the large ones: six arrays of doubles must fit 48 KB of shared memory */
+#define WIDE(R) (sizeof(R) == 8 ? 2 : 4)     /* micro-tile of the large ones: seven arrays of doubles must fit 48 KB of shared memory */
 
 template <class R, class I>
 static int32_t forward_of(int64_t N, int64_t K, int64_t D, const void *m, const void *v, const R *E, const R *F, const R *prior,
@@ -200,7 +209,7 @@ static int32_t backward_of(int64_t N, int64_t K, int64_t D, const void *m_, cons
                            const R *g_kl, const R *g_neg_entropy, void *dm, void *dv, R *dE, R *dF, void *dlogits, R *partial, void *stream)
 {
     const I *m = (const I *)m_, *v = (const I *)v_;
-    const int64_t slices = (N + SLICE - 1) / SLICE;
+    const int64_t size = slice_size(N), slices = (N + size - 1) / size;
     R *shares = partial + 2 * slices * K * D;
     int32_t status = launch(logit_gradient<R, I>, (N * K + THREADS - 1) / THREADS, stream, N, K, (const I *)logits, weight, assignment,
                             cluster_kl, statistics, g_kl, g_neg_entropy, (I *)dlogits);
@@ -213,8 +222,8 @@ static int32_t backward_of(int64_t N, int64_t K, int64_t D, const void *m_, cons
     if (status) return status;
     const int64_t wide = slices * tile_count(K, D, WIDE(R) * ACROSS), narrow = slices * tile_count(K, D, ACROSS);
     status = wide >= FILLS_GPU
-                 ? launch(cluster_gradient<R, I, WIDE(R)>, wide, stream, N, K, D, m, v, weight, assignment, g_kl, partial, shares)
-                 : launch(cluster_gradient<R, I, 1>, narrow, stream, N, K, D, m, v, weight, assignment, g_kl, partial, shares);
+                 ? launch(cluster_gradient<R, I, WIDE(R)>, wide, stream, N, K, D, size, m, v, weight, assignment, g_kl, partial, shares)
+                 : launch(cluster_gradient<R, I, 1>, narrow, stream, N, K, D, size, m, v, weight, assignment, g_kl, partial, shares);
     if (status) return status;
     return launch(combine<R>, (K * D + THREADS - 1) / THREADS, stream, K, D, slices, E, F, prior, (const R *)partial, (const R *)shares, dE,
                   dF);

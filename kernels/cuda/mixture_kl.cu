@@ -28,7 +28,7 @@ int64_t catvae_mixture_kl_workspace(int64_t N, int64_t K, int64_t D, int32_t siz
     const int32_t status = check(N, K, D, size, type, n_threads);
     if (status != CATVAE_OK) return status;
     if (phase < 0 || phase > 2) return CATVAE_BAD_TYPE;
-    const int64_t sums = (N + ROWS - 1) / ROWS * 2 * (int64_t)sizeof(double), slices = (N + SLICE - 1) / SLICE;
+    const int64_t sums = (N + ROWS - 1) / ROWS * 2 * (int64_t)sizeof(double), slices = (N + slice_size(N) - 1) / slice_size(N);
     return (phase == 1 ? slices * (2 * K * D + K) * size : sums) + (int64_t)sizeof(double); /* never empty, and room to align */
 }
 

@@ -89,8 +89,8 @@ static __global__ void logit_gradient(int64_t N, int64_t K, const I *logits, con
     const int64_t n = i / K;
     const R a = assignment[i];
     const R log_part = (widened(logits[i]) - statistics[n]) - statistics[N + n], kl_part = cluster_kl[i] - statistics[2 * N + n];
-    const R found = a * scaled(g_kl, weight, n) * kl_part + a * scaled(g_neg_entropy, weight, n) * log_part;
-    put(dlogits + i, a == 0 ? (R)0 : found);
+    const R share = a * scaled(g_kl, weight, n), from_entropy = a * scaled(g_neg_entropy, weight, n) * log_part;
+    put(dlogits + i, a == 0 ? (R)0 : (share == 0 ? (R)0 : share * kl_part) + from_entropy);
 }
 
 template <class R, class I>

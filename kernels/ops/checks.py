@@ -9,7 +9,7 @@ from torch import Tensor
 HALF = (torch.float16, torch.bfloat16)
 REAL = (torch.float32, torch.float64)
 LARGEST = 1 << 28
-"""Largest size of one axis: with K*D and N*D bounded by memory, every index fits the kernel's 64 bits."""
+"""Largest size of one axis; with N*K*D at most 2^56, every count of bytes fits the kernel's 64 bits."""
 
 
 def fits(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits: Tensor, weight: Tensor | None) -> bool:

@@ -5,20 +5,19 @@ the library: the dispatcher and autograd's registration cost 25 us a step, more 
 the registered ops of `registered` stand in. Left out: second derivatives, and gradients of ``prior`` and ``weight``, constants here.
 """
 
+import contextlib
 import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .. import _loader
 from . import calls, registered  # noqa: F401 - registering is what the import is for
 from .checks import HALF, check_dense, check_mixture, fits
+from .once import first_derivative
 from .plain import MixtureKL, plain_dense_kl, plain_mixture_kl
 
-# A constant, so that torch.compile need not trace the loader.
-_COMPILED = {device for device in ("cpu", "cuda") if _loader.available(device)}
 _PLAIN = {Tensor, torch.nn.Parameter}
 Maybe = Tensor | None
 
@@ -62,7 +61,7 @@ def mixture_kl(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits
         if _traced(m, E, logits):
             return MixtureKL(*torch.ops.catvae.mixture_kl(*inputs)[:4])
         return _joined(calls.mixture_forward(*inputs), calls.mixture_backward, inputs, (m, v, E, F, logits))
-    with torch.autocast(m.device.type, enabled=False):
+    with _full_precision(m):
         return plain_mixture_kl(_widened(m), _widened(v), E, F, prior, _widened(logits), weight)
 
 
@@ -85,7 +84,7 @@ def dense_mixture_kl(mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weig
         if _traced(mu, prior, logits):
             return MixtureKL(*torch.ops.catvae.dense_kl(*inputs)[:4])
         return _joined(calls.dense_forward(*inputs), calls.dense_backward, inputs, (mu, lv, logits))
-    with torch.autocast(mu.device.type, enabled=False):
+    with _full_precision(mu):
         return plain_dense_kl(_widened(mu), _widened(lv), prior, _widened(logits), weight)
 
 
@@ -100,22 +99,33 @@ def _widened(x: Tensor) -> Tensor:
     return x.float() if x.dtype in HALF else x
 
 
+@torch.compiler.assume_constant_result
+def _runs(device: str) -> bool:
+    return device in ("cpu", "cuda") and _loader.runs(device)
+
+
 def _compiled(x: Tensor) -> bool:
     device = x.device.type
-    if device in _COMPILED:
+    if _runs(device):
         return True
-    if device in ("cpu", "cuda"):
-        _warn_once(device, _loader.kernel_status(device))
+    if device in ("cpu", "cuda") and not torch.compiler.is_compiling():
+        _warn_once(device)
     return False
+
+
+def _full_precision(x: Tensor) -> contextlib.AbstractContextManager:
+    """Autocast off, on devices that have it."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else contextlib.nullcontext()
 
 
 _warned: set[str] = set()
 
 
-def _warn_once(device: str, message: str) -> None:
+def _warn_once(device: str) -> None:
     if device not in _warned:
         _warned.add(device)
-        warnings.warn(f"catvae loss on {device} runs in {message}", stacklevel=4)
+        warnings.warn(f"catvae loss on {device} runs in {_loader.kernel_status(device)}", stacklevel=4)
 
 
 def _joined(out: tuple[Tensor, ...], backward: Callable, inputs: tuple[Maybe, ...], differentiable: tuple[Tensor, ...]) -> MixtureKL:
@@ -139,17 +149,9 @@ class _Join(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g_kl, g_neg_entropy):  # pyright: ignore[reportIncompatibleMethodOverride]
-        if torch.is_grad_enabled():
-            return _once(ctx, g_kl, g_neg_entropy)
-        return None, None, None, *ctx.call(*ctx.saved_tensors, g_kl, g_neg_entropy)
-
-
-@once_differentiable
-def _once(ctx, g_kl, g_neg_entropy):
-    """Backward under ``create_graph=True``: the first derivative, and a clear error for the second. Costs 4 us, so only there."""
-    return _Join.backward(ctx, g_kl, g_neg_entropy)
+        return None, None, None, *first_derivative(ctx.call, *ctx.saved_tensors, g_kl, g_neg_entropy)
 
 
 def _traced(*inputs: Tensor) -> bool:
-    """Whether these tensors stand for others: while torch.compile looks on, or as fake tensors and other subclasses."""
-    return torch.compiler.is_compiling() or not _PLAIN.issuperset(map(type, inputs))
+    """Whether these tensors stand for others: while torch.compile or torch.jit looks on, or as fake tensors and other subclasses."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or not _PLAIN.issuperset(map(type, inputs))

@@ -6,10 +6,10 @@ not come by here: see `mixture`.
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import calls
-from .checks import HALF
+from .checks import HALF, REAL, check_dense, check_mixture
+from .once import first_derivative
 
 Maybe = Tensor | None
 
@@ -56,13 +56,11 @@ def _differentiable(name: str, inputs: int, gradients: tuple[int, ...]) -> None:
         ctx.mark_non_differentiable(*output[2:])
         ctx.set_materialize_grads(False)
 
-    @once_differentiable
     def backward(ctx, g_kl, g_neg_entropy, *_):
-        saved = [x.float() if x is not None and x.dtype in HALF else x for x in ctx.saved_tensors]  # as autocast handed them to forward
-        found = getattr(torch.ops.catvae, f"{name}_backward")(*saved, g_kl, g_neg_entropy)
+        found = first_derivative(getattr(torch.ops.catvae, f"{name}_backward"), *ctx.saved_tensors, g_kl, g_neg_entropy)
         result: list[Maybe] = [None] * inputs
         for at, gradient in zip(gradients, found, strict=True):
-            result[at] = gradient.to(ctx.saved_tensors[at].dtype)
+            result[at] = gradient
         return tuple(result)
 
     torch.library.register_autograd(f"catvae::{name}", backward, setup_context=remember, lib=_library)
@@ -70,14 +68,53 @@ def _differentiable(name: str, inputs: int, gradients: tuple[int, ...]) -> None:
         torch.library.register_autocast(f"catvae::{name}", device, torch.float32, lib=_library)
 
 
-_define("mixture_kl", _MIXTURE, _OUT, calls.mixture_forward, _fake_mixture)
+def _mixture_forward(m, v, E, F, prior, logits, weight):
+    check_mixture(m, v, E, F, prior, logits, weight)
+    _check_types((m, v, logits), (E, F, prior, weight))
+    return calls.mixture_forward(m, v, E, F, prior, logits, weight)
+
+
+def _dense_forward(mu, lv, prior, logits, weight):
+    check_dense(mu, lv, prior, logits, weight)
+    _check_types((mu, lv, logits), (prior, weight))
+    return calls.dense_forward(mu, lv, prior, logits, weight)
+
+
+def _mixture_backward(m, v, E, F, prior, logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy):
+    check_mixture(m, v, E, F, prior.detach(), logits, weight)
+    _check_types((m, v, logits), (E, F, prior, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy))
+    _check_saved(logits.shape, assignment, cluster_kl, statistics)
+    return calls.mixture_backward(m, v, E, F, prior, logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
+
+
+def _dense_backward(mu, lv, prior, logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy):
+    check_dense(mu, lv, prior.detach(), logits, weight)
+    _check_types((mu, lv, logits), (prior, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy))
+    _check_saved(logits.shape, assignment, cluster_kl, statistics)
+    return calls.dense_backward(mu, lv, prior, logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
+
+
+def _check_types(samples: tuple[Tensor, ...], others: tuple[Maybe, ...]) -> None:
+    """The op converts nothing: one type for what belongs to samples, possibly a half, and one of float32 and float64 for the rest."""
+    narrow, wide = {x.dtype for x in samples}, {x.dtype for x in others if x is not None}
+    if len(narrow) > 1 or len(wide) > 1 or not wide <= {*REAL} or not (narrow == wide or (narrow <= {*HALF} and wide == {torch.float32})):
+        found = f"{sorted(map(str, narrow))} beside {sorted(map(str, wide))}"
+        raise ValueError(f"m, v and logits must share one type, all others float32, or float64 with them: got {found}; use mixture_kl")
+
+
+def _check_saved(shape: torch.Size, assignment: Tensor, cluster_kl: Tensor, statistics: Tensor) -> None:
+    if not (assignment.shape == cluster_kl.shape == shape and tuple(statistics.shape) == (3, shape[0])):
+        raise ValueError(f"assignment and cluster_kl must be {tuple(shape)} and statistics (3, {shape[0]}), as forward returned them")
+
+
+_define("mixture_kl", _MIXTURE, _OUT, _mixture_forward, _fake_mixture)
 _define(
     "mixture_kl_backward", f"{_MIXTURE}, {_SAVED}", "(Tensor dm, Tensor dv, Tensor dE, Tensor dF, Tensor dlogits)",
-    calls.mixture_backward, _fake_mixture_backward,
+    _mixture_backward, _fake_mixture_backward,
 )  # fmt: skip
 _differentiable("mixture_kl", 7, (0, 1, 2, 3, 5))
-_define("dense_kl", _DENSE, _OUT, calls.dense_forward, _fake_dense)
+_define("dense_kl", _DENSE, _OUT, _dense_forward, _fake_dense)
 _define(
-    "dense_kl_backward", f"{_DENSE}, {_SAVED}", "(Tensor dmu, Tensor dlv, Tensor dlogits)", calls.dense_backward, _fake_dense_backward
+    "dense_kl_backward", f"{_DENSE}, {_SAVED}", "(Tensor dmu, Tensor dlv, Tensor dlogits)", _dense_backward, _fake_dense_backward
 )  # fmt: skip
 _differentiable("dense_kl", 5, (0, 1, 3))

@@ -39,9 +39,8 @@ def test_opcheck(N, with_grad, device):
         forward = getattr(calls, name.replace("_kl", "_forward"))
         out = forward(*tensors, weight)
         torch.library.opcheck(getattr(torch.ops.catvae, f"{name}_backward").default, (*tensors, weight, *out[2:], scalar, None))
-        # The op itself has no autograd (it stands in the Function outside), so inputs that require gradients are an eager matter.
-        with torch.set_grad_enabled(with_grad):
-            torch.library.opcheck(getattr(torch.ops.catvae, name).default, (*tensors, weight))
+        leaves = [x.clone().requires_grad_(with_grad and key != "prior") for key, x in inputs.items()]
+        torch.library.opcheck(getattr(torch.ops.catvae, name).default, (*leaves, weight))
 
 
 @compiled
@@ -185,6 +184,30 @@ def test_saved_tensors_of_another_layout_are_read_right(device):
 
 
 @compiled
+def test_the_ops_refuse_what_they_would_misread(device):
+    """Called directly they convert nothing: the wrong type or shape would be read out of bounds."""
+    values, weight = problem(6, 3, 4, device=device)
+    op, backward = torch.ops.catvae.mixture_kl, torch.ops.catvae.mixture_kl_backward
+    for name, change in {"E": torch.Tensor.bfloat16, "m": torch.Tensor.double, "logits": lambda x: x[:, :2], "v": lambda x: x[:3]}.items():
+        with pytest.raises(ValueError, match="must"):
+            op(*{**values, name: change(values[name])}.values(), weight)
+    with pytest.raises(ValueError, match="beside"):
+        op(*(x.bfloat16() for x in values.values()), None)
+    saved = op(*values.values(), weight)[2:]
+    with pytest.raises(ValueError, match=r"statistics \(3, 6\)"):
+        backward(*values.values(), weight, saved[0], saved[1], saved[2][:, :4], None, None)
+
+
+@compiled
+def test_jit_tracing_records_the_op(device):
+    values, _ = problem(6, 3, 4, device=device)
+    rest = list(values.values())[1:]
+    traced = torch.jit.trace(lambda m: mixture_kl(m, *rest).kl, values["m"])
+    other = values["m"] * 2
+    assert traced(other).item() == mixture_kl(other, *rest).kl.item()
+
+
+@compiled
 def test_a_changed_input_is_noticed_before_backward(device):
     values, _ = problem(5, 3, 4, device=device)
     m = (values["m"].requires_grad_() * 1).clone()
@@ -198,9 +221,10 @@ def test_a_changed_input_is_noticed_before_backward(device):
 def test_a_second_derivative_is_refused(device):
     values, _ = problem(5, 3, 4, device=device)
     values["m"].requires_grad_()
-    (gradient,) = torch.autograd.grad(mixture_kl(*values.values()).kl ** 2, values["m"], create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+    for loss in (lambda: mixture_kl(*values.values()).kl, lambda: torch.ops.catvae.mixture_kl(*values.values(), None)[0]):
+        (gradient,) = torch.autograd.grad(loss(), values["m"], create_graph=True)
+        with pytest.raises(RuntimeError, match="once differentiable"):
+            gradient.square().sum().backward()
 
 
 def test_backward_twice_through_a_kept_graph(device):

@@ -27,7 +27,7 @@ def with_threads(count: int, function, values, weight):
 
 
 @compiled
-@pytest.mark.parametrize(("N", "K", "D"), [(128, 10, 20), (3000, 17, 31), (300, 130, 70)])
+@pytest.mark.parametrize(("N", "K", "D"), [(1000, 10, 60), (3000, 17, 31), (300, 300, 240)])
 @pytest.mark.parametrize("dense", [False, True])
 def test_every_thread_count_gives_the_same_bits(N, K, D, dense):
     values, weight = problem(N, K, D)
@@ -72,6 +72,14 @@ def test_without_the_compiled_kernel_the_loss_still_runs_and_says_so_once():
     )
     assert said.startswith("True")
     assert said.count("catvae loss on cpu runs in plain torch: the compiled kernel is switched off") == 1
+
+
+def test_without_the_compiled_kernel_the_loss_still_compiles_into_one_graph():
+    code = SMALL + (
+        "step = torch.compile(lambda m: mixture_kl(m, x, e, e, e, x[:, :2]).kl, fullgraph=True, backend='aot_eager')\n"
+        "print(abs(step(x).item() - mixture_kl(x, x, e, e, e, x[:, :2]).kl.item()) < 1e-5)"
+    )
+    assert run_python(code, CATVAE_KERNEL="off").startswith("True")
 
 
 @compiled
