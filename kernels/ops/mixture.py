@@ -154,4 +154,4 @@ class _Join(torch.autograd.Function):
 
 def _traced(*inputs: Tensor) -> bool:
     """Whether these tensors stand for others: while torch.compile or torch.jit looks on, or as fake tensors and other subclasses."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or not _PLAIN.issuperset(map(type, inputs))
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or not _PLAIN.issuperset(map(type, inputs))  # pyright: ignore[reportPrivateImportUsage]
