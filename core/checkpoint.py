@@ -15,30 +15,49 @@ from torch import Tensor
 from catvae.runtime.errors import DataError
 from catvae.runtime.files import atomic_write, sha256
 
-SCHEMA = 1
+SCHEMA = 2
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something done to the clusters while training: K chosen, a collapse acted on."""
+
+    step: int
+    what: str
 
 
 class Position(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """`state.json`: where a run stands."""
 
     schema: int
-    step: int
-    """Steps taken."""
     start: int
     """Which of the short runs went on."""
-    start_scores: list[float]
-    """Nats each of them shared with views; empty while they are not decided."""
-    group: list[int]
+    clusters: int
+    """K of the network: the chosen one, once it is."""
+    step: int = 0
+    """Steps taken."""
+    start_scores: list[float] = []
+    """Nats each of the short runs shared with views; empty while they are not decided."""
+    group: list[int] = []
     """Cluster each over-cluster was last merged into; empty before the first merge."""
-    follow_until: int
+    follow_until: int = 0
     """Step up to which clusters are taught that merge."""
-    rows: list[dict[str, float]]
+    class_clusters: list[int] = []
+    """Cluster of each class of the given labels; empty while not known."""
+    shares: list[float] = []
+    """Running shares of the clusters."""
+    guard_from: int = 0
+    """Step before which the collapse guard waits."""
+    guard_acts: int = 0
+    rewarm: int = 0
+    """Step from which the learning rate rises."""
+    events: list[Event] = []
+    rows: list[dict[str, float | None]] = []
     """Finished rows of metrics.csv."""
-    open_row: dict[str, float]
+    open_row: dict[str, float] = {}
     """Sums of the epoch under way."""
-    seconds: float
+    seconds: float = 0.0
     """Training time so far."""
-    tensors_sha256: str
+    tensors_sha256: str = ""
 
 
 def weights_bytes(model: torch.nn.Module) -> bytes:
@@ -79,8 +98,8 @@ def save_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Opti
     atomic_write(folder / "state.json", msgspec.json.format(msgspec.json.encode(position), indent=1))
 
 
-def load_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-    """Restore what `save_state` wrote; raises `DataError` when any part is missing, torn or of another schema."""
+def read_position(folder: Path) -> Position:
+    """`state.json` of a run; raises `DataError` when it is missing, damaged or of another schema."""
     path = folder / "state.json"
     try:
         position = msgspec.json.decode(path.read_bytes(), type=Position)
@@ -90,10 +109,15 @@ def load_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Opti
         raise DataError(f"{path} is damaged: {error}") from error
     if position.schema != SCHEMA:
         raise DataError(f"{path} has schema {position.schema}, this version reads {SCHEMA}")
+    return position
+
+
+def load_state(folder: Path, position: Position, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Restore the tensors that belong to `position`; raises `DataError` when they are missing, torn or of another network."""
     tensor_file = folder / "state.safetensors"
     tensors = load_tensors(tensor_file)
     if sha256(tensor_file.read_bytes()) != position.tensors_sha256:
-        raise DataError(f"{tensor_file} does not belong to {path.name}: its sha256 differs")
+        raise DataError(f"{tensor_file} does not belong to state.json: its sha256 differs")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
     wanted: dict[str, Any] = optimizer.state_dict()
@@ -106,7 +130,6 @@ def load_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Opti
         optimizer.load_state_dict({**wanted, "state": moments})
     except (RuntimeError, ValueError, KeyError, IndexError) as error:
         raise DataError(f"{tensor_file} does not fit this run: {str(error).splitlines()[-1].strip()}") from error
-    return position
 
 
 def _laid_out_as(parameter: Tensor, moment: Tensor) -> Tensor:

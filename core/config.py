@@ -27,8 +27,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     objective: Literal["infocatvae", "catvae"] = "infocatvae"
     """catvae leaves out the information term on generated images."""
 
-    clusters: int = 10
-    """K."""
+    clusters: int | Literal["auto"] = 10
+    """K; auto: chosen at the first merge of over-clusters."""
+    max_clusters: int = 20
+    """The largest K that may be chosen."""
     delta: int = 4
     """Latent dimensions per cluster; D = K * delta."""
     lam: float = msgspec.field(default=2.5, name="lambda")
@@ -57,7 +59,15 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     overclusters: int = 5
     """Small clusters per cluster, on an auxiliary head; 0 removes it."""
     regroup: tuple[float, ...] = (0.3, 0.5, 0.7)
-    """Shares of the steps at which over-clusters are merged into K; the merge replaces clusters that share less information with views."""
+    """Shares of the steps at which over-clusters are merged into K, which become the new clusters."""
+    follow: float = 0.1
+    """Share of the steps for which clusters are then taught the merge, instead of finding their own way."""
+    warm_start: float = 0.3
+    """Share of the steps that train the clusters alone; the generator joins them then."""
+    guard: bool = True
+    """Act on clusters that collapse while training."""
+    label_weight: float = 0.0
+    """Weight of the cross-entropy of the few labelled images given with --labels, in nats; 0: they only name clusters."""
     starts: int = 0
     """Short runs to begin with, of which the one that shares most information with views goes on; 0: three for fewer than 10,000 images
     (small sets depend most on the seed), else one."""
@@ -78,6 +88,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def __post_init__(self) -> None:
         bounds = {
             "clusters": (1, 10_000),
+            "max_clusters": (2, 1_000),
             "delta": (1, 1_000),
             "hidden": (1, 65_536),
             "epochs": (0, 1_000_000),
@@ -89,22 +100,37 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         }
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
-            if not low <= value <= high:
+            if value != "auto" and not low <= value <= high:
                 raise UsageError(f"{_flag(name)} is {value}, expected {low} to {high}")
         for name in ("lam", "learning_rate"):
             value = getattr(self, name)
             if not 0 < value < float("inf"):
                 raise UsageError(f"{_flag(name)} is {value}, expected a positive number")
-        for name in ("neg_entropy_weight", "information_weight", "invariance_weight", "marginal_weight"):
+        for name in ("neg_entropy_weight", "information_weight", "invariance_weight", "marginal_weight", "label_weight"):
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
                 raise UsageError(f"{_flag(name)} is {value}, expected zero or more")
         if not all(0 < share < 1 for share in self.regroup):
             raise UsageError(f"regroup is {list(self.regroup)}, expected shares of the steps between 0 and 1")
+        for name in ("follow", "warm_start"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{_flag(name)} is {getattr(self, name)}, expected a share of the steps between 0 and 1")
+        if self.choose_clusters and not (self.overclusters and self.regroup and self.invariance_weight):
+            raise UsageError("-k auto needs over-clusters and their merges, which the recipe robust has")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout is {self.dropout}, expected 0 <= dropout < 1")
         if self.legacy and self.recipe != "paper":
             raise UsageError(f"--legacy belongs to --recipe paper, got --recipe {self.recipe}")
+
+    @property
+    def choose_clusters(self) -> bool:
+        """Whether K is to be chosen."""
+        return self.clusters == "auto"
+
+    @property
+    def most_clusters(self) -> int:
+        """K, or the largest that may be chosen."""
+        return self.max_clusters if self.clusters == "auto" else self.clusters
 
     def epochs_for(self, steps_per_epoch: int) -> int:
         """Epochs of a run whose epoch has that many steps."""
@@ -113,11 +139,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def starts_for(self, images: int) -> int:
         """Short runs to begin with, for a data set of that many images."""
         return self.starts or (3 if images < 10_000 else 1)
-
-    @property
-    def latent(self) -> int:
-        """D = K * delta."""
-        return self.clusters * self.delta
 
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -135,6 +156,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "invariance_weight": 0.0,
         "overclusters": 0,
         "regroup": (),
+        "warm_start": 0.0,
+        "guard": False,
         "starts": 1,
         "epochs": 20,
         "batch_size": 128,

@@ -23,8 +23,8 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
-    n_clusters : int
-        K.
+    n_clusters : int or "auto"
+        K; auto chooses it from the images.
     random_state : int
         Seed of weights, order and noise.
     settings : dict, optional
@@ -38,7 +38,7 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
         The trained network.
     """
 
-    def __init__(self, n_clusters: int = 10, random_state: int = 0, settings: dict[str, Any] | None = None):
+    def __init__(self, n_clusters: int | str = 10, random_state: int = 0, settings: dict[str, Any] | None = None):
         self.n_clusters = n_clusters
         self.random_state = random_state
         self.settings = settings

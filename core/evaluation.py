@@ -1,17 +1,17 @@
-"""What is said of a trained model: assignments, health, cluster records, label scores, pictures.
+"""What is said of a trained model: assignments, names, label scores, health, bound. Pictures stand in `pictures`.
 
-Labels enter here and nowhere earlier: for scores, and for naming clusters after the class they match.
+Labels of the data enter here and nowhere earlier: for scores, and for naming clusters after the class they match.
 """
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-
-from catvae.runtime.grid import grid
 
 from .data import ImageData
-from .metrics import Health, LabelScores, label_scores, match
+from .labelled import LabelledImages
+from .likelihood import likelihood
+from .merging import Joints, mutual_information, separations
+from .metrics import Health, calibration_error, generation_ceiling, label_scores, match
 from .model import CatVAE
 from .run_folder import ClusterRecord
 from .views import to_float
@@ -30,14 +30,30 @@ def assign(model: CatVAE, images: NDArray[np.uint8], *, batch: int = 1024, dropo
     return torch.cat(pieces).numpy()
 
 
-def cluster_records(assignment: NDArray[np.float32], data: ImageData) -> list[ClusterRecord]:
-    """Share, confidence and name of every cluster, from the assignments (N, K) of the training images."""
-    clusters = assignment.argmax(1)
+def cluster_names(assignment: NDArray[np.float32], data: ImageData, labelled: LabelledImages | None, homes: list[int]) -> list[str]:
+    """A name for each cluster: of the class of given labelled images, else of the class it matches in labelled data, else its number.
+
+    Parameters
+    ----------
+    assignment : ndarray, (N, K)
+        Of the training images.
+    homes : list of int
+        Cluster of each class of `labelled`.
+    """
     count = assignment.shape[1]
     names = [str(i) for i in range(count)]
-    if data.labels is not None and data.label_names:
-        matched = match(clusters, data.labels, count, len(data.label_names))
+    if labelled is not None:
+        for name, cluster in zip(labelled.names, homes, strict=True):
+            names[cluster] = name
+    elif data.labels is not None and data.label_names:
+        matched = match(assignment.argmax(1), data.labels, count, len(data.label_names))
         names = [data.label_names[c] if c >= 0 else f"cluster {i}" for i, c in enumerate(matched)]
+    return names
+
+
+def cluster_records(assignment: NDArray[np.float32], names: list[str]) -> list[ClusterRecord]:
+    """Share, confidence and name of every cluster, from the assignments (N, K) of the training images."""
+    clusters = assignment.argmax(1)
     records = []
     for i, name in enumerate(names):
         members = assignment[clusters == i, i]
@@ -46,26 +62,36 @@ def cluster_records(assignment: NDArray[np.float32], data: ImageData) -> list[Cl
     return records
 
 
-def scores(model: CatVAE, train_assignment: NDArray[np.float32], data: ImageData, *, dropout: bool = False) -> dict[str, LabelScores]:
-    """ACC, NMI and ARI per part that has labels, each matched on its own images."""
+def scores(model: CatVAE, train_assignment: NDArray[np.float32], data: ImageData, *, dropout: bool = False) -> dict[str, dict[str, float]]:
+    """ACC, NMI, ARI and calibration error per part that has labels, each matched on its own images."""
     found = {}
     if data.labels is not None:
-        found["train"] = label_scores(train_assignment.argmax(1), data.labels)
+        found["train"] = _scored(train_assignment, data.labels)
     if data.test_images is not None and data.test_labels is not None and len(data.test_images):
-        found["test"] = label_scores(assign(model, data.test_images, dropout=dropout).argmax(1), data.test_labels)
+        found["test"] = _scored(assign(model, data.test_images, dropout=dropout), data.test_labels)
     return found
 
 
-def warnings_of(state: Health, clusters: int) -> list[str]:
-    """Lines a user should read before trusting the clusters; empty when all is well."""
-    found = []
-    if clusters > 1 and state.active <= 1:
-        found.append("collapsed: one cluster holds nearly every image; train longer, or use another --seed or --augment")
-    elif state.active < clusters:
-        found.append(f"{clusters - state.active} of {clusters} clusters hold at most 1 % of the images: fewer clusters may fit better")
-    if clusters > 1 and state.mean_confidence < 0.5:
-        found.append(f"assignments are uncertain (mean confidence {state.mean_confidence:.2f}): clusters are not separated")
-    return found
+def _scored(assignment: NDArray[np.float32], labels: NDArray) -> dict[str, float]:
+    return {**label_scores(assignment.argmax(1), labels)._asdict(), "ece": calibration_error(assignment, labels)}
+
+
+def health_record(state: Health, joints: Joints) -> dict[str, float]:
+    """Label-free signs of health of a run, by name; see `metrics.Health` for the first ones."""
+    record = {name: float(value) for name, value in state._asdict().items() if name != "shares"}
+    if len(state.shares) > 1:
+        record["separation"] = float(separations(joints.clusters).min())
+    # Nats that clusters of an image and of its view share, and how often both are the same: comparable between runs on the same data.
+    record["view_information"] = mutual_information(joints.clusters)
+    record["view_agreement"] = float(np.trace(joints.clusters))
+    return record
+
+
+def bound_record(model: CatVAE, data: ImageData, seed: int) -> dict[str, float]:
+    """Bound, likelihood and the geometric ceiling of generation, on test images where there are any; see `likelihood`."""
+    images = data.images if data.test_images is None or not len(data.test_images) else data.test_images
+    found = {name: float(value) for name, value in likelihood(model, images, seed=seed)._asdict().items()}
+    return {**found, "generation_ceiling": generation_ceiling(model.spec.clusters, model.spec.delta, model.spec.lam)}
 
 
 @torch.no_grad()
@@ -97,27 +123,3 @@ def reconstruct(model: CatVAE, images: NDArray[np.uint8]) -> NDArray[np.float32]
     """Posterior-mean reconstructions, (N, H, W, C) in [0, 1]."""
     z = torch.from_numpy(encode_mean(model, images)).to(model.prior.device)
     return model.decode(z).sigmoid().permute(0, 2, 3, 1).cpu().numpy()
-
-
-def picture_samples(model: CatVAE, names: list[str], seed: int = 0) -> Image.Image:
-    """A row of generated images per cluster, the prior mean first."""
-    return grid(list(draw_samples(model, seed=seed)), names)
-
-
-def picture_clusters(assignment: NDArray[np.float32], data: ImageData, names: list[str], per_cluster: int = 12) -> Image.Image:
-    """Real images per cluster, evenly spaced from the most to the least confident."""
-    clusters = assignment.argmax(1)
-    blank = np.zeros((0, *data.preprocess.shape), np.uint8)
-    rows = []
-    for i in range(assignment.shape[1]):
-        members = np.flatnonzero(clusters == i)
-        members = members[np.argsort(-assignment[members, i], kind="stable")]
-        picked = members[np.linspace(0, len(members) - 1, min(per_cluster, len(members))).astype(int)] if len(members) else []
-        rows.append(data.images[picked] if len(picked) else blank)
-    return grid(rows, names)
-
-
-def picture_reconstructions(model: CatVAE, data: ImageData, count: int = 12) -> Image.Image:
-    """Evenly spaced images above their reconstructions."""
-    picked = data.images[np.linspace(0, len(data.images) - 1, min(count, len(data.images))).astype(int)]
-    return grid([picked, reconstruct(model, picked)], ["image", "model"])

@@ -4,8 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
+from scipy.integrate import trapezoid
+from scipy.stats import norm
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+from catvae.runtime.matching import match_counts
 
 
 class LabelScores(NamedTuple):
@@ -27,9 +30,14 @@ class Health(NamedTuple):
     active: int
     """Clusters that hold more than 1 % of the images."""
     smallest_share: float
+    shares: tuple[float, ...]
+    """Of the images, per cluster."""
     mean_confidence: float
     information: float
     """I(x; c) = H(mean q) - mean H(q), in nats."""
+
+
+CALIBRATION_BINS = 15
 
 
 def match(clusters: NDArray, labels: NDArray, n_clusters: int, n_classes: int) -> NDArray[np.int64]:
@@ -41,10 +49,7 @@ def match(clusters: NDArray, labels: NDArray, n_clusters: int, n_classes: int) -
     """
     counts = np.zeros((n_clusters, n_classes), dtype=np.int64)
     np.add.at(counts, (clusters, labels), 1)
-    rows, columns = linear_sum_assignment(-counts)
-    matched = np.full(n_clusters, -1, dtype=np.int64)
-    matched[rows] = columns
-    return matched
+    return match_counts(counts)
 
 
 def label_scores(clusters: NDArray, labels: NDArray) -> LabelScores:
@@ -58,6 +63,32 @@ def label_scores(clusters: NDArray, labels: NDArray) -> LabelScores:
     )
 
 
+def calibration_error(assignment: NDArray[np.float32], labels: NDArray) -> float:
+    """Expected calibration error: mean |confidence - accuracy| over equally wide bins of confidence, clusters matched one-to-one.
+
+    Parameters
+    ----------
+    assignment : ndarray, (N, K)
+    labels : ndarray, (N,), int
+    """
+    clusters, confidence = assignment.argmax(1), assignment.max(1)
+    correct = match(clusters, labels, assignment.shape[1], int(labels.max()) + 1)[clusters] == labels
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gap = np.bincount(bins, weights=confidence - correct, minlength=CALIBRATION_BINS)
+    return float(np.abs(gap).sum() / len(labels))
+
+
+def generation_ceiling(clusters: int, delta: int, lam: float) -> float:
+    """Probability that z ~ N(mu_c, I) is nearest to its own mean: no judge of generated images can agree more often on average.
+
+    The nearest mean is the one with the largest projection: N(s, 1) on the own axis against K - 1 of N(0, 1), s = lambda sqrt(delta),
+    so the probability is the integral of phi(t - s) Phi(t)^(K-1).
+    """
+    s = lam * np.sqrt(delta)
+    t = np.linspace(s - 10, s + 10, 4001)
+    return float(trapezoid(norm.pdf(t - s) * norm.cdf(t) ** (clusters - 1), t))
+
+
 def health(assignment: NDArray[np.float32]) -> Health:
     """Signs of health of soft assignments (N, K)."""
     a = assignment.astype(np.float64)
@@ -68,6 +99,7 @@ def health(assignment: NDArray[np.float32]) -> Health:
         perplexity=float(np.exp(entropy)),
         active=int((counted > 0.01).sum()),
         smallest_share=float(counted.min()),
+        shares=tuple(counted.tolist()),
         mean_confidence=float(a.max(1).mean()),
         information=float(entropy - _entropy(a).mean()),
     )

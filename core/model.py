@@ -36,13 +36,12 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @classmethod
     def of(cls, config: TrainConfig, shape: tuple[int, int, int]) -> "ModelSpec":
-        """For images of `shape` (H, W, C)."""
-        names = ("clusters", "delta", "lam", "net", "hidden", "dropout", "offsets")
+        """For images of `shape` (H, W, C); with K still to be chosen, for the largest."""
+        names = ("delta", "lam", "net", "hidden", "dropout", "offsets")
         height, width, channels = shape
-        overclusters = config.overclusters * config.clusters
-        return cls(
-            **{name: getattr(config, name) for name in names}, overclusters=overclusters, height=height, width=width, channels=channels
-        )
+        clusters = config.most_clusters
+        values = {name: getattr(config, name) for name in names}
+        return cls(**values, clusters=clusters, overclusters=config.overclusters * clusters, height=height, width=width, channels=channels)
 
 
 class Posterior(NamedTuple):

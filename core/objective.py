@@ -52,7 +52,16 @@ class BatchLoss(NamedTuple):
     """(N, K) q(c|x) of the batch, detached."""
 
 
-def batch_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, *, groups: Tensor | None = None) -> BatchLoss:
+def batch_loss(
+    model: CatVAE,
+    x: Tensor,
+    config: TrainConfig,
+    policy: ViewPolicy,
+    *,
+    groups: Tensor | None = None,
+    warm: bool = False,
+    labelled: tuple[Tensor, Tensor] | None = None,
+) -> BatchLoss:
     """Evaluate the objective on a batch; noise comes from torch's default generator.
 
     Parameters
@@ -65,7 +74,20 @@ def batch_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
         Makes the views, where the weights ask for them.
     groups : Tensor, (overclusters, K), optional
         One-hot rows: the cluster each over-cluster was merged into. While given, clusters learn to follow the merge.
+    warm : bool
+        Only what views say is trained; the terms of the bound are not known (NaN).
+    labelled : (Tensor, Tensor), optional
+        Images (n, C, H, W) and the cluster (n,) of each, whose cross-entropy is added with the configured weight.
     """
+    loss = _warm_loss(model, x, config, policy, groups) if warm else _full_loss(model, x, config, policy, groups)
+    if labelled is None:
+        return loss
+    images, c = labelled
+    with frozen_statistics(model):
+        return loss._replace(total=loss.total + config.label_weight * nnF.cross_entropy(model.cluster_logits(images), c))
+
+
+def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, groups: Tensor | None) -> BatchLoss:
     n = len(x)
     zero = x.new_zeros(())
     # Images and views go through the trunk together: one set of batch statistics, larger matrix products.
@@ -92,16 +114,37 @@ def batch_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
 
     invariance = auxiliary = zero
     if with_views:
-        shared = view_information(posterior.logits, encoded.logits[n:], config.marginal_weight)
-        invariance, total = shared.information, total - config.invariance_weight * shared.trained
-        if config.overclusters:
-            shared = view_information(posterior.auxiliary, encoded.auxiliary[n:], config.marginal_weight)
-            auxiliary, total = shared.information, total - config.invariance_weight * shared.trained
-        if groups is not None:
-            target = encoded.auxiliary.detach().softmax(-1) @ groups
-            total = total + config.invariance_weight * nnF.cross_entropy(encoded.logits, target)
+        views, invariance, auxiliary = _view_terms(encoded, config, groups)
+        total = total + views
     elbo = -(reconstruction + kl + neg_entropy + math.log(model.spec.clusters))
     return BatchLoss(total, Terms(reconstruction, kl, neg_entropy, information, invariance, auxiliary, elbo), divergence.assignment)
+
+
+def _warm_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, groups: Tensor | None) -> BatchLoss:
+    """What views say alone: no latent is drawn and nothing is decoded. Terms of the bound are not known (NaN)."""
+    n = len(x)
+    encoded = model.encode(torch.cat([x, random_view(x, policy)]))
+    total, invariance, auxiliary = _view_terms(encoded, config, groups)
+    unknown = x.new_full((), math.nan)
+    terms = Terms(unknown, unknown, unknown, unknown, invariance, auxiliary, unknown)
+    return BatchLoss(total, terms, encoded.logits[:n].detach().softmax(-1))
+
+
+def _view_terms(encoded: Posterior, config: TrainConfig, groups: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The weighted sum that trains, and the information of clusters and over-clusters; `encoded` holds images, then their views."""
+    logits, views = encoded.logits.chunk(2)
+    shared = view_information(logits, views, config.marginal_weight)
+    invariance, total = shared.information, shared.information.new_zeros(())
+    if groups is None:
+        total = total - config.invariance_weight * shared.trained
+    auxiliary = torch.zeros_like(invariance)
+    if config.overclusters:
+        shared = view_information(*encoded.auxiliary.chunk(2), config.marginal_weight)
+        auxiliary, total = shared.information, total - config.invariance_weight * shared.trained
+    if groups is not None:
+        target = encoded.auxiliary.detach().softmax(-1) @ groups
+        total = total + config.invariance_weight * nnF.cross_entropy(encoded.logits, target)
+    return total, invariance, auxiliary
 
 
 def _decoded_cluster(logits: Tensor, path: str) -> Tensor:

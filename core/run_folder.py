@@ -3,12 +3,14 @@
 config.json         every setting, resolved            run.json       status, data, clusters, scores, versions
 model.safetensors   the weights                        metrics.csv    terms per epoch
 state.*             for an exact resume                samples/*.png  pictures
+seeds.json, seeds/  with --seeds: every run that was trained for this result, see `seeds`
 """
 
 import csv
 import io
 import os
 import platform
+import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +21,13 @@ from catvae.runtime.errors import DataError, UsageError
 from catvae.runtime.files import atomic_write, make_folder
 from catvae.runtime.images import Preprocess
 
-from .checkpoint import load_weights
+from .checkpoint import Event, load_weights
 from .config import TrainConfig
+from .guard import Verdict
 from .model import CatVAE, ModelSpec
 
-SCHEMA = 1
+SCHEMA = 2
+FILES = ("config.json", "run.json", "model.safetensors", "state.safetensors", "state.json", "metrics.csv", "seeds.json")
 
 
 class DataRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,15 +54,43 @@ class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Mean q(c|x) over the images assigned to it; 0 for an empty cluster."""
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run's images come from, as its command named it: a resumed run reads them again."""
+
+    data: str
+    image_size: int | None = None
+    labels: str | None = None
+    """What --labels was."""
+
+    @classmethod
+    def of(cls, data: str, image_size: int | None = None, labels: str | None = None) -> "Origin":
+        """Paths made absolute."""
+        data, labels = (str(Path(path).resolve()) if path and Path(path).exists() else path for path in (data, labels))
+        return cls(data=data or "", image_size=image_size, labels=labels)
+
+
+class SeedRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several runs for one result."""
+
+    seed: int
+    clusters: int
+    view_information: float
+    """Nats its clusters share with those of views: what the kept run was chosen by, among healthy ones."""
+    agreement: float
+    """Mean adjusted Rand index with the other runs' clusters."""
+    verdict: str
+    acc: dict[str, float]
+    """Per part that has labels; for the report alone."""
+    kept: bool
+
+
 class RunRecord(msgspec.Struct, kw_only=True):
     """`run.json`."""
 
     schema: int = SCHEMA
     status: Literal["running", "finished", "interrupted", "failed"] = "running"
     spec: ModelSpec
-    source: str
-    """What the data argument was."""
-    image_size: int | None = None
+    origin: Origin
     config_hash: str
     """SHA-256 of `config.json`: a resumed run must be the one that was started."""
     start_scores: list[float] = []
@@ -66,9 +98,15 @@ class RunRecord(msgspec.Struct, kw_only=True):
     data: DataRecord
     clusters: list[ClusterRecord] = []
     scores: dict[str, dict[str, float]] = {}
-    """Per part (train, test): acc, nmi, ari, when labels exist."""
+    """Per part (train, test): acc, nmi, ari, ece, when labels exist."""
     health: dict[str, float] = {}
-    warnings: list[str] = []
+    bound: dict[str, float] = {}
+    """Exact bound, importance-weighted likelihood, in nats per image."""
+    verdict: Verdict | None = None
+    events: list[Event] = []
+    """What was done to the clusters while training."""
+    seeds: list[SeedRecord] = []
+    """The runs this one was chosen from, when there were several."""
     epochs: int = 0
     """Finished epochs."""
     seconds: float = 0.0
@@ -107,18 +145,23 @@ class RunFolder:
         if self.path.is_dir() and any(self.path.iterdir()):
             if not overwrite:
                 raise UsageError(f"{self.path} is not empty: choose another -o, continue it with --resume, or replace it with --overwrite")
-            if not (self.path / "run.json").is_file():
+            if not any((self.path / name).is_file() for name in ("run.json", "seeds.json")):
                 raise UsageError(f"{self.path} is not a run folder: --overwrite only replaces runs; choose another -o")
 
     def start(self, config: TrainConfig, record: RunRecord) -> None:
         """Create the folder and its first files; what an earlier run left there is removed."""
-        for name in ("model.safetensors", "state.safetensors", "state.json", "metrics.csv"):
-            (self.path / name).unlink(missing_ok=True)
-        for picture in (self.path / "samples").glob("*.png"):
-            picture.unlink()
+        self.clear()
         make_folder(self.path)
         self.write_config(config)
         self.write_record(record)
+
+    def clear(self) -> None:
+        """Remove what an earlier run left."""
+        for name in FILES:
+            (self.path / name).unlink(missing_ok=True)
+        for picture in (self.path / "samples").glob("*.png"):
+            picture.unlink()
+        shutil.rmtree(self.path / "seeds", ignore_errors=True)
 
     def write_config(self, config: TrainConfig) -> None:
         atomic_write(self.path / "config.json", pretty_json(config))
@@ -126,14 +169,14 @@ class RunFolder:
     def write_record(self, record: RunRecord) -> None:
         atomic_write(self.path / "run.json", pretty_json(record))
 
-    def write_metrics(self, rows: list[dict[str, float]]) -> None:
-        """Rewrite `metrics.csv`; floats keep six significant digits."""
+    def write_metrics(self, rows: list[dict[str, float | None]]) -> None:
+        """Rewrite `metrics.csv`; floats keep six significant digits, terms that were not computed are left empty."""
         if not rows:
             return
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in rows)
+        writer.writerows({key: "" if value is None else f"{value:.6g}" for key, value in row.items()} for row in rows)
         atomic_write(self.path / "metrics.csv", text.getvalue())
 
     def read_config(self) -> TrainConfig:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -10,14 +9,18 @@ from catvae.runtime.errors import DataError
 from catvae.runtime.files import atomic_write, sha256
 from catvae.runtime.grid import png_bytes
 
-from . import evaluation
-from .checkpoint import load_state, save_state, weights_bytes
+from . import evaluation, pictures
+from .checkpoint import load_state, read_position, save_state, weights_bytes
 from .config import TrainConfig
 from .data import ImageData
+from .guard import verdict
+from .interruption import Interrupted
+from .labelled import LabelledImages, clusters_of_classes
+from .merging import estimate_joints
 from .metrics import health
 from .objective import BatchLoss
-from .run_folder import DataRecord, RunFolder, RunRecord, pretty_json, versions
-from .training import Interrupted, Trainer
+from .run_folder import DataRecord, Origin, RunFolder, RunRecord, pretty_json, versions
+from .training import Trainer
 
 SAVE_EVERY = 20.0
 """Seconds between two saved states, at least."""
@@ -33,13 +36,14 @@ class Session:
         self._saved = time.monotonic()
 
     @classmethod
-    def start(cls, folder: RunFolder, data: ImageData, config: TrainConfig, source: str, image_size: int | None) -> "Session":
+    def start(
+        cls, folder: RunFolder, data: ImageData, config: TrainConfig, origin: Origin, labelled: LabelledImages | None = None
+    ) -> "Session":
         """Begin a new run: the network is built and the folder's first files are written."""
-        trainer = Trainer(data, config)
+        trainer = Trainer(data, config, labelled)
         record = RunRecord(
             spec=trainer.spec,
-            source=str(Path(source).resolve()) if Path(source).exists() else source,
-            image_size=image_size,
+            origin=origin,
             config_hash=_hash(config),
             data=DataRecord(
                 name=data.name,
@@ -58,18 +62,19 @@ class Session:
         return cls(folder, trainer, data, record)
 
     @classmethod
-    def resume(cls, folder: RunFolder, data: ImageData) -> "Session":
+    def resume(cls, folder: RunFolder, data: ImageData, labelled: LabelledImages | None = None) -> "Session":
         """Go on with the run in `folder`; raises `DataError` when its state does not belong to these settings and images."""
         record, config = folder.read_record(), folder.read_config()
-        trainer = Trainer(data, config)
-        position = load_state(folder.path, trainer.model, trainer.optimizer)
+        trainer = Trainer(data, config, labelled)
+        position = read_position(folder.path)
+        trainer.restore(position)
+        load_state(folder.path, position, trainer.model, trainer.trained.optimizer)
         if record.config_hash != _hash(config):
             raise DataError(f"{folder.path}/config.json was changed since the state was saved: restore it, or start a new run")
         if record.data.hash != data.hash:
-            raise DataError(f"{record.source} holds other images than this run was started with: restore them, or start a new run")
+            raise DataError(f"{record.origin.data} holds other images than this run was started with: restore them, or start a new run")
         if trainer.precision != record.precision:
             raise DataError(f"this run was trained in {record.precision}, this machine would go on in {trainer.precision}")
-        trainer.position = position
         record.status = "running"
         return cls(folder, trainer, data, record)
 
@@ -86,24 +91,25 @@ class Session:
             raise
 
     def finish(self) -> RunRecord:
-        """Weights, scores, health and the final pictures."""
+        """Weights, scores, health, verdict and the final pictures."""
         trainer, record, data = self.trainer, self.record, self.data
-        dropout = trainer.config.legacy
+        model, seed, dropout = trainer.model, trainer.config.seed, trainer.config.legacy
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(trainer.config.seed)
-            assignment = evaluation.assign(trainer.model, data.images, dropout=dropout)
-            record.scores = {
-                part: score._asdict() for part, score in evaluation.scores(trainer.model, assignment, data, dropout=dropout).items()
-            }
-        record.clusters = evaluation.cluster_records(assignment, data)
+            torch.manual_seed(seed)
+            assignment = evaluation.assign(model, data.images, dropout=dropout)
+            record.scores = evaluation.scores(model, assignment, data, dropout=dropout)
+            joints = estimate_joints(model, trainer.images, trainer.policy)
+            homes = clusters_of_classes(model, trainer.labelled) if trainer.labelled else []
+        names = evaluation.cluster_names(assignment, data, trainer.labelled, homes)
+        record.clusters = evaluation.cluster_records(assignment, names)
         state = health(assignment)
-        record.health = {name: float(value) for name, value in state._asdict().items()}
-        record.warnings = evaluation.warnings_of(state, trainer.config.clusters)
-        names = [cluster.name for cluster in record.clusters]
-        self._picture("final", evaluation.picture_samples(trainer.model, names, trainer.config.seed))
-        self._picture("clusters", evaluation.picture_clusters(assignment, data, names))
-        self._picture("reconstructions", evaluation.picture_reconstructions(trainer.model, data))
-        atomic_write(self.folder.path / "model.safetensors", weights_bytes(trainer.model))
+        record.health = evaluation.health_record(state, joints)
+        record.bound = evaluation.bound_record(model, data, seed)
+        record.verdict = verdict(state, joints if trainer.config.invariance_weight else None)
+        self._picture("final", pictures.picture_samples(model, names, seed))
+        self._picture("clusters", pictures.picture_clusters(assignment, data, names))
+        self._picture("reconstructions", pictures.picture_reconstructions(model, data))
+        atomic_write(self.folder.path / "model.safetensors", weights_bytes(model))
         self._save_state()
         self._write("finished")
         return record
@@ -113,8 +119,8 @@ class Session:
         epoch = trainer.position.step // trainer.steps_per_epoch
         self.folder.write_metrics(trainer.position.rows)
         if epoch % max(1, trainer.epochs // PICTURES) == 0 and not trainer.finished:
-            names = [str(i) for i in range(trainer.config.clusters)]
-            self._picture(f"epoch-{epoch:04d}", evaluation.picture_samples(trainer.model, names, trainer.config.seed))
+            names = [str(i) for i in range(trainer.model.spec.clusters)]
+            self._picture(f"epoch-{epoch:04d}", pictures.picture_samples(trainer.model, names, trainer.config.seed))
         if time.monotonic() - self._saved > SAVE_EVERY:
             self._save_state()
 
@@ -122,12 +128,14 @@ class Session:
         atomic_write(self.folder.path / "samples" / f"{name}.png", png_bytes(image))
 
     def _save_state(self) -> None:
-        save_state(self.folder.path, self.trainer.model, self.trainer.optimizer, self.trainer.position)
+        save_state(self.folder.path, self.trainer.model, self.trainer.trained.optimizer, self.trainer.position)
         self._saved = time.monotonic()
 
     def _write(self, status) -> None:
         self.record.status = status
         self.record.epochs = self.trainer.position.step // self.trainer.steps_per_epoch
+        self.record.spec = self.trainer.model.spec
+        self.record.events = self.trainer.position.events
         self.record.start_scores = self.trainer.position.start_scores
         self.record.seconds = round(self.trainer.position.seconds, 2)
         self.folder.write_record(self.record)

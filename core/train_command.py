@@ -4,27 +4,39 @@ Options mirror `config.TrainConfig`; only those given on the command line overri
 known to be good, so that `--help` answers at once.
 """
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import msgspec
 
-from catvae.kernels import kernel_status
 from catvae.runtime.command import Choice, command_entry, say
 from catvae.runtime.errors import UsageError
 
-if TYPE_CHECKING:
-    from .objective import BatchLoss
-    from .run_folder import RunRecord
-    from .session import Session
+
+class ClusterCount(click.ParamType):
+    """A number, or ``auto``."""
+
+    name = "integer or auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "auto":
+            return value
+        try:
+            count = int(value)
+        except ValueError:
+            count = 0
+        if count < 1:
+            self.fail(f"'{value}' is not a number of clusters: expected 1 or more, or auto", param, ctx)
+        return count
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
 @click.argument("data", required=False, metavar="[DATA]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder to create. [default: runs/NAME-OF-DATA]")
-@click.option("-k", "--clusters", type=int, metavar="K", help="Number of clusters. [default: 10]")
+@click.option("-k", "--clusters", type=ClusterCount(), metavar="K", help="Number of clusters; auto: chosen from the images. [default: 10]")
+@click.option("--max-clusters", type=int, metavar="K", help="With -k auto: the most there may be. [default: 20]")
 @click.option("--recipe", type=Choice(["robust", "paper"]), help="robust sorts well; paper is the published setting. [default: robust]")
 @click.option("--legacy", is_flag=True, default=None, help="With --recipe paper: the published code's own deviations too.")
 @click.option("--objective", type=Choice(["infocatvae", "catvae"]), help="catvae leaves out the information term.")
@@ -40,6 +52,14 @@ if TYPE_CHECKING:
 @click.option("--device", type=Choice(["auto", "cpu", "cuda"]), help="[default: auto]")
 @click.option("--precision", type=Choice(["auto", "fp32", "bf16"]), help="auto: bf16 where the processor computes it. [default: auto]")
 @click.option("--seed", type=int, help="Same seed, same machine, same result. [default: 0]")
+@click.option("--seeds", type=click.IntRange(1, 100), default=1, metavar="N", help="Train N runs and keep the best, chosen without labels.")
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A few labelled images, to name clusters: a folder per class, or a CSV file of path and class.",
+)
+@click.option("--label-weight", type=float, help="Train on those labels too, with this weight. [default: 0]")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="JSON or TOML file of settings; options override it.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with an interrupted run folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the output folder.")
@@ -52,6 +72,8 @@ def train(
     resume: Path | None,
     overwrite: bool,
     quiet: bool,
+    seeds: int,
+    labels: Path | None,
     **options: Any,
 ) -> int:
     """Learn to sort and to draw images without labels.
@@ -65,9 +87,13 @@ def train(
     from .config import read_config_file, resolve
 
     given = {key.removesuffix("_"): value for key, value in options.items() if value is not None}
-    if resume is not None and (given or config_file or output):
-        names = ", ".join("--" + key.replace("_", "-") for key in given) or ("--config" if config_file else "-o")
+    others = {"config": config_file, "output": output, "labels": labels, "image-size": image_size, "seeds": seeds > 1 or None}
+    refused = [*given, *(name for name, value in others.items() if value)]
+    if resume is not None and refused:
+        names = ", ".join("--" + key.replace("_", "-") for key in refused)
         raise UsageError(f"--resume goes on with the settings of {resume}: leave out {names}")
+    if config_file is None and labels is None and given.get("label_weight"):
+        raise UsageError("--label-weight needs --labels FILE")
     config = resolve(given, read_config_file(config_file) if config_file else None)
 
     say("loading torch ...", quiet=quiet)
@@ -76,93 +102,45 @@ def train(
     except ImportError as error:
         raise UsageError(f"training needs PyTorch ({error}): pip install 'catvae[train]'") from error
     from .data import load_data
-    from .run_folder import RunFolder
+    from .interruption import Interrupted
+    from .labelled import read_labelled
+    from .progress import announce, conclude, train_with_bar
+    from .run_folder import Origin, RunFolder
+    from .seeds import folder_of, is_planned, plan, train_seeds
     from .session import Session
 
     if resume is not None:
         folder = RunFolder(resume)
-        record = folder.read_record()
-        if record.status == "finished":
+        settings = folder_of(resume)
+        record, config = settings.read_record(), settings.read_config()
+        if settings.path == resume and record.status == "finished":
             raise UsageError(f"{resume} is finished: nothing to resume")
-        source, image_size = data or record.source, record.image_size
-        images = load_data(source, image_size=image_size, warn=say)
-        session = Session.resume(folder, images)
+        origin = msgspec.structs.replace(record.origin, data=data or record.origin.data)
     else:
-        source = data or "digits"
-        folder = RunFolder(output or Path("runs") / Path(source).resolve().stem)
+        origin = Origin.of(data or "digits", image_size, str(labels) if labels else None)
+        folder = RunFolder(output or Path("runs") / Path(data or "digits").resolve().stem)
         folder.check_free(overwrite=overwrite)
-        images = load_data(source, image_size=image_size, warn=say)
-        session = Session.start(folder, images, config, source, image_size)
-    _announce(session, quiet)
-    return _train(session, quiet)
+    images = load_data(origin.data, image_size=origin.image_size, warn=say)
+    known = read_labelled(origin.labels, images.preprocess) if origin.labels else None
 
+    def train_one(session: Session, prefix: str = "") -> None:
+        announce(session, quiet)
+        train_with_bar(session, quiet, prefix)
 
-def _announce(session: "Session", quiet: bool) -> None:
-    data, trainer = session.data, session.trainer
-    height, width, channels = data.preprocess.shape
-    for note in data.notes:
-        say(note)
-    say(
-        f"{data.name}: {len(data.images):,} images of {width} x {height}, {'grey' if channels == 1 else 'colour'};"
-        f" K={trainer.config.clusters}, D={trainer.config.latent}, views '{trainer.policy.name}', {trainer.epochs} epochs of"
-        f" {trainer.steps_per_epoch:,} steps on {trainer.device} in {trainer.precision}, {kernel_status(trainer.device.type)}",
-        quiet=quiet,
-    )
-
-
-def _train(session: "Session", quiet: bool) -> int:
-    from tqdm import tqdm
-
-    from .training import Interrupted
-
-    trainer = session.trainer
-    bar = tqdm(
-        total=trainer.all_steps,
-        initial=trainer.all_steps - trainer.steps_left,
-        unit="step",
-        disable=quiet or None,
-        dynamic_ncols=True,
-        file=sys.stderr,
-    )
-    with bar:
-
-        def show(loss: "BatchLoss") -> None:
-            bar.update()
-            if trainer.position.step % 10 == 0:
-                epoch = 1 + (trainer.position.step - 1) // trainer.steps_per_epoch
-                shown = {
-                    "rec": loss.terms.reconstruction,
-                    "kl": loss.terms.kl,
-                    "neg_h": loss.terms.neg_entropy,
-                    "info": loss.terms.information,
-                    "views": loss.terms.invariance,
-                }
-                values = {name: f"{float(term.detach()):.2f}" for name, term in shown.items()}
-                short = trainer.starts > 1 and not trainer.position.start_scores
-                begun = f"start {trainer.position.start + 1} of {trainer.starts}, " if short else ""
-                bar.set_description(f"{begun}epoch {epoch} of {trainer.epochs}", refresh=False)
-                bar.set_postfix(values, refresh=False)
-
-        try:
-            session.train(None if quiet else show)
-        except Interrupted as interruption:
-            say(f"stopped by {interruption}; go on with: catvae-train --resume {session.folder.path}")
-            return 128 + interruption.signum
-    _conclude(session.finish(), session.folder.path)
+    try:
+        if seeds > 1 or is_planned(folder):
+            if resume is None:
+                plan(folder, list(range(config.seed, config.seed + seeds)))
+            record = train_seeds(folder, images, config, origin, known, train_one)
+        else:
+            session = Session.start(folder, images, config, origin, known) if resume is None else Session.resume(folder, images, known)
+            train_one(session)
+            record = session.finish()
+    except Interrupted as interruption:
+        say(f"stopped by {interruption}; go on with: catvae-train --resume {folder.path}")
+        return 128 + interruption.signum
+    conclude(record, folder.path)
     return 0
-
-
-def _conclude(record: "RunRecord", path: Path) -> None:
-    for warning in record.warnings:
-        say(f"warning: {warning}")
-    health = record.health
-    print(f"run       {path}")
-    active, confidence = health["active"], health["mean_confidence"]
-    print(f"clusters  {len(record.clusters)}, of which {active:.0f} hold more than 1 %; mean confidence {confidence:.3f}")
-    for part, score in record.scores.items():
-        print(f"{part:<9} ACC {score['acc']:.4f}  NMI {score['nmi']:.4f}  ARI {score['ari']:.4f}  (labels used for this line only)")
-    print(f"pictures  {path / 'samples'}")
-    print(f"next      catvae-export --onnx {path}")
 
 
 main = command_entry(train, "catvae-train")

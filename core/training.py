@@ -1,28 +1,32 @@
-"""The training loop: order of the images, steps, numeric guard, interruption, exact resume.
+"""The training loop: order of the images, steps, numeric guard, short runs to begin with, exact resume.
 
 The order of epoch e is a permutation drawn from (seed, e); the noise of step s from (seed, s). Position in the run is therefore all the
-random state there is, and a resumed run equals an uninterrupted one bit for bit on the CPU. What is measured after training stands in
-`evaluation`; files in `run_folder`.
+random state there is, and a resumed run equals an uninterrupted one bit for bit on the CPU. What becomes of the clusters between steps
+stands in `steering`, what is measured after training in `evaluation`, files in `run_folder`.
 """
 
-import contextlib
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
 
-from catvae.runtime.errors import DeviceError, NumericError, UsageError
+from catvae.runtime.errors import NumericError, UsageError
 
 from .checkpoint import SCHEMA, Position
 from .config import TrainConfig
 from .data import ImageData
-from .merging import align, estimate_joints, merge_clusters, mutual_information
+from .devices import mix, resolve_device, resolve_precision, seed_noise
+from .head_surgery import Trained
+from .interruption import Interrupted, stop_on_signals
+from .labelled import LabelledImages, labelled_batch, require_room
+from .merging import estimate_joints, mutual_information
 from .model import CatVAE, ModelSpec
 from .objective import BatchLoss, Terms, batch_loss
+from .steering import Steering
 from .views import choose_policy, to_float
 
 WARMUP_STEPS = 100
@@ -31,43 +35,10 @@ LAST_RATE = 0.01
 """Share of the learning rate that the cosine ends on."""
 START = 0.4
 """Share of the steps that a short run takes: past the first merge of over-clusters."""
-FOLLOW = 0.1
-"""Share of the steps for which clusters are taught a new merge."""
-GAIN = 0.005
-"""Nats by which a merge must share more information with views than the clusters it replaces."""
 BAD_STEPS = 5
 """Consecutive steps without finite numbers before training gives up."""
 CLIP = 1000.0
 """Largest gradient norm: ordinary steps stay below 300, a diverging one is cut."""
-
-
-class Interrupted(Exception):
-    """A signal asked training to stop; `signum` says which."""
-
-    def __init__(self, signum: int):
-        super().__init__(signal.Signals(signum).name)
-        self.signum = signum
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of ``auto``, ``cpu`` or ``cuda``; raises `DeviceError` when CUDA is asked for and absent."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("--device cuda: torch sees no CUDA device here (driver or CUDA build of torch missing); use --device cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def resolve_precision(name: str, device: torch.device) -> str:
-    """``fp32`` or ``bf16``; `auto` takes bf16 where it is computed natively."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if _cpu_has_bf16() else "fp32"
-
-
-def _cpu_has_bf16() -> bool:
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(probe and probe())
 
 
 class Trainer:
@@ -85,12 +56,15 @@ class Trainer:
         With more clusters than images, or fewer than two images.
     """
 
-    def __init__(self, data: ImageData, config: TrainConfig):
+    def __init__(self, data: ImageData, config: TrainConfig, labelled: LabelledImages | None = None):
         count = len(data.images)
-        if config.clusters > count:
-            raise UsageError(f"--clusters is {config.clusters}, but there are only {count:,} images: choose at most {count}")
+        if config.most_clusters > count:
+            option = "--max-clusters" if config.choose_clusters else "--clusters"
+            raise UsageError(f"{option} is {config.most_clusters}, but there are only {count:,} images: choose at most {count}")
         if count < 2:
             raise UsageError("there is 1 image: training needs at least 2")
+        if labelled is not None:
+            require_room(labelled, config.most_clusters)
         self.config = config
         self.device = resolve_device(config.device)
         self.precision = resolve_precision(config.precision, self.device)
@@ -99,26 +73,39 @@ class Trainer:
         self.steps_per_epoch = count // self.batch
         self.epochs = config.epochs_for(self.steps_per_epoch)
         self.steps = self.epochs * self.steps_per_epoch
-        self.regroup_steps = {round(share * self.steps) for share in config.regroup} if config.overclusters else set()
         self.spec = ModelSpec.of(config, data.preprocess.shape)
         self.starts = config.starts_for(count)
         self.start_steps = round(START * self.steps) if self.starts > 1 else 0
         self.images = torch.from_numpy(np.ascontiguousarray(data.images)).to(self.device)  # uint8 (N, H, W, C), resident
+        self.labelled = labelled
+        self.steering = Steering(config, self.steps, self.images, self.policy, labelled)
+        self.warm_steps = round(config.warm_start * self.steps) if config.invariance_weight else 0
+        if config.choose_clusters:
+            self.warm_steps = max(self.warm_steps, self.steering.merge_steps[0])  # the generator waits until K is known
         self._order: tuple[int, int, Tensor] | None = None
         self._bad_steps = 0
         self._begin(0)
 
     def _begin(self, start: int) -> None:
         """Fresh weights, moments and position of one short run."""
+        self._build(self.spec, self._seed(start))
+        self.position = Position(schema=SCHEMA, start=start, clusters=self.spec.clusters)
+
+    def _build(self, spec: ModelSpec, seed: int) -> None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._seed(start))
-            model = CatVAE(self.spec)
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.optimizer = torch.optim.Adam(self.model.parameters(), self.config.learning_rate, fused=True)
-        self.position = Position(
-            schema=SCHEMA, step=0, start=start, start_scores=[], group=[], follow_until=0, rows=[], open_row={}, seconds=0.0,
-            tensors_sha256="",
-        )  # fmt: skip
+            torch.manual_seed(seed)
+            model = CatVAE(spec)
+        model = model.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.trained = Trained(model, torch.optim.Adam(model.parameters(), self.config.learning_rate, fused=True))
+
+    def restore(self, position: Position) -> None:
+        """Be where `position` says, with a network of its K; the weights are the caller's to load."""
+        self._build(msgspec.structs.replace(self.spec, clusters=position.clusters), self._seed(position.start))
+        self.position = position
+
+    @property
+    def model(self) -> CatVAE:
+        return self.trained.model
 
     def _seed(self, start: int) -> int:
         return self.config.seed + (start << 32)  # seeds stay below 2^31: no two runs share one
@@ -143,7 +130,7 @@ class Trainer:
         The caller's random state is left as it was.
         """
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), _stop_on_signals() as stop:
+        with torch.random.fork_rng(devices=devices), stop_on_signals() as stop:
             if self.starts > 1 and not self.position.start_scores:
                 self._choose_start(on_step, stop)
             while not self.finished:
@@ -169,7 +156,7 @@ class Trainer:
         """
         scores: list[float] = []
         seconds = 0.0  # of every short run, the ones given up included
-        best: tuple[CatVAE, torch.optim.Adam, Position] | None = None
+        best: tuple[Trained, Position] | None = None
         for start in range(self.starts):
             self._begin(start)
             while self.position.step < self.start_steps:
@@ -177,36 +164,44 @@ class Trainer:
                 if stop:
                     self._begin(0)
                     raise Interrupted(stop[0])
-            _seed_noise(self.device, _mix(self.config.seed, self.start_steps))
-            scores.append(mutual_information(estimate_joints(self.model, self.images, self.policy).clusters))
+            seed_noise(self.device, mix(self.config.seed, self.start_steps))
+            joints = estimate_joints(self.model, self.images, self.policy)
+            # Runs that chose different K are compared by their over-clusters, whose number is the same.
+            scores.append(mutual_information(joints.overclusters if self.config.choose_clusters else joints.clusters))
             seconds += self.position.seconds
             if best is None or scores[-1] == max(scores):
-                best = self.model, self.optimizer, self.position
+                best = self.trained, self.position
         if best is not None:
-            self.model, self.optimizer, self.position = best
+            self.trained, self.position = best
             self.position.start_scores, self.position.seconds = scores, seconds
 
     def step(self) -> BatchLoss:
         """One optimiser step on the next batch."""
-        at = self.position.step
-        _seed_noise(self.device, _mix(self._seed(self.position.start), at))
-        if at in self.regroup_steps:
-            self._regroup()
-        self.model.train()
-        for group in self.optimizer.param_groups:
+        at, position = self.position.step, self.position
+        seed_noise(self.device, mix(self._seed(position.start), at))
+        self.trained = self.steering.before(at, self.trained, position)
+        model, optimizer = self.trained.model, self.trained.optimizer
+        model.train()
+        for group in optimizer.param_groups:
             group["lr"] = self._rate(at)
+        groups = self.steering.groups(at, self.trained, position)
+        labelled = None
+        if self.labelled is not None and self.config.label_weight and position.class_clusters:
+            labelled = labelled_batch(self.labelled, position.class_clusters, self.policy, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            loss = batch_loss(self.model, self._batch(at), self.config, self.policy, groups=self._groups())
-        self.optimizer.zero_grad(set_to_none=True)
+            warm = at < self.warm_steps
+            loss = batch_loss(model, self._batch(at), self.config, self.policy, groups=groups, warm=warm, labelled=labelled)
+        optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients).item()
         if math.isfinite(norm) and math.isfinite(loss.total.item()):
             self._bad_steps = 0
             if norm > CLIP:
                 torch._foreach_mul_(gradients, CLIP / norm)  # pyright: ignore[reportPrivateImportUsage]
-            self.optimizer.step()
+            optimizer.step()
             self._record(loss)
+            self.steering.observe(loss.assignment, position)
         else:
             self._bad_steps += 1
             if self._bad_steps >= BAD_STEPS:
@@ -214,100 +209,36 @@ class Trainer:
                     f"the loss was not a finite number for {BAD_STEPS} steps in a row (step {at}): lower --learning-rate or use"
                     " --precision fp32"
                 )
-        self.position.step += 1
+        position.step += 1
         return loss
 
     def _batch(self, step: int) -> Tensor:
         epoch, index = divmod(step, self.steps_per_epoch)
         start = self.position.start
         if self._order is None or self._order[:2] != (start, epoch):
-            generator = torch.Generator().manual_seed(_mix(self._seed(start), epoch) ^ 0x5EED)
+            generator = torch.Generator().manual_seed(mix(self._seed(start), epoch) ^ 0x5EED)
             self._order = start, epoch, torch.randperm(len(self.images), generator=generator)
         rows = self._order[2][index * self.batch : (index + 1) * self.batch].to(self.device)
         return to_float(self.images[rows])
 
-    def _groups(self) -> Tensor | None:
-        """One-hot rows (overclusters, K) of the merge that clusters are being taught, if any."""
-        if self.position.step >= self.position.follow_until:
-            return None
-        return torch.eye(self.config.clusters, device=self.device)[self.position.group]
-
-    def _regroup(self) -> None:
-        """Merge over-clusters into K; where that shares more information with views, make it the new clusters.
-
-        The output layer's K rows become the means of their groups' rows, Adam forgets them, and clusters follow the merge for a while.
-        """
-        joints = estimate_joints(self.model, self.images, self.policy)
-        merge = merge_clusters(joints.overclusters, self.config.clusters)
-        if merge.information < mutual_information(joints.clusters) + GAIN:
-            return
-        group = torch.from_numpy(align(merge.group, joints.shared)).to(self.device)
-        self.position.group = group.tolist()
-        self.position.follow_until = self.position.step + max(1, round(FOLLOW * self.steps))
-        mean = torch.nn.functional.one_hot(group, self.config.clusters).float()
-        mean = (mean / mean.sum(0)).T  # (K, overclusters)
-        clusters, overclusters = self.model.head_rows
-        for parameter in self.model.head.parameters():
-            parameter.data[clusters] = mean @ parameter.data[overclusters]
-            for moment in (self.optimizer.state[parameter]["exp_avg"], self.optimizer.state[parameter]["exp_avg_sq"]):
-                moment[clusters] = 0
-
     def _rate(self, step: int) -> float:
         if self.config.schedule == "constant":
             return self.config.learning_rate
-        rise = min(1.0, (step + 1) / WARMUP_STEPS)
+        rise = min(1.0, (step - self.position.rewarm + 1) / WARMUP_STEPS)
         fall = 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return self.config.learning_rate * rise * (LAST_RATE + (1 - LAST_RATE) * fall)
 
     def _record(self, loss: BatchLoss) -> None:
         row = self.position.open_row
-        values = torch.stack([loss.total, *loss.terms]).detach().tolist()
-        for name, value in zip(("total", *Terms._fields), values, strict=True):
-            row[name] = row.get(name, 0.0) + value
-        row["confidence"] = row.get("confidence", 0.0) + loss.assignment.amax(1).mean().item()
-        row["steps"] = row.get("steps", 0.0) + 1
+        values = torch.stack([loss.total, *loss.terms, loss.assignment.amax(1).mean()]).detach().tolist()
+        for name, value in zip(("total", *Terms._fields, "confidence"), values, strict=True):
+            if not math.isnan(value):  # NaN: not computed while clusters train alone
+                row[name] = row.get(name, 0.0) + value
+                row[f"{name} steps"] = row.get(f"{name} steps", 0.0) + 1
 
     def _close_row(self) -> None:
         sums, position = self.position.open_row, self.position
-        steps = sums.pop("steps", 0.0) or 1.0
         epoch = position.step // self.steps_per_epoch
-        means = {name: sums.get(name, 0.0) / steps for name in ("total", *Terms._fields, "confidence")}
+        means = {name: sums[name] / sums[f"{name} steps"] if name in sums else None for name in ("total", *Terms._fields, "confidence")}
         position.rows.append({"epoch": epoch, **means, "seconds": position.seconds})
         position.open_row = {}
-
-
-def _seed_noise(device: torch.device, seed: int) -> None:
-    """Seed the default generator of `device`; torch.manual_seed also formats a stack trace for every absent accelerator: 1 ms a step."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed_all(seed)
-
-
-def _mix(seed: int, index: int) -> int:
-    """A 63-bit number that differs for every (seed, index): the finaliser of splitmix64."""
-    x = (seed * 0x9E3779B97F4A7C15 + index + 1) & 0xFFFFFFFFFFFFFFFF
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
-        x = ((x ^ (x >> shift)) * factor) & 0xFFFFFFFFFFFFFFFF
-    return x >> 1
-
-
-@contextlib.contextmanager
-def _stop_on_signals() -> Iterator[list[int]]:
-    """A list that receives the first SIGINT or SIGTERM; a second one acts at once. Outside the main thread signals are left alone."""
-    seen: list[int] = []
-    previous = {}
-
-    def note(signum: int, _frame: object) -> None:
-        seen.append(signum)
-        signal.signal(signum, previous[signum])
-
-    try:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            previous[signum] = signal.signal(signum, note)
-    except ValueError:
-        previous.clear()
-    try:
-        yield seen
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)

@@ -5,6 +5,7 @@ image, so one policy serves 8x8 and 224x224.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -28,6 +29,10 @@ class ViewPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the side, either way and in both directions."""
     scale: float = 0.0
     """Relative change of size, either way."""
+    stretch: float = 0.0
+    """Width times exp(s), height times exp(-s), for s up to this, either way."""
+    shear: float = 0.0
+    """Sideways shift per unit of height, either way: slant."""
     mirror: bool = False
     """Left-right, for half of the images."""
     brightness: float = 0.0
@@ -35,12 +40,17 @@ class ViewPolicy(msgspec.Struct, frozen=True, kw_only=True):
     noise: float = 0.0
     """Standard deviation of Gaussian pixel noise, for images in [0, 1]."""
 
+    @property
+    def moves(self) -> bool:
+        """Whether pixels change place."""
+        return bool(self.rotation or self.shift or self.scale or self.stretch or self.shear or self.mirror)
+
 
 POLICIES = {
     policy.name: policy
     for policy in (
-        ViewPolicy(name="digits", rotation=10, shift=2 / 28, scale=0.1),
-        ViewPolicy(name="objects", rotation=4, shift=2 / 28, mirror=True, brightness=0.3),
+        ViewPolicy(name="digits", rotation=10, shift=2 / 28, scale=0.1, stretch=0.1, shear=0.25),
+        ViewPolicy(name="objects", rotation=10, shift=0.14, scale=0.15, mirror=True, brightness=0.3),
         ViewPolicy(name="none", noise=0.1),
     )
 }
@@ -88,14 +98,8 @@ def random_view(x: Tensor, policy: ViewPolicy) -> Tensor:
     def uniform(bound: float) -> Tensor:
         return (torch.rand(n, device=device) * 2 - 1) * bound
 
-    if policy.rotation or policy.shift or policy.scale or policy.mirror:
-        angle, zoom = uniform(math.radians(policy.rotation)), 1 + uniform(policy.scale)
-        flip = torch.where(torch.rand(n, device=device) < 0.5, -1.0, 1.0) if policy.mirror else torch.ones(n, device=device)
-        cos, sin = angle.cos() * zoom, angle.sin() * zoom
-        aspect = x.shape[2] / x.shape[3]
-        # Output to input coordinates in [-1, 1]: rotate in pixels, not in a stretched square.
-        rows = [cos * flip, -sin * aspect, uniform(2 * policy.shift), sin * flip / aspect, cos, uniform(2 * policy.shift)]
-        grid = nnF.affine_grid(torch.stack(rows, 1).view(n, 2, 3), list(x.shape), align_corners=False)
+    if policy.moves:
+        grid = nnF.affine_grid(_random_affine(x, policy, uniform), list(x.shape), align_corners=False)
         padding = "border" if x.shape[1] == 3 else "zeros"  # black corners are background on grey drawings, artefacts on photographs
         x = nnF.grid_sample(x, grid, mode="bilinear", padding_mode=padding, align_corners=False)
     if policy.brightness:
@@ -103,6 +107,21 @@ def random_view(x: Tensor, policy: ViewPolicy) -> Tensor:
     if policy.noise:
         x = x + policy.noise * torch.randn_like(x)
     return x.clamp(0, 1)
+
+
+def _random_affine(x: Tensor, policy: ViewPolicy, uniform: Callable[[float], Tensor]) -> Tensor:
+    """(N, 2, 3) maps from output to input coordinates in [-1, 1]: rotation, zoom, stretch, shear, mirror, shift."""
+    n = len(x)
+    angle, zoom = uniform(math.radians(policy.rotation)), 1 + uniform(policy.scale)
+    cos, sin = angle.cos() * zoom, angle.sin() * zoom
+    wide, slant = uniform(policy.stretch).exp(), uniform(policy.shear)
+    flip = torch.where(torch.rand(n, device=x.device) < 0.5, -1.0, 1.0) if policy.mirror else torch.ones(n, device=x.device)
+    aspect = x.shape[2] / x.shape[3]  # the matrix acts on pixels, not on a stretched square
+    rows = [
+        cos * wide * flip, (cos * slant - sin / wide) * flip * aspect, uniform(2 * policy.shift),
+        sin * wide / aspect, sin * slant + cos / wide, uniform(2 * policy.shift),
+    ]  # fmt: skip
+    return torch.stack(rows, 1).view(n, 2, 3)
 
 
 class ViewInformation(NamedTuple):

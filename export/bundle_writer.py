@@ -16,10 +16,10 @@ from catvae.runtime.files import atomic_write, make_folder, sha256, umask
 from catvae.runtime.generate import cluster_rows
 from catvae.runtime.grid import grid, png_bytes
 from catvae.runtime.manifest import SCHEMA, Cluster, FileRecord, GraphRecord, Manifest, Provenance, Role, TensorRecord
+from catvae.runtime.model_card import model_card
 
 from .golden import golden_bytes, probe_images, probe_latents, torch_outputs
 from .graphs import IR, OPSET, GraphSpec, graph_specs, trace
-from .model_card import model_card
 from .parity import check_parity
 
 GOLDEN = 10

@@ -102,9 +102,21 @@ class Bundle:
         """An image file as this model's tensor, (H, W, C) uint8; raises `ImageError`."""
         return read_image(source, self.preprocess)
 
+    def decide(self, assignment: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The cluster and its confidence, (N,) each, from assignments (N, K).
+
+        Clusters that share a name are one class: their shares are added, and the likeliest of the winning class is the answer.
+        """
+        groups = np.array(self.manifest.groups)
+        summed = np.zeros_like(assignment)
+        np.add.at(summed.T, groups, assignment.T)
+        group = summed.argmax(1)
+        within = np.where(groups[None] == group[:, None], assignment, -1)
+        return within.argmax(1), summed[np.arange(len(summed)), group]
+
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Most likely cluster of each image, (N,); `images` as for `predict_proba`."""
-        return self.predict_proba(images).argmax(1)
+        return self.decide(self.predict_proba(images))[0]
 
     def predict_proba(self, images: NDArray[np.uint8], *, batch_size: int = 64) -> NDArray[np.float32]:
         """Soft assignment q(c|x), (N, K), of uint8 images (N, H, W, C); (N, H, W) is accepted for grey models."""

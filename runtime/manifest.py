@@ -106,6 +106,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """Cluster names in cluster order."""
         return [cluster.name for cluster in self.clusters]
 
+    @property
+    def groups(self) -> list[int]:
+        """The first cluster with the same name, per cluster: clusters that share a name are one class."""
+        return [self.names.index(name) for name in self.names]
+
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
     """Check and decode `manifest.json`.

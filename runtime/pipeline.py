@@ -58,12 +58,13 @@ def classify_stream(bundle: Bundle, sources: Iterable[str], *, batch_size: int, 
 def _answers(bundle: Bundle, images: np.ndarray, batch_size: int, embed: bool) -> Iterator[Row]:
     assignment = bundle.predict_proba(images, batch_size=batch_size)
     embedding = bundle.transform(images, batch_size=batch_size) if embed else None
+    clusters, confidences = bundle.decide(assignment)
     for i, a in enumerate(assignment):
-        cluster = int(a.argmax())
+        cluster = int(clusters[i])
         row: Row = {
             "cluster": cluster,
             "name": bundle.names[cluster],
-            "confidence": float(a[cluster]),
+            "confidence": float(confidences[i]),
             "assignment": a.tolist(),
             "provider": bundle.provider,
         }

@@ -6,7 +6,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catvae.core.merging import _merge_losses, _pair_terms, align, estimate_joints, merge_clusters, mutual_information
+from catvae.core.merging import (
+    _merge_losses,
+    align,
+    cut,
+    estimate_joints,
+    grouped,
+    merge_clusters,
+    merge_path,
+    most_apart,
+    mutual_information,
+    refine,
+    separations,
+)
 from catvae.core.training import Trainer
 
 
@@ -24,37 +36,77 @@ def test_blocks_that_exchange_views_are_merged():
     assert len(set(merged)) == 3
 
 
+def joined(joint: np.ndarray, i: int, j: int) -> np.ndarray:
+    Q = joint.copy()
+    Q[j] += Q[i]
+    Q[:, j] += Q[:, i]
+    return np.delete(np.delete(Q, i, 0), i, 1)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 9), st.integers(0, 1000))
 def test_the_loss_is_the_information_that_disappears(n, seed):
     joint = random_joint(n, seed)
-    losses, whole = _merge_losses(joint, _pair_terms(joint)), mutual_information(joint)
+    losses, whole, share = _merge_losses(joint), mutual_information(joint), joint.sum(1)
+    apart = separations(joint)
     assert np.isinf(np.diag(losses)).all()
     for i in range(n):
         for j in range(i):
-            Q = joint.copy()
-            Q[j] += Q[i]
-            Q[:, j] += Q[:, i]
-            Q = np.delete(np.delete(Q, i, 0), i, 1)
-            assert losses[i, j] == pytest.approx(whole - mutual_information(Q), abs=1e-12)
-            assert losses[i, j] >= -1e-12
+            lost = whole - mutual_information(joined(joint, i, j))
+            assert losses[i, j] == pytest.approx(lost, abs=1e-12)
+            assert lost >= -1e-12
+            part = share[[i, j]] / (share[i] + share[j])
+            assert apart[i, j] == pytest.approx(lost / (-(share[i] + share[j]) * (part * np.log(part)).sum()), abs=1e-9)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(3, 12), st.integers(1, 3), st.integers(0, 1000))
-def test_each_merge_is_the_cheapest(n, clusters, seed):
-    """The running sums give the same partition as computing every loss afresh."""
+def test_no_single_move_improves_the_most_informative_groups(n, clusters, seed):
     joint = random_joint(n, seed)
-    P, members = joint.copy(), [[i] for i in range(n)]
-    while len(P) > clusters:
-        i, j = sorted(divmod(int(_merge_losses(P, _pair_terms(P)).argmin()), len(P)))
-        P[i] += P[j]
-        P[:, i] += P[:, j]
-        P = np.delete(np.delete(P, j, 0), j, 1)
-        members[i] += members.pop(j)
-    found = merge_clusters(joint, clusters)
-    assert found.information == pytest.approx(mutual_information(P), abs=1e-9)
-    assert all(len(set(found.group[rows])) == 1 for rows in members)
+    merge = refine(joint, np.arange(n) % clusters, clusters)
+    assert merge.information == pytest.approx(mutual_information(grouped(joint, merge.group, clusters)), abs=1e-12)
+    assert set(merge.group) == set(range(clusters))
+    for j in range(n):
+        for k in range(clusters):
+            moved = merge.group.copy()
+            moved[j] = k
+            if len(set(moved)) == clusters:
+                assert mutual_information(grouped(joint, moved, clusters)) <= merge.information + 1e-9
+
+
+@given(st.integers(2, 12), st.integers(0, 1000))
+def test_a_path_can_be_cut_anywhere(n, seed):
+    path = merge_path(random_joint(n, seed), separations)
+    finer = cut(path, n)
+    assert sorted(finer) == list(range(n))
+    for clusters in range(n - 1, 0, -1):
+        coarser = cut(path, clusters)
+        assert set(coarser) == set(range(clusters))
+        assert all(len(set(coarser[finer == k])) == 1 for k in set(finer))
+        finer = coarser
+
+
+def test_rare_classes_are_not_joined_to_halve_frequent_ones():
+    """Two classes ten times as frequent as three others, in small clusters of equal size: ten groups of two, one each."""
+    truth = np.repeat([0, 1, 2, 3, 4], [10, 10, 1, 1, 1])
+    joint = np.where(truth[:, None] == truth[None], 0.05, 0.0004) + 0.5 * np.eye(len(truth))
+    joint /= joint.sum()
+    merge = merge_clusters(joint, 5)
+    assert merge.unequal
+    assert all(len(set(merge.group[truth == k])) == 1 for k in range(5))
+    equal = np.repeat(np.arange(5), 4)
+    joint = np.where(equal[:, None] == equal[None], 0.05, 0.0004) + 0.5 * np.eye(20)
+    assert not merge_clusters(joint / joint.sum(), 5).unequal
+
+
+def test_crumbs_do_not_become_groups():
+    truth = np.repeat([0, 1, 2], 4)
+    joint = np.where(truth[:, None] == truth[None], 0.05, 0.001) + 0.2 * np.eye(12)
+    joint[3] *= 1e-4
+    joint[:, 3] *= 1e-4
+    merged = most_apart(joint / joint.sum(), 3)
+    others = np.delete(np.arange(12), 3)
+    assert len({(truth[i], merged[i]) for i in others}) == 3
 
 
 def test_information_of_known_joints():
@@ -94,6 +146,7 @@ def test_a_merged_pair_of_clusters_is_taken_apart(blobs, quick):
     assert trainer.position.follow_until > half
     for _ in range(50):
         trainer.step()
+    assert trainer.position.clusters == 3
     from catvae.core.evaluation import assign
     from catvae.core.metrics import label_scores
 

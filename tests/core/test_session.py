@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from catvae.core.run_folder import RunFolder
+from catvae.core.interruption import Interrupted
+from catvae.core.run_folder import Origin, RunFolder
 from catvae.core.session import Session
-from catvae.core.training import Interrupted
 from catvae.runtime.errors import DataError, NumericError, UsageError
 
 
@@ -15,7 +15,7 @@ from catvae.runtime.errors import DataError, NumericError, UsageError
 def interrupted(blobs, quick, tmp_path):
     """A run folder whose training was stopped in its second epoch."""
     folder = RunFolder(tmp_path / "run")
-    session = Session.start(folder, blobs, quick(), "blobs", None)
+    session = Session.start(folder, blobs, quick(), Origin(data="blobs"))
 
     def stop(_loss) -> None:
         if session.trainer.position.step == 5:
@@ -50,7 +50,7 @@ def test_other_images_or_settings_are_refused(interrupted, blobs):
 
 
 def test_a_numeric_failure_is_recorded(blobs, quick, tmp_path):
-    session = Session.start(RunFolder(tmp_path / "run"), blobs, quick(), "blobs", None)
+    session = Session.start(RunFolder(tmp_path / "run"), blobs, quick(), Origin(data="blobs"))
     session.trainer.model.E.data.fill_(float("nan"))
     with pytest.raises(NumericError):
         session.train()
@@ -74,7 +74,7 @@ def test_folders_are_not_overwritten_unasked(interrupted, tmp_path):
 def test_starting_again_removes_what_the_last_run_left(interrupted, blobs, quick):
     (interrupted.path / "samples").mkdir(exist_ok=True)
     (interrupted.path / "samples" / "old.png").write_bytes(b"x")
-    Session.start(interrupted, blobs, quick(seed=1), "blobs", None)
+    Session.start(interrupted, blobs, quick(seed=1), Origin(data="blobs"))
     assert sorted(p.name for p in interrupted.path.iterdir() if p.is_file()) == ["config.json", "run.json"]
     assert list((interrupted.path / "samples").iterdir()) == []
     assert json.loads((interrupted.path / "config.json").read_text())["seed"] == 1

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from catvae.core.checkpoint import load_state, load_weights, save_state, weights_bytes
+from catvae.core.checkpoint import load_state, load_weights, read_position, save_state, weights_bytes
+from catvae.core.devices import resolve_device
 from catvae.core.evaluation import assign
+from catvae.core.interruption import Interrupted
 from catvae.core.metrics import label_scores
-from catvae.core.training import Interrupted, Trainer, resolve_device
+from catvae.core.training import Trainer
 from catvae.core.views import to_float
 from catvae.runtime.errors import DataError, DeviceError, NumericError, UsageError
 
@@ -41,18 +43,26 @@ def test_same_seed_same_bits_and_the_callers_random_state_survives(blobs, quick)
     assert not same(weights(first), weights(other))
 
 
+def resume(trainer: Trainer, folder) -> Trainer:
+    position = read_position(folder)
+    trainer.restore(position)
+    load_state(folder, position, trainer.model, trainer.trained.optimizer)
+    return trainer
+
+
+@pytest.mark.parametrize("clusters", [3, "auto"])
 @pytest.mark.parametrize("stop", [1, 3, 6, 9])
-def test_resume_is_bit_exact(blobs, quick, tmp_path, stop):
-    whole = Trainer(blobs, quick())
+def test_resume_is_bit_exact(blobs, quick, tmp_path, stop, clusters):
+    settings = quick(clusters=clusters, max_clusters=4)
+    whole = Trainer(blobs, settings)
     whole.run()
-    half = Trainer(blobs, quick())
+    half = Trainer(blobs, settings)
     for _ in range(stop):
         half.step()
         if half.position.step % half.steps_per_epoch == 0:
             half._close_row()
-    save_state(tmp_path, half.model, half.optimizer, half.position)
-    resumed = Trainer(blobs, quick())
-    resumed.position = load_state(tmp_path, resumed.model, resumed.optimizer)
+    save_state(tmp_path, half.model, half.trained.optimizer, half.position)
+    resumed = resume(Trainer(blobs, settings), tmp_path)
     resumed.run()
     assert same(weights(whole), weights(resumed))
     keys = set(whole.position.rows[0]) - {"seconds"}
@@ -62,12 +72,12 @@ def test_resume_is_bit_exact(blobs, quick, tmp_path, stop):
 def test_a_torn_or_foreign_state_is_refused(blobs, quick, tmp_path):
     trainer = Trainer(blobs, quick())
     trainer.step()
-    save_state(tmp_path, trainer.model, trainer.optimizer, trainer.position)
+    save_state(tmp_path, trainer.model, trainer.trained.optimizer, trainer.position)
     tensors = (tmp_path / "state.safetensors").read_bytes()
 
     def refused(message: str) -> None:
         with pytest.raises(DataError, match=message):
-            load_state(tmp_path, trainer.model, trainer.optimizer)
+            resume(trainer, tmp_path)
 
     (tmp_path / "state.safetensors").write_bytes(tensors[:-5])
     refused("not a whole safetensors file")
@@ -76,8 +86,8 @@ def test_a_torn_or_foreign_state_is_refused(blobs, quick, tmp_path):
     (tmp_path / "state.safetensors").write_bytes(tensors)
     other = Trainer(blobs, quick(hidden=8))
     with pytest.raises(DataError, match="does not fit this run"):
-        load_state(tmp_path, other.model, other.optimizer)
-    (tmp_path / "state.json").write_text((tmp_path / "state.json").read_text().replace('"schema": 1', '"schema": 9'))
+        resume(other, tmp_path)
+    (tmp_path / "state.json").write_text((tmp_path / "state.json").read_text().replace('"schema": 2', '"schema": 9'))
     refused("schema 9")
     (tmp_path / "state.json").unlink()
     refused("cannot be resumed")
@@ -99,7 +109,7 @@ def test_weights_survive_their_file_and_bad_ones_are_refused(blobs, quick, tmp_p
 
 
 def test_one_bad_step_is_skipped_and_five_stop_training(blobs, quick):
-    trainer = Trainer(blobs, quick())
+    trainer = Trainer(blobs, quick(warm_start=0.0))
     trainer.step()
     good = weights(trainer)
     trainer.model.E.data[0, 0] = float("inf")
@@ -210,8 +220,7 @@ def test_interrupted_while_choosing_a_start_nothing_is_half_done(blobs, quick, t
     with pytest.raises(Interrupted):
         cut.run(on_step=stop_in_the_second)
     assert cut.position.step == 0
-    save_state(tmp_path, cut.model, cut.optimizer, cut.position)
-    resumed = Trainer(blobs, quick(starts=2, epochs=5))
-    resumed.position = load_state(tmp_path, resumed.model, resumed.optimizer)
+    save_state(tmp_path, cut.model, cut.trained.optimizer, cut.position)
+    resumed = resume(Trainer(blobs, quick(starts=2, epochs=5)), tmp_path)
     resumed.run()
     assert same(weights(whole), weights(resumed))

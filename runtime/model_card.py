@@ -1,6 +1,6 @@
 """`MODEL_CARD.md`: what a bundle is, how well it is known to work, and where it stops, for whoever receives it without us."""
 
-from catvae.runtime.manifest import Manifest
+from .manifest import Manifest
 
 
 def model_card(manifest: Manifest) -> str:

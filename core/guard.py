@@ -1,0 +1,125 @@
+"""Is this clustering sound? Collapse noticed without labels, while training (`watch`) and at its end (`verdict`).
+
+    one class   one cluster holds nearly every image
+    dead        a cluster holds less than a fiftieth of an equal share
+    merged      the halves of a cluster are further apart than the two nearest clusters
+    split       two clusters exchange views as one cluster would
+
+How far apart two groups are is measured by `merging.separations`. What training
+does about the first two is in `training`; the last two are repaired by merging (`merging`), and reported if they remain.
+"""
+
+from typing import Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from .merging import Joints, grouped, inner_separations, merge_clusters, separations
+from .metrics import Health
+
+ONE_CLASS = 0.9
+"""Share of the images in one cluster from which on the model has collapsed."""
+DEAD = 0.02
+"""Of an equal share, below which a cluster counts as dead: rare classes stay far above."""
+HALF = 0.3
+"""Of an equal share, that each half of a merged cluster holds."""
+MORE = 0.02
+"""By how much the halves of a merged cluster are further apart than the nearest clusters."""
+APART = 0.8
+"""Separation from which on two groups are different things: handwritten digits are 0.82 to 0.95 apart, halves of one digit 0.4 to 0.75."""
+TOGETHER = 0.6
+"""Separation below which two clusters may be one thing."""
+CERTAIN = 0.5
+"""Mean confidence below which clusters are not separated."""
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What `run.json` and the terminal say of a finished run."""
+
+    status: Literal["healthy", "degenerate"]
+    reasons: tuple[str, ...] = ()
+    """Why it is degenerate, and what to do."""
+    notes: tuple[str, ...] = ()
+    """What a healthy run's user should look at: clusters that may be one, or two."""
+
+
+class Alarm(NamedTuple):
+    """What is wrong while training."""
+
+    kind: Literal["one class", "dead"]
+    clusters: list[int]
+
+
+def watch(shares: NDArray[np.float64]) -> Alarm | None:
+    """Collapse in running cluster shares (K,), if any."""
+    if len(shares) < 2:
+        return None
+    if shares.max() > ONE_CLASS:
+        return Alarm("one class", [int(shares.argmax())])
+    dead = np.flatnonzero(shares < DEAD / len(shares)).tolist()
+    return Alarm("dead", dead) if dead else None
+
+
+def verdict(state: Health, joints: Joints | None = None) -> Verdict:
+    """Judge final clusters.
+
+    Parameters
+    ----------
+    state : Health
+    joints : Joints, optional
+        Where views were used: shows merged and split clusters.
+    """
+    shares = np.array(state.shares)
+    K = len(shares)
+    if K == 1:
+        return Verdict(status="healthy")
+    reasons, notes = [], []
+    alarm = watch(shares)
+    if alarm and alarm.kind == "one class":
+        reasons.append(f"cluster {alarm.clusters[0]} holds {shares.max():.0%} of the images: another --seed or --augment may separate them")
+    elif alarm:
+        reasons.append(f"{_clusters(alarm.clusters)} nearly empty: fewer clusters (-k {K - len(alarm.clusters)}) may fit better")
+    if state.mean_confidence < CERTAIN:
+        reasons.append(f"assignments are uncertain (mean confidence {state.mean_confidence:.2f}): clusters are not separated")
+    if joints is not None and not reasons:
+        merged, split = merged_clusters(joints), split_clusters(joints.clusters)
+        if merged:
+            holds = f"cluster {merged[0]} holds" if len(merged) == 1 else f"clusters {', '.join(map(str, merged))} hold"
+            notes.append(f"{holds} two groups that are further apart than the nearest clusters: more clusters may fit better")
+        notes += [f"clusters {i} and {j} exchange views: they may be one" for i, j in split]
+    return Verdict(status="degenerate" if reasons else "healthy", reasons=tuple(reasons), notes=tuple(notes))
+
+
+def choose_clusters(joint: NDArray[np.float64], at_most: int) -> int:
+    """The largest K at which the best merge of small clusters still leaves every two groups `APART`; 1 where no two are.
+
+    Parameters
+    ----------
+    joint : ndarray, (overclusters, overclusters)
+    at_most : int
+        K_max, less than the number of small clusters.
+    """
+    for clusters in range(at_most, 1, -1):
+        if separations(grouped(joint, merge_clusters(joint, clusters).group, clusters)).min() >= APART:
+            return clusters
+    return 1
+
+
+def split_clusters(joint: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """Pairs of clusters that are hardly apart."""
+    K, apart = len(joint), separations(joint)
+    return [(i, j) for i in range(K) for j in range(i + 1, K) if joint[i, j] > 0 and apart[i, j] < TOGETHER]
+
+
+def merged_clusters(joints: Joints) -> list[int]:
+    """Clusters whose halves, each of `HALF` of an equal share or more, are further apart than the two nearest clusters."""
+    K = len(joints.clusters)
+    if K < 2 or not len(joints.overclusters):
+        return []
+    inside = inner_separations(joints.overclusters, joints.shared.argmax(1), K, HALF / K)
+    return np.flatnonzero(inside > separations(joints.clusters).min() + MORE).tolist()
+
+
+def _clusters(numbers: list[int]) -> str:
+    return f"cluster {numbers[0]} is" if len(numbers) == 1 else f"clusters {', '.join(map(str, numbers))} are"

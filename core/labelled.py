@@ -1,0 +1,45 @@
+"""A handful of images whose class is known, given with ``--labels``: they name clusters, and train them only where asked to.
+
+Reading them stands in `runtime.labelled`, which `catvae-label` shares.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from catvae.runtime.errors import UsageError
+from catvae.runtime.labelled import LabelledImages, read_labelled
+from catvae.runtime.matching import match_counts
+
+from .model import CatVAE
+from .views import ViewPolicy, random_view, to_float
+
+PER_STEP = 64
+"""Labelled images in one step, at most."""
+
+__all__ = ["LabelledImages", "clusters_of_classes", "labelled_batch", "read_labelled", "require_room"]
+
+
+def require_room(labelled: LabelledImages, clusters: int) -> None:
+    """Raise `UsageError` when there are more classes than clusters to name."""
+    if len(labelled.names) > clusters:
+        raise UsageError(f"--labels has {len(labelled.names)} classes, but there are {clusters} clusters: raise -k")
+
+
+@torch.no_grad()
+def clusters_of_classes(model: CatVAE, labelled: LabelledImages) -> list[int]:
+    """The cluster matched one-to-one with each class, by the soft assignments of its images."""
+    model.eval()
+    x = to_float(torch.from_numpy(np.ascontiguousarray(labelled.images)).to(model.prior.device))
+    assignment = model(x).cpu().numpy().astype(np.float64)
+    counts = np.zeros((assignment.shape[1], len(labelled.names)))
+    np.add.at(counts.T, labelled.labels, assignment)
+    of_cluster = match_counts(counts)
+    return [int(np.flatnonzero(of_cluster == label)[0]) for label in range(len(labelled.names))]
+
+
+def labelled_batch(labelled: LabelledImages, clusters: list[int], policy: ViewPolicy, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Views (n, C, H, W) of at most `PER_STEP` labelled images and the cluster of each, (n,); default generator."""
+    chosen = torch.randperm(len(labelled.labels))[:PER_STEP].numpy()
+    x = random_view(to_float(torch.from_numpy(labelled.images[chosen]).to(device)), policy)
+    return x, torch.tensor([clusters[label] for label in labelled.labels[chosen]], device=device)

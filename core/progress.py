@@ -1,0 +1,106 @@
+"""What a person at the terminal sees of a run: what it is about to do, a bar while it trains, and how it came out."""
+
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from catvae.kernels import kernel_status
+from catvae.runtime.command import say
+
+from .objective import BatchLoss
+from .run_folder import RunRecord
+from .session import Session
+from .training import Trainer
+
+
+def announce(session: Session, quiet: bool) -> None:
+    """One line on images, model and machine; notes on the data."""
+    data, trainer = session.data, session.trainer
+    height, width, channels = data.preprocess.shape
+    for note in data.notes:
+        say(note)
+    spec = trainer.spec
+    clusters = f"K={spec.clusters}, D={spec.clusters * spec.delta}" if not trainer.config.choose_clusters else f"K at most {spec.clusters}"
+    say(
+        f"{data.name}: {len(data.images):,} images of {width} x {height}, {'grey' if channels == 1 else 'colour'};"
+        f" {clusters}, views '{trainer.policy.name}', {trainer.epochs} epochs of"
+        f" {trainer.steps_per_epoch:,} steps on {trainer.device} in {trainer.precision}, {kernel_status(trainer.device.type)}",
+        quiet=quiet,
+    )
+
+
+def train_with_bar(session: Session, quiet: bool, prefix: str = "") -> None:
+    """Train to the end under a progress bar; raises `Interrupted` as `Session.train` does."""
+    trainer = session.trainer
+    with tqdm(
+        total=trainer.all_steps,
+        initial=trainer.all_steps - trainer.steps_left,
+        unit="step",
+        disable=quiet or None,
+        dynamic_ncols=True,
+        file=sys.stderr,
+    ) as bar:
+
+        def show(loss: BatchLoss) -> None:
+            bar.update()
+            if trainer.position.step % 10 == 0:
+                bar.set_description(prefix + _stage(trainer), refresh=False)
+                bar.set_postfix(_shown(loss), refresh=False)
+
+        session.train(None if quiet else show)
+
+
+def _stage(trainer: Trainer) -> str:
+    epoch = 1 + (trainer.position.step - 1) // trainer.steps_per_epoch
+    short = trainer.starts > 1 and not trainer.position.start_scores
+    begun = f"start {trainer.position.start + 1} of {trainer.starts}, " if short else ""
+    return f"{begun}epoch {epoch} of {trainer.epochs}"
+
+
+def _shown(loss: BatchLoss) -> dict[str, str]:
+    terms = {
+        "views": loss.terms.invariance,
+        "rec": loss.terms.reconstruction,
+        "kl": loss.terms.kl,
+        "info": loss.terms.information,
+    }
+    values = {name: float(term.detach()) for name, term in terms.items()}
+    return {name: f"{value:.2f}" for name, value in values.items() if value == value}  # NaN: not computed while clusters train alone
+
+
+def conclude(record: RunRecord, path: Path) -> None:
+    """The outcome, on standard output; what to look at, on standard error."""
+    verdict, health, bound = record.verdict, record.health, record.bound
+    for event in record.events:
+        say(f"step {event.step:,}: {event.what}")
+    for line in (*verdict.reasons, *verdict.notes) if verdict else ():
+        say(f"{'warning' if line in verdict.reasons else 'note'}: {line}")
+    print(f"run       {path}")
+    print(f"verdict   {verdict.status}" if verdict else "verdict   none")
+    print(
+        f"clusters  {len(record.clusters)}, smallest {health['smallest_share']:.1%}, mean confidence {health['mean_confidence']:.3f},"
+        f" same cluster in a view {health['view_agreement']:.1%}"
+    )
+    print(f"bound     ELBO {bound['elbo']:.2f}, -log p(x) of binarised pixels at most {bound['nll']:.2f} +/- {bound['nll_error']:.2f} nats")
+    for part, score in record.scores.items():
+        print(
+            f"{part:<9} ACC {score['acc']:.4f}  NMI {score['nmi']:.4f}  ARI {score['ari']:.4f}  calibration error {score['ece']:.4f}"
+            "  (labels used for this line only)"
+        )
+    for line in record.seeds and seed_lines(record):
+        print(line)
+    print(f"pictures  {path / 'samples'}")
+    print(f"next      catvae-export --onnx {path}")
+
+
+def seed_lines(record: RunRecord) -> list[str]:
+    """A table of the runs that were trained for one result."""
+    lines = ["seeds     seed   K  views, nats  agreement  verdict"]
+    for run in record.seeds:
+        acc = "".join(f"  {part} ACC {value:.4f}" for part, value in run.acc.items())
+        lines.append(
+            f"          {run.seed:>4}{run.clusters:>4}{run.view_information:>13.4f}{run.agreement:>11.4f}  {run.verdict}{acc}"
+            f"{'  <- kept' if run.kept else ''}"
+        )
+    return lines

@@ -1,0 +1,142 @@
+"""Several runs for one result: `catvae-train --seeds n`.
+
+Every run is a whole run folder under ``RUN/seeds/SEED``. The one whose clusters share most information with views is kept: its files are
+copied to RUN. No label is involved. Agreement between the runs, the adjusted Rand index of their clusters, says how far the result
+depends on the seed.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from sklearn.metrics import adjusted_rand_score
+
+from catvae.runtime.errors import DataError
+from catvae.runtime.files import atomic_write, make_folder
+
+from .config import TrainConfig
+from .data import ImageData
+from .evaluation import assign
+from .labelled import LabelledImages
+from .run_folder import Origin, RunFolder, RunRecord, SeedRecord, pretty_json
+from .session import Session
+
+PLAN = "seeds.json"
+COMPARED = 10_000
+"""Images that agreement is measured on, at most."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """`seeds.json`: the runs that belong to one result."""
+
+    seeds: list[int]
+
+
+def is_planned(folder: RunFolder) -> bool:
+    """Whether a run folder is one of several seeds."""
+    return (folder.path / PLAN).is_file()
+
+
+def plan(folder: RunFolder, seeds: list[int]) -> None:
+    """Begin: what an earlier run left in the folder is removed."""
+    shutil.rmtree(folder.path / "seeds", ignore_errors=True)
+    make_folder(folder.path)
+    folder.clear()
+    atomic_write(folder.path / PLAN, pretty_json(Plan(seeds=seeds)))
+
+
+def read_plan(folder: RunFolder) -> list[int]:
+    """Seeds of the runs; raises `DataError` when the plan is damaged."""
+    path = folder.path / PLAN
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Plan).seeds
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+
+
+def train_seeds(
+    folder: RunFolder,
+    data: ImageData,
+    config: TrainConfig,
+    origin: Origin,
+    labelled: LabelledImages | None,
+    train: Callable[[Session, str], None],
+) -> RunRecord:
+    """Train what is not yet finished of the plan, compare, and copy the best to `folder`.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Its seed is replaced by each of the plan's.
+    train : callable
+        Trains one session; the text says which of how many.
+    """
+    seeds = read_plan(folder)
+    runs = {seed: RunFolder(folder.path / "seeds" / str(seed)) for seed in seeds}
+    for index, (seed, run) in enumerate(runs.items(), 1):
+        if (run.path / "model.safetensors").is_file():
+            continue
+        if (run.path / "state.json").is_file():
+            session = Session.resume(run, data, labelled)
+        else:
+            session = Session.start(run, data, msgspec.structs.replace(config, seed=seed), origin, labelled)
+        train(session, f"seed {seed} ({index} of {len(seeds)}), ")
+        session.finish()
+    return _keep_best(folder, data, runs)
+
+
+def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -> RunRecord:
+    records = {seed: run.read_record() for seed, run in runs.items()}
+    best = best_seed(records)
+    compared = data.images[:: max(1, len(data.images) // COMPARED)]
+    clusters = {seed: assign(run.read_model(), compared).argmax(1) for seed, run in runs.items()}
+    rows = [
+        SeedRecord(
+            seed=seed,
+            clusters=len(record.clusters),
+            view_information=record.health["view_information"],
+            agreement=_agreement(seed, clusters),
+            verdict=record.verdict.status if record.verdict else "none",
+            acc={part: score["acc"] for part, score in record.scores.items()},
+            kept=seed == best,
+        )
+        for seed, record in records.items()
+    ]
+    for source in sorted(runs[best].path.rglob("*")):
+        if source.is_file() and source.name != "run.json":
+            target = folder.path / source.relative_to(runs[best].path)
+            make_folder(target.parent)
+            atomic_write(target, source.read_bytes())
+    record = records[best]
+    record.seeds = rows
+    folder.write_record(record)
+    return record
+
+
+def best_seed(records: dict[int, RunRecord]) -> int:
+    """The seed to keep: a healthy run before a degenerate one, of the K most runs chose, sharing most information with views."""
+    usual = Counter(len(record.clusters) for record in records.values()).most_common(1)[0][0]
+
+    def rank(seed: int) -> tuple[bool, bool, float]:
+        record = records[seed]
+        healthy = record.verdict is not None and record.verdict.status == "healthy"
+        return healthy, len(record.clusters) == usual, record.health["view_information"]
+
+    return max(records, key=rank)
+
+
+def _agreement(seed: int, clusters: dict[int, np.ndarray]) -> float:
+    """Mean adjusted Rand index of one run's clusters with those of the others; 1 for a single run."""
+    others = [adjusted_rand_score(clusters[seed], found) for other, found in clusters.items() if other != seed]
+    return float(np.mean(others)) if others else 1.0
+
+
+def folder_of(path: Path) -> RunFolder:
+    """The folder whose records describe a planned result: the first run's while none is kept yet."""
+    folder = RunFolder(path)
+    if is_planned(folder) and not (path / "config.json").is_file():
+        return RunFolder(path / "seeds" / str(read_plan(folder)[0]))
+    return folder

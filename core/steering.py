@@ -1,0 +1,114 @@
+"""What happens to the clusters between steps: merges of over-clusters, the choice of K, the collapse guard, the classes of given labels.
+
+Everything is a function of the weights, the position and (seed, step), so a resumed run repeats it exactly.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .checkpoint import Event, Position
+from .config import TrainConfig
+from .guard import choose_clusters, watch
+from .head_surgery import Trained, reseed, split_into, take_merge, with_clusters
+from .labelled import LabelledImages, clusters_of_classes
+from .merging import align, estimate_joints, merge_clusters
+from .views import ViewPolicy
+
+MEMORY = 0.95
+"""Of the running cluster shares, per step: about the last 20 batches."""
+GUARD_EVERY = 50
+"""Steps between two looks at the cluster shares."""
+PATIENCE = 200
+"""Steps that clusters are given to form before the guard acts: from the start, and after each act."""
+GUARD_ACTS = 5
+"""Acts of the guard in one run; a model that keeps collapsing is reported instead."""
+
+
+class Steering:
+    """Changes a network's clusters while it trains.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    steps : int
+        Of the whole run.
+    images : Tensor, (N, H, W, C), uint8
+    policy : ViewPolicy
+    labelled : LabelledImages, optional
+        A few images whose class is known.
+    """
+
+    def __init__(self, config: TrainConfig, steps: int, images: Tensor, policy: ViewPolicy, labelled: LabelledImages | None):
+        self.config, self.images, self.policy, self.labelled = config, images, policy, labelled
+        self.merge_steps = sorted({round(share * steps) for share in config.regroup}) if config.overclusters else []
+        self.steps = steps
+        self.follow_steps = max(1, round(config.follow * steps))
+
+    def before(self, step: int, trained: Trained, position: Position) -> Trained:
+        """What is due before `step`; the same network, or a new one with the chosen K."""
+        if step in self.merge_steps:
+            trained = self._merge(step, trained, position)
+        elif self.config.guard and step % GUARD_EVERY == 0:
+            self._guard(step, trained, position)
+        if self.labelled is not None and not position.class_clusters and step >= (self.merge_steps or [0])[0]:
+            position.class_clusters = clusters_of_classes(trained.model, self.labelled)
+        return trained
+
+    def groups(self, step: int, trained: Trained, position: Position) -> Tensor | None:
+        """One-hot rows (overclusters, K) of the merge that clusters are being taught, if any."""
+        if step >= position.follow_until:
+            return None
+        return torch.eye(trained.model.spec.clusters, device=self.images.device)[position.group]
+
+    def observe(self, assignment: Tensor, position: Position) -> None:
+        """Keep running shares of the clusters from a batch's assignments (N, K)."""
+        shares = assignment.mean(0).tolist()
+        before = position.shares if len(position.shares) == len(shares) else shares
+        position.shares = [MEMORY * old + (1 - MEMORY) * new for old, new in zip(before, shares, strict=True)]
+
+    def _merge(self, step: int, trained: Trained, position: Position) -> Trained:
+        """Merge over-clusters into K, which replace the clusters; at the first merge of ``clusters=auto``, choose K and prune."""
+        joints = estimate_joints(trained.model, self.images, self.policy)
+        clusters = trained.model.spec.clusters
+        if self.config.choose_clusters and step == self.merge_steps[0]:
+            clusters = choose_clusters(joints.overclusters, clusters)
+            position.events.append(Event(step=step, what=f"K = {clusters} chosen of at most {trained.model.spec.clusters}"))
+        merge = merge_clusters(joints.overclusters, clusters)
+        group = merge.group
+        if clusters == trained.model.spec.clusters:
+            rows = torch.from_numpy(align(group, joints.shared)).to(self.images.device)
+            take_merge(trained, rows)
+        else:
+            rows = torch.from_numpy(group).to(self.images.device)
+            trained = with_clusters(trained, rows, clusters, self.config.learning_rate)
+        position.clusters = clusters
+        position.group, position.class_clusters = rows.tolist(), []
+        # Trained on information, clusters would drift back to equal sizes: unequal ones are taught to the end.
+        position.follow_until = self.steps if merge.unequal else step + self.follow_steps
+        position.guard_from = step + PATIENCE
+        return trained
+
+    def _guard(self, step: int, trained: Trained, position: Position) -> None:
+        """Act on clusters that collapsed; see `guard`."""
+        undecided = self.config.choose_clusters and not position.group
+        if step < max(PATIENCE, position.guard_from) or undecided or position.guard_acts >= GUARD_ACTS or not position.shares:
+            return
+        alarm = watch(np.array(position.shares))
+        if alarm is None:
+            return
+        if alarm.kind == "one class":
+            reseed(trained)
+            position.rewarm, position.group, position.follow_until = step, [], 0
+            what = f"cluster {alarm.clusters[0]} held nearly every image: cluster outputs drawn anew, learning rate warmed up again"
+        elif position.group:
+            trained_group = torch.tensor(position.group, device=self.images.device)
+            take_merge(trained, trained_group)
+            position.follow_until = step + self.follow_steps
+            what = f"clusters {alarm.clusters} were empty: taken back to their merge"
+        else:
+            split_into(trained, int(np.argmax(position.shares)), alarm.clusters)
+            what = f"clusters {alarm.clusters} were empty: given a part of the largest"
+        position.events.append(Event(step=step, what=what))
+        position.guard_acts += 1
+        position.guard_from, position.shares = step + PATIENCE, []

@@ -1,0 +1,87 @@
+"""`catvae-label`: name the clusters of a bundle."""
+
+from pathlib import Path
+
+import click
+
+from .command import Choice, command_entry, say
+from .errors import UsageError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="catvae")
+@click.argument("bundle_path", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.argument("images", metavar="[IMAGES]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--match",
+    type=Choice(["one-to-one", "many-to-one"]),
+    default="one-to-one",
+    show_default=True,
+    help="many-to-one: each cluster takes its most frequent class; clusters that share a class are merged.",
+)
+@click.option("--name", "by_hand", multiple=True, metavar="CLUSTER=NAME", help="Name one cluster, by number or present name; repeatable.")
+@click.option("--merge", multiple=True, metavar="A,B,...=NAME", help="Give several clusters one name: they count as one; repeatable.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write a renamed copy. [default: rename BUNDLE itself]")
+@click.option("--dry-run", is_flag=True, help="Print the names, write nothing.")
+@click.option("--device", type=Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run.")
+def label(
+    bundle_path: Path,
+    images: Path | None,
+    match: str,
+    by_hand: tuple[str, ...],
+    merge: tuple[str, ...],
+    output: Path | None,
+    dry_run: bool,
+    device: str,
+) -> None:
+    """Name the clusters of a bundle; nothing is trained, no graph changes.
+
+    IMAGES holds a few images whose class is known: a folder with a sub-folder per class, or a CSV file with rows of path and class.
+    """
+    from .bundle import Bundle
+    from .labelled import read_labelled
+    from .labelling import Naming, names_from_images, renamed, write_names
+
+    if images is None and not by_hand and not merge:
+        raise UsageError("nothing to name clusters by: give IMAGES, --name or --merge")
+    bundle = Bundle.load(bundle_path, device=device)
+    hand = _names_by_hand(by_hand, merge, bundle.names)
+    naming: Naming | None = None
+    if images is not None:
+        labelled = read_labelled(images, bundle.preprocess)
+        naming = names_from_images(bundle, labelled, one_to_one=match == "one-to-one")
+    manifest = renamed(bundle.manifest, naming.names if naming else bundle.names, hand)
+    print(f"{'cluster':>7}  {'name':<20}  {'share':>6}  images given")
+    for i, cluster in enumerate(manifest.clusters):
+        counts = naming.counts[i] if naming else ()
+        given = ", ".join(f"{count} {name}" for name, count in zip(labelled.names, counts, strict=True) if count) if naming else ""
+        print(f"{i:>7}  {cluster.name:<20}  {cluster.share:>6.1%}  {given}".rstrip())
+    if naming:
+        print(f"{naming.agreement:.1%} of {len(labelled.labels)} images are in a cluster of their name")
+        left_out = sorted(set(labelled.names) - set(manifest.names))
+        if left_out:
+            say(f"note: no cluster is named {', '.join(left_out)}: their images lie in clusters of other names")
+    target = output or bundle_path
+    if not dry_run:
+        write_names(bundle, manifest, target)
+        say(f"{target}: names written")
+
+
+def _names_by_hand(single: tuple[str, ...], merged: tuple[str, ...], names: list[str]) -> dict[int, str]:
+    from .generate_command import find_cluster
+
+    found: dict[int, str] = {}
+    for option, text in [("--name", text) for text in single] + [("--merge", text) for text in merged]:
+        clusters, equals, name = text.partition("=")
+        name = name.strip()
+        if not equals or not name or not clusters:
+            raise UsageError(f"{option} is '{text}', expected {'CLUSTER=NAME' if option == '--name' else 'A,B,...=NAME'}")
+        chosen = [find_cluster(part.strip(), names) for part in (clusters.split(",") if option == "--merge" else [clusters])]
+        for cluster in chosen:
+            if cluster in found:
+                raise UsageError(f"cluster {cluster} is named twice: '{found[cluster]}' and '{name}'")
+            found[cluster] = name
+    return found
+
+
+main = command_entry(label, "catvae-label")

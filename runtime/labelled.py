@@ -1,0 +1,78 @@
+"""A few images whose class is known: a folder with one sub-folder per class, or a CSV file of path and class."""
+
+import csv
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError, ImageError
+from .images import Preprocess, read_image
+from .sources import walk_images
+
+
+class LabelledImages(NamedTuple):
+    """Decoded images and their classes."""
+
+    images: NDArray[np.uint8]
+    """(N, H, W, C)."""
+    labels: NDArray[np.int64]
+    """(N,), into `names`."""
+    names: tuple[str, ...]
+    paths: tuple[str, ...]
+
+
+def read_labelled(source: str | os.PathLike[str], preprocess: Preprocess) -> LabelledImages:
+    """Read labelled images for a model's preprocessing.
+
+    Parameters
+    ----------
+    source : path
+        A folder: every image below ``SOURCE/CLASS/`` belongs to CLASS. A CSV file: rows of path, class; paths are relative to the file; a
+        header ``path,...`` is passed over.
+    preprocess : Preprocess
+
+    Raises
+    ------
+    DataError
+        When there is nothing to read, a row has no class, or an image cannot be decoded: a label given by hand is never dropped silently.
+    """
+    source = Path(source)
+    pairs = _folder_pairs(source) if source.is_dir() else _csv_pairs(source)
+    if not pairs:
+        wanted = "one sub-folder per class with images in it" if source.is_dir() else "rows of path, class"
+        raise DataError(f"{source} holds no labelled images: expected {wanted}")
+    names = tuple(sorted({name for _, name in pairs}))
+    images = []
+    for path, _ in pairs:
+        try:
+            images.append(read_image(path, preprocess))
+        except ImageError as error:
+            raise DataError(f"{source}: {path}: {error}") from error
+    labels = np.array([names.index(name) for _, name in pairs], dtype=np.int64)
+    return LabelledImages(np.stack(images), labels, names, tuple(path for path, _ in pairs))
+
+
+def _folder_pairs(folder: Path) -> list[tuple[str, str]]:
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return [(path, name) for name in classes for path in walk_images(str(folder / name))]
+
+
+def _csv_pairs(file: Path) -> list[tuple[str, str]]:
+    pairs = []
+    try:
+        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+            for number, row in enumerate(csv.reader(lines), 1):
+                cells = [cell.strip() for cell in row]
+                if not any(cells) or (number == 1 and cells[0].lower() == "path"):
+                    continue
+                if len(cells) < 2 or not cells[0] or not cells[1]:
+                    raise DataError(f"{file}, line {number}: expected path,class, found {','.join(row)!r}")
+                pairs.append((str(file.parent / cells[0]), cells[1]))
+    except OSError as error:
+        raise DataError(f"cannot read the labels {file}: {error.strerror or error}") from error
+    except csv.Error as error:
+        raise DataError(f"{file} is not a CSV file: {error}") from error
+    return pairs

@@ -1,0 +1,93 @@
+"""Names for the clusters of a finished bundle: from a few labelled images or by hand, without training.
+
+Names are all that changes: `manifest.json`, the model card and the preview are written anew, the graphs are the same bytes. Clusters that
+are given one name are merged: they count as one class from then on.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import Bundle
+from .errors import UsageError
+from .files import atomic_write, make_folder
+from .generate import cluster_rows
+from .grid import grid, png_bytes
+from .labelled import LabelledImages
+from .manifest import Manifest
+from .matching import match_counts, most_frequent
+from .model_card import model_card
+
+
+class Naming(NamedTuple):
+    """Names found from labelled images."""
+
+    names: list[str]
+    """Per cluster; ``cluster 3`` where no image speaks for one."""
+    counts: NDArray[np.int64]
+    """(K, classes) images of each class in each cluster."""
+    agreement: float
+    """Share of the images that fall into a cluster of their name."""
+
+
+def names_from_images(bundle: Bundle, labelled: LabelledImages, *, one_to_one: bool) -> Naming:
+    """Name clusters after the classes of images.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    labelled : LabelledImages
+        Read with the bundle's preprocessing.
+    one_to_one : bool
+        Each class names one cluster (Hungarian method); otherwise each cluster takes its most frequent class, so that several may share it.
+
+    Raises
+    ------
+    UsageError
+        With more classes than clusters, one to one.
+    """
+    clusters, classes = len(bundle.names), len(labelled.names)
+    if one_to_one and classes > clusters:
+        raise UsageError(f"{classes} classes cannot each name one of {clusters} clusters: use --match many-to-one")
+    assignment = bundle.predict_proba(labelled.images)
+    found = assignment.argmax(1)
+    counts = np.zeros((clusters, classes), dtype=np.int64)
+    np.add.at(counts, (found, labelled.labels), 1)
+    weights = np.zeros((clusters, classes))  # soft: with one image of a class, the second choice still tells clusters apart
+    np.add.at(weights.T, labelled.labels, assignment)
+    matched = match_counts(weights) if one_to_one else most_frequent(counts)
+    names = [labelled.names[c] if c >= 0 else f"cluster {i}" for i, c in enumerate(matched)]
+    given = np.array(labelled.names)[labelled.labels]
+    return Naming(names, counts, float((np.array(names)[found] == given).mean()))
+
+
+def renamed(manifest: Manifest, names: list[str], by_hand: Mapping[int, str]) -> Manifest:
+    """The manifest with other names; those given by hand win."""
+    final = [by_hand.get(i, name) for i, name in enumerate(names)]
+    clusters = [msgspec.structs.replace(cluster, name=name) for cluster, name in zip(manifest.clusters, final, strict=True)]
+    return msgspec.structs.replace(manifest, clusters=clusters)
+
+
+def write_names(bundle: Bundle, manifest: Manifest, output: Path) -> None:
+    """Write the renamed bundle to `output`, which may be the bundle itself.
+
+    Raises
+    ------
+    UsageError
+        When `output` is another folder with something in it.
+    OutputError
+        When it cannot be written.
+    """
+    if output.resolve() != bundle.path.resolve():
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise UsageError(f"{output} is not empty: choose another -o")
+        make_folder(output)
+        for record in (*manifest.graphs.values(), manifest.golden):
+            atomic_write(output / record.name, (bundle.path / record.name).read_bytes())
+    atomic_write(output / "MODEL_CARD.md", model_card(manifest).encode())
+    atomic_write(output / "preview.png", png_bytes(grid(cluster_rows(bundle, per_cluster=10, seed=0), manifest.names)))
+    atomic_write(output / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")

@@ -1,0 +1,67 @@
+"""Clusters matched with classes so that most images agree: one-to-one (Hungarian method) or many-to-one.
+
+The runtime has no scipy; a shortest-augmenting-path solver is thirty lines.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def match_counts(counts: ArrayLike) -> NDArray[np.int64]:
+    """The class of each cluster, one-to-one, with the largest total count; -1 for clusters left over.
+
+    Parameters
+    ----------
+    counts : (K, classes)
+        Images, or weight, of each class in each cluster.
+    """
+    table = np.asarray(counts, dtype=np.float64)
+    clusters, classes = table.shape
+    matched = np.full(clusters, -1, dtype=np.int64)
+    if clusters <= classes:
+        matched[:] = _assign(-table)
+    else:
+        matched[_assign(-table.T)] = np.arange(classes)
+    return matched
+
+
+def most_frequent(counts: ArrayLike) -> NDArray[np.int64]:
+    """The class most images of a cluster have, several clusters for one class allowed; -1 for clusters without any, or with a tie."""
+    table = np.asarray(counts, dtype=np.float64)
+    best = table.argmax(1)
+    decided = (table == table.max(1, keepdims=True)).sum(1) == 1
+    return np.where(decided & (table.max(1) > 0), best, -1)
+
+
+def _assign(cost: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The column of each row, (n,), at least total cost; `cost` is (n, m) with n <= m.
+
+    Rows are added one at a time; each ends a shortest path over reduced costs that frees one column (Kuhn and Munkres, with potentials).
+    """
+    n, m = cost.shape
+    row_of = np.full(m + 1, -1)  # column m stands for the row being added
+    u, v = np.zeros(n), np.zeros(m + 1)
+    for row in range(n):
+        row_of[m], column = row, m
+        shortest, before, done = np.full(m, np.inf), np.full(m, m), np.zeros(m + 1, dtype=bool)
+        while row_of[column] >= 0:
+            done[column] = True
+            at = row_of[column]
+            reduced = cost[at] - u[at] - v[:m]
+            open_ = ~done[:m]
+            nearer = open_ & (reduced < shortest)
+            shortest[nearer], before[nearer] = reduced[nearer], column
+            nearest = int(np.where(open_, shortest, np.inf).argmin())
+            step = shortest[nearest]
+            u[row_of[done]] += step
+            v[done] -= step
+            shortest[open_] -= step
+            column = nearest
+        while column != m:
+            row_of[column] = row_of[before[column]]
+            column = before[column]
+        row_of[m] = -1
+    columns = np.empty(n, dtype=np.int64)
+    used = np.flatnonzero(row_of[:m] >= 0)
+    columns[row_of[used]] = used
+    return columns
