@@ -58,19 +58,16 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Weight of the marginal entropies inside that mutual information: above 1 keeps clusters from emptying."""
     overclusters: int = 5
     """Small clusters per cluster, on an auxiliary head; 0 removes it."""
-    regroup: tuple[float, ...] = (0.3, 0.5, 0.7)
-    """Shares of the steps at which over-clusters are merged into K, which become the new clusters."""
-    follow: float = 0.1
-    """Share of the steps for which clusters are then taught the merge, instead of finding their own way."""
-    warm_start: float = 0.3
+    regroup: tuple[float, ...] = (0.4, 0.6, 0.8)
+    """Shares of the steps at which over-clusters are merged into K; clusters are taught the first merge, a later one if it says more."""
+    warm_start: float = 0.4
     """Share of the steps that train the clusters alone; the generator joins them then."""
     guard: bool = True
     """Act on clusters that collapse while training."""
     label_weight: float = 0.0
     """Weight of the cross-entropy of the few labelled images given with --labels, in nats; 0: they only name clusters."""
-    starts: int = 0
-    """Short runs to begin with, of which the one that shares most information with views goes on; 0: three for fewer than 10,000 images
-    (small sets depend most on the seed), else one."""
+    starts: int = 3
+    """Short runs to begin with, of which the one that shares most information with views goes on."""
     augment: Augment = "auto"
     """Views: digits (affine), objects (mirror, brightness, slight affine), none (noise only), auto (by mirror symmetry)."""
 
@@ -95,7 +92,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "batch_size": (2, 1_000_000),
             "generated_per_cluster": (1, 10_000),
             "overclusters": (0, 100),
-            "starts": (0, 100),
+            "starts": (1, 100),
             "seed": (0, 2**31 - 1),
         }
         for name, (low, high) in bounds.items():
@@ -112,9 +109,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 raise UsageError(f"{_flag(name)} is {value}, expected zero or more")
         if not all(0 < share < 1 for share in self.regroup):
             raise UsageError(f"regroup is {list(self.regroup)}, expected shares of the steps between 0 and 1")
-        for name in ("follow", "warm_start"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{_flag(name)} is {getattr(self, name)}, expected a share of the steps between 0 and 1")
+        if not 0 <= self.warm_start <= 1:
+            raise UsageError(f"warm_start is {self.warm_start}, expected a share of the steps between 0 and 1")
         if self.choose_clusters and not (self.overclusters and self.regroup and self.invariance_weight):
             raise UsageError("-k auto needs over-clusters and their merges, which the recipe robust has")
         if not 0 <= self.dropout < 1:
@@ -135,10 +131,6 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def epochs_for(self, steps_per_epoch: int) -> int:
         """Epochs of a run whose epoch has that many steps."""
         return self.epochs or max(12, math.ceil(1000 / steps_per_epoch))
-
-    def starts_for(self, images: int) -> int:
-        """Short runs to begin with, for a data set of that many images."""
-        return self.starts or (3 if images < 10_000 else 1)
 
 
 RECIPES: dict[str, dict[str, Any]] = {

@@ -53,12 +53,12 @@ def likelihood(model: CatVAE, images: NDArray[np.uint8], *, draws: int = 100, at
     draws : int
         S, of the importance-weighted estimate.
     seed : int
-        Of latents and of the binarisation; torch's default generator is left alone.
+        Of latents and of the binarisation, drawn by numpy: the same on every device, whatever the batch.
     """
     model.eval()
     device = model.prior.device
     chosen = images[np.linspace(0, len(images) - 1, min(at_most, len(images))).astype(int)]
-    cpu = torch.Generator().manual_seed(seed)  # one stream on every device
+    of_bound, of_pixels, of_draws = (np.random.default_rng([seed, stream]) for stream in range(3))
     sums = torch.zeros(4, dtype=torch.float64)
     nll: list[Tensor] = []
     clusters, latent = model.prior.shape
@@ -66,10 +66,10 @@ def likelihood(model: CatVAE, images: NDArray[np.uint8], *, draws: int = 100, at
     for start in range(0, len(chosen), batch):
         x = to_float(torch.from_numpy(np.ascontiguousarray(chosen[start : start + batch])).to(device))
         posterior = model.encode(x)
-        noise = torch.randn(len(x) * clusters, latent, generator=cpu).to(device)
+        noise = torch.from_numpy(of_bound.standard_normal((len(x) * clusters, latent), dtype=np.float32)).to(device)
         sums += _bound_terms(model, x, posterior, noise).cpu()
-        binary = (torch.rand(x.shape, generator=cpu).to(device) < x).float()
-        nll.append(_importance_weighted(model, binary, posterior, draws, cpu))
+        binary = (torch.from_numpy(of_pixels.random(tuple(x.shape), dtype=np.float32)).to(device) < x).float()
+        nll.append(_importance_weighted(model, binary, posterior, draws, of_draws))
     reconstruction, kl, neg_entropy, count = sums.tolist()
     terms = [value / count for value in (reconstruction, kl, neg_entropy)]
     values = torch.cat(nll)
@@ -88,13 +88,15 @@ def _bound_terms(model: CatVAE, x: Tensor, posterior: Posterior, noise: Tensor) 
     return torch.stack([(loss.assignment * error).sum(), loss.kl, loss.neg_entropy, error.new_tensor(n)]).double()
 
 
-def _importance_weighted(model: CatVAE, x: Tensor, posterior: Posterior, draws: int, generator: torch.Generator) -> Tensor:
+def _importance_weighted(model: CatVAE, x: Tensor, posterior: Posterior, draws: int, rng: np.random.Generator) -> Tensor:
     """-log p(x) of each image of a batch, (N,)."""
     n = len(x)
     mean, log_variance = _components(model, posterior)
     log_q = posterior.logits.log_softmax(-1)
-    c = torch.multinomial(log_q.exp().cpu(), draws, replacement=True, generator=generator).to(x.device)  # (N, S)
-    noise = torch.randn(n, draws, mean.shape[-1], generator=generator).to(x.device)
+    cumulative = log_q.exp().cumsum(1).cpu().numpy()
+    c = (rng.random((n, draws))[:, :, None] > cumulative[:, None, :-1]).sum(-1)  # (N, S), inverse of the distribution function
+    c = torch.from_numpy(c).to(x.device)
+    noise = torch.from_numpy(rng.standard_normal((n, draws, mean.shape[-1]), dtype=np.float32)).to(x.device)
     rows = torch.arange(n, device=x.device)[:, None]
     z = mean[rows, c] + torch.exp(0.5 * log_variance[rows, c]) * noise  # (N, S, D)
     pixels = model.decode(z.flatten(0, 1))

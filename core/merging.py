@@ -36,7 +36,8 @@ KEPT = 0.88
 """Share of their own entropy that unequal groups must keep through a view: 0.90 and 0.94 at 10:1, below 0.88 on garments, whose kinds
 shade into each other and where merging by separation grows one large blob."""
 GAP = 0.01
-"""By how much every two unequal groups must be further apart than the halves of any one: 0.03 and 0.09 at 10:1, mostly negative on garments."""
+"""By how much every two unequal groups must be further apart than the halves of any one: 0.03 and 0.09 at 10:1, hardly ever positive on
+garments."""
 CRUMB = 0.25
 """Of an equal share of the small clusters, below which one counts as a crumb."""
 

@@ -42,6 +42,15 @@ class Terms(NamedTuple):
     """-(reconstruction + kl + neg_entropy + log K)."""
 
 
+class Taught(NamedTuple):
+    """A merge of over-clusters into clusters."""
+
+    member: Tensor
+    """(overclusters, K) one-hot rows: the cluster of each over-cluster."""
+    alone: bool
+    """Taught instead of information, not beside it: trained on information, unequal clusters would drift back to equal sizes."""
+
+
 class BatchLoss(NamedTuple):
     """What one step needs."""
 
@@ -58,7 +67,7 @@ def batch_loss(
     config: TrainConfig,
     policy: ViewPolicy,
     *,
-    groups: Tensor | None = None,
+    taught: Taught | None = None,
     warm: bool = False,
     labelled: tuple[Tensor, Tensor] | None = None,
 ) -> BatchLoss:
@@ -72,14 +81,14 @@ def batch_loss(
     config : TrainConfig
     policy : ViewPolicy
         Makes the views, where the weights ask for them.
-    groups : Tensor, (overclusters, K), optional
-        One-hot rows: the cluster each over-cluster was merged into. While given, clusters learn to follow the merge.
+    taught : Taught, optional
+        The merge of over-clusters that clusters are taught.
     warm : bool
         Only what views say is trained; the terms of the bound are not known (NaN).
     labelled : (Tensor, Tensor), optional
         Images (n, C, H, W) and the cluster (n,) of each, whose cross-entropy is added with the configured weight.
     """
-    loss = _warm_loss(model, x, config, policy, groups) if warm else _full_loss(model, x, config, policy, groups)
+    loss = _warm_loss(model, x, config, policy, taught) if warm else _full_loss(model, x, config, policy, taught)
     if labelled is None:
         return loss
     images, c = labelled
@@ -87,7 +96,7 @@ def batch_loss(
         return loss._replace(total=loss.total + config.label_weight * nnF.cross_entropy(model.cluster_logits(images), c))
 
 
-def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, groups: Tensor | None) -> BatchLoss:
+def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, taught: Taught | None) -> BatchLoss:
     n = len(x)
     zero = x.new_zeros(())
     # Images and views go through the trunk together: one set of batch statistics, larger matrix products.
@@ -114,35 +123,35 @@ def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
 
     invariance = auxiliary = zero
     if with_views:
-        views, invariance, auxiliary = _view_terms(encoded, config, groups)
+        views, invariance, auxiliary = _view_terms(encoded, config, taught)
         total = total + views
     elbo = -(reconstruction + kl + neg_entropy + math.log(model.spec.clusters))
     return BatchLoss(total, Terms(reconstruction, kl, neg_entropy, information, invariance, auxiliary, elbo), divergence.assignment)
 
 
-def _warm_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, groups: Tensor | None) -> BatchLoss:
+def _warm_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, taught: Taught | None) -> BatchLoss:
     """What views say alone: no latent is drawn and nothing is decoded. Terms of the bound are not known (NaN)."""
     n = len(x)
     encoded = model.encode(torch.cat([x, random_view(x, policy)]))
-    total, invariance, auxiliary = _view_terms(encoded, config, groups)
+    total, invariance, auxiliary = _view_terms(encoded, config, taught)
     unknown = x.new_full((), math.nan)
     terms = Terms(unknown, unknown, unknown, unknown, invariance, auxiliary, unknown)
     return BatchLoss(total, terms, encoded.logits[:n].detach().softmax(-1))
 
 
-def _view_terms(encoded: Posterior, config: TrainConfig, groups: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _view_terms(encoded: Posterior, config: TrainConfig, taught: Taught | None) -> tuple[Tensor, Tensor, Tensor]:
     """The weighted sum that trains, and the information of clusters and over-clusters; `encoded` holds images, then their views."""
     logits, views = encoded.logits.chunk(2)
     shared = view_information(logits, views, config.marginal_weight)
     invariance, total = shared.information, shared.information.new_zeros(())
-    if groups is None:
+    if taught is None or not taught.alone:
         total = total - config.invariance_weight * shared.trained
     auxiliary = torch.zeros_like(invariance)
     if config.overclusters:
         shared = view_information(*encoded.auxiliary.chunk(2), config.marginal_weight)
         auxiliary, total = shared.information, total - config.invariance_weight * shared.trained
-    if groups is not None:
-        target = encoded.auxiliary.detach().softmax(-1) @ groups
+    if taught is not None:
+        target = encoded.auxiliary.detach().softmax(-1) @ taught.member
         total = total + config.invariance_weight * nnF.cross_entropy(encoded.logits, target)
     return total, invariance, auxiliary
 

@@ -12,9 +12,12 @@ from .config import TrainConfig
 from .guard import choose_clusters, watch
 from .head_surgery import Trained, reseed, split_into, take_merge, with_clusters
 from .labelled import LabelledImages, clusters_of_classes
-from .merging import align, estimate_joints, merge_clusters
+from .merging import align, estimate_joints, grouped, merge_clusters, mutual_information
+from .objective import Taught
 from .views import ViewPolicy
 
+GAIN = 0.01
+"""Nats by which a later merge must be more informative than the one before to replace it."""
 MEMORY = 0.95
 """Of the running cluster shares, per step: about the last 20 batches."""
 GUARD_EVERY = 50
@@ -42,8 +45,6 @@ class Steering:
     def __init__(self, config: TrainConfig, steps: int, images: Tensor, policy: ViewPolicy, labelled: LabelledImages | None):
         self.config, self.images, self.policy, self.labelled = config, images, policy, labelled
         self.merge_steps = sorted({round(share * steps) for share in config.regroup}) if config.overclusters else []
-        self.steps = steps
-        self.follow_steps = max(1, round(config.follow * steps))
 
     def before(self, step: int, trained: Trained, position: Position) -> Trained:
         """What is due before `step`; the same network, or a new one with the chosen K."""
@@ -55,11 +56,12 @@ class Steering:
             position.class_clusters = clusters_of_classes(trained.model, self.labelled)
         return trained
 
-    def groups(self, step: int, trained: Trained, position: Position) -> Tensor | None:
-        """One-hot rows (overclusters, K) of the merge that clusters are being taught, if any."""
-        if step >= position.follow_until:
+    def taught(self, trained: Trained, position: Position) -> Taught | None:
+        """The merge that clusters are taught, if there was one."""
+        if not position.group:
             return None
-        return torch.eye(trained.model.spec.clusters, device=self.images.device)[position.group]
+        member = torch.eye(trained.model.spec.clusters, device=self.images.device)[position.group]
+        return Taught(member, alone=position.unequal)
 
     def observe(self, assignment: Tensor, position: Position) -> None:
         """Keep running shares of the clusters from a batch's assignments (N, K)."""
@@ -75,6 +77,10 @@ class Steering:
             clusters = choose_clusters(joints.overclusters, clusters)
             position.events.append(Event(step=step, what=f"K = {clusters} chosen of at most {trained.model.spec.clusters}"))
         merge = merge_clusters(joints.overclusters, clusters)
+        if position.group and not merge.unequal:
+            before = grouped(joints.overclusters, np.array(position.group), clusters)
+            if merge.information < mutual_information(before) + GAIN:
+                return trained  # hardly more informative than the last merge: clusters stay as they are
         group = merge.group
         if clusters == trained.model.spec.clusters:
             rows = torch.from_numpy(align(group, joints.shared)).to(self.images.device)
@@ -84,8 +90,7 @@ class Steering:
             trained = with_clusters(trained, rows, clusters, self.config.learning_rate)
         position.clusters = clusters
         position.group, position.class_clusters = rows.tolist(), []
-        # Trained on information, clusters would drift back to equal sizes: unequal ones are taught to the end.
-        position.follow_until = self.steps if merge.unequal else step + self.follow_steps
+        position.unequal = merge.unequal
         position.guard_from = step + PATIENCE
         return trained
 
@@ -99,12 +104,10 @@ class Steering:
             return
         if alarm.kind == "one class":
             reseed(trained)
-            position.rewarm, position.group, position.follow_until = step, [], 0
+            position.rewarm, position.group = step, []
             what = f"cluster {alarm.clusters[0]} held nearly every image: cluster outputs drawn anew, learning rate warmed up again"
         elif position.group:
-            trained_group = torch.tensor(position.group, device=self.images.device)
-            take_merge(trained, trained_group)
-            position.follow_until = step + self.follow_steps
+            take_merge(trained, torch.tensor(position.group, device=self.images.device))
             what = f"clusters {alarm.clusters} were empty: taken back to their merge"
         else:
             split_into(trained, int(np.argmax(position.shares)), alarm.clusters)

@@ -23,7 +23,7 @@ from .devices import mix, resolve_device, resolve_precision, seed_noise
 from .head_surgery import Trained
 from .interruption import Interrupted, stop_on_signals
 from .labelled import LabelledImages, labelled_batch, require_room
-from .merging import estimate_joints, mutual_information
+from .merging import Joints, estimate_joints, merge_clusters, mutual_information
 from .model import CatVAE, ModelSpec
 from .objective import BatchLoss, Terms, batch_loss
 from .steering import Steering
@@ -34,7 +34,7 @@ WARMUP_STEPS = 100
 LAST_RATE = 0.01
 """Share of the learning rate that the cosine ends on."""
 START = 0.4
-"""Share of the steps that a short run takes: past the first merge of over-clusters."""
+"""Share of the steps that a short run takes: up to the first merge of over-clusters."""
 BAD_STEPS = 5
 """Consecutive steps without finite numbers before training gives up."""
 CLIP = 1000.0
@@ -74,7 +74,7 @@ class Trainer:
         self.epochs = config.epochs_for(self.steps_per_epoch)
         self.steps = self.epochs * self.steps_per_epoch
         self.spec = ModelSpec.of(config, data.preprocess.shape)
-        self.starts = config.starts_for(count)
+        self.starts = config.starts
         self.start_steps = round(START * self.steps) if self.starts > 1 else 0
         self.images = torch.from_numpy(np.ascontiguousarray(data.images)).to(self.device)  # uint8 (N, H, W, C), resident
         self.labelled = labelled
@@ -166,14 +166,21 @@ class Trainer:
                     raise Interrupted(stop[0])
             seed_noise(self.device, mix(self.config.seed, self.start_steps))
             joints = estimate_joints(self.model, self.images, self.policy)
-            # Runs that chose different K are compared by their over-clusters, whose number is the same.
-            scores.append(mutual_information(joints.overclusters if self.config.choose_clusters else joints.clusters))
+            scores.append(self._worth(joints))
             seconds += self.position.seconds
             if best is None or scores[-1] == max(scores):
                 best = self.trained, self.position
         if best is not None:
             self.trained, self.position = best
             self.position.start_scores, self.position.seconds = scores, seconds
+
+    def _worth(self, joints: Joints) -> float:
+        """Nats that the clusters a short run is about to get share with views; those of all over-clusters while K is not chosen."""
+        if self.config.choose_clusters:
+            return mutual_information(joints.overclusters)
+        if self.steering.merge_steps:
+            return merge_clusters(joints.overclusters, self.config.most_clusters).information
+        return mutual_information(joints.clusters)
 
     def step(self) -> BatchLoss:
         """One optimiser step on the next batch."""
@@ -184,13 +191,13 @@ class Trainer:
         model.train()
         for group in optimizer.param_groups:
             group["lr"] = self._rate(at)
-        groups = self.steering.groups(at, self.trained, position)
+        taught = self.steering.taught(self.trained, position)
         labelled = None
         if self.labelled is not None and self.config.label_weight and position.class_clusters:
             labelled = labelled_batch(self.labelled, position.class_clusters, self.policy, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             warm = at < self.warm_steps
-            loss = batch_loss(model, self._batch(at), self.config, self.policy, groups=groups, warm=warm, labelled=labelled)
+            loss = batch_loss(model, self._batch(at), self.config, self.policy, taught=taught, warm=warm, labelled=labelled)
         optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]

@@ -39,7 +39,10 @@ def test_a_run_folder_holds_what_it_should(work):
     }  # fmt: skip
     record = json.loads((run / "run.json").read_text())
     assert record["status"] == "finished"
-    assert set(record["scores"]["train"]) == {"acc", "nmi", "ari"}
+    assert set(record["scores"]["train"]) == {"acc", "nmi", "ari", "ece"}
+    assert record["verdict"]["status"] in ("healthy", "degenerate")
+    assert record["bound"]["nll"] > 0
+    assert {"view_information", "view_agreement", "separation", "perplexity"} <= set(record["health"])
     lines = (run / "metrics.csv").read_text().splitlines()
     assert lines[0].startswith("epoch,total,reconstruction,kl,neg_entropy,information")
     assert len(lines) == 4

@@ -1,0 +1,127 @@
+"""What else sorts images without labels, on the same data and scores: `python -m benchmarks.baselines digits --seeds 3`.
+
+k-means on pixels; k-means and a Gaussian mixture on the code of an autoencoder of our own trunk; the published InfoCatVAE (recipe paper,
+with and without its code's deviations); ClustPy's DEC and VaDE where that package is installed. Each row names its seed and seconds.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+import torch.nn.functional as nnF
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.mixture import GaussianMixture
+
+from catvae.core.data import ImageData, load_data
+from catvae.core.metrics import label_scores
+from catvae.core.networks import ConvDecoder, ConvEncoder
+from catvae.core.views import to_float
+
+from .quality import spread
+from .record import write_csv
+
+CODE = 10
+"""Dimensions of the autoencoder's code."""
+
+
+@click.command()
+@click.argument("data")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--only", multiple=True, help="Only methods with this in their name; repeatable.")
+def main(data: str, seeds: int, only: tuple[str, ...]) -> None:
+    """Score the alternatives on DATA."""
+    images, rows = load_data(data), []
+    assert images.labels is not None
+    for name, method in methods(data).items():
+        if only and not any(part in name for part in only):
+            continue
+        found = []
+        for seed in range(seeds):
+            began = time.perf_counter()
+            try:
+                clusters = method(images, seed)
+            except ImportError as error:
+                click.echo(f"{name}: not run, {error}")
+                break
+            score = label_scores(clusters, images.labels)
+            found.append(score.acc)
+            rows.append({"method": name, "seed": seed, **score._asdict(), "seconds": round(time.perf_counter() - began, 1)})
+            write_csv(f"baselines-{Path(data).name}", rows)
+        if found:
+            click.echo(f"{name:<28} train ACC {spread(found)}")
+
+
+def methods(source: str) -> dict[str, Callable[[ImageData, int], NDArray]]:
+    """Name to a function from data and seed to clusters (N,)."""
+    return {
+        "k-means on pixels": lambda data, seed: KMeans(10, n_init=10, random_state=seed).fit_predict(_flat(data)),
+        "autoencoder + k-means": lambda data, seed: KMeans(10, n_init=10, random_state=seed).fit_predict(autoencode(data, seed)),
+        "autoencoder + GMM": lambda data, seed: GaussianMixture(10, n_init=5, random_state=seed).fit_predict(autoencode(data, seed)),
+        "InfoCatVAE, paper": lambda data, seed: _trained(source, seed, "--recipe", "paper"),
+        "InfoCatVAE, published code": lambda data, seed: _trained(source, seed, "--recipe", "paper", "--legacy"),
+        "DEC (ClustPy)": lambda data, seed: _clustpy("DEC", data, seed),
+        "VaDE (ClustPy)": lambda data, seed: _clustpy("VaDE", data, seed),
+    }
+
+
+def autoencode(data: ImageData, seed: int, steps: int = 4000, batch: int = 256) -> NDArray[np.float32]:
+    """Codes (N, CODE) of a convolutional autoencoder as large as our network, trained on pixel cross-entropy."""
+    images = torch.from_numpy(data.images)
+    shape = (images.shape[3], images.shape[1], images.shape[2])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = torch.nn.Sequential(ConvEncoder(shape, 256), torch.nn.Linear(256, CODE))
+        decoder = ConvDecoder(CODE, shape, 256)
+        optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 1e-3)
+        for rows in _batches(len(images), batch, steps):
+            x = to_float(images[rows])
+            with torch.autocast("cpu", torch.bfloat16):
+                pixels = decoder(encoder(x)).float()
+            loss = nnF.binary_cross_entropy_with_logits(pixels, x, reduction="sum") / len(x)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    encoder.eval()
+    with torch.no_grad():
+        return torch.cat([encoder(to_float(images[i : i + 1024])) for i in range(0, len(images), 1024)]).numpy()
+
+
+def _batches(count: int, batch: int, steps: int) -> Iterator[torch.Tensor]:
+    for _ in range(steps):
+        yield torch.randint(count, (min(batch, count),))
+
+
+def _flat(data: ImageData) -> NDArray[np.float32]:
+    return data.images.reshape(len(data.images), -1).astype(np.float32) / 255
+
+
+def _trained(source: str, seed: int, *options: str) -> NDArray:
+    """Clusters of a `catvae-train` run, through its estimator's settings."""
+    from catvae.core.evaluation import assign
+    from catvae.core.run_folder import RunFolder
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        command = [str(Path(sys.executable).parent / "catvae-train"), source, "-q", "--seed", str(seed), "-o", str(run), *options]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        dropout = json.loads((run / "config.json").read_text())["legacy"]
+        return assign(RunFolder(run).read_model(), load_data(source).images, dropout=dropout).argmax(1)
+
+
+def _clustpy(name: str, data: ImageData, seed: int) -> NDArray:
+    """ClustPy's own defaults."""
+    from clustpy import deep
+
+    return getattr(deep, name)(10, random_state=seed).fit(_flat(data)).labels_
+
+
+if __name__ == "__main__":
+    main()

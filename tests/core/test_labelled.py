@@ -1,0 +1,58 @@
+"""A few labels: they name clusters, and train them only where a weight asks for it."""
+
+import numpy as np
+import pytest
+import torch
+
+from catvae.core.evaluation import assign, cluster_names
+from catvae.core.labelled import LabelledImages, clusters_of_classes
+from catvae.core.run_folder import Origin, RunFolder
+from catvae.core.session import Session
+from catvae.core.training import Trainer
+from catvae.runtime.errors import UsageError
+
+
+@pytest.fixture
+def given(blobs) -> LabelledImages:
+    """Two images of each kind, under names of their own."""
+    chosen = np.concatenate([np.flatnonzero(blobs.labels == k)[:2] for k in range(3)])
+    return LabelledImages(blobs.images[chosen], blobs.labels[chosen], ("apple", "bean", "corn"), ("",) * 6)
+
+
+def test_they_name_the_clusters_of_a_run(blobs, quick, given, tmp_path):
+    settings = quick(augment="none", epochs=200, learning_rate=3e-3)
+    session = Session.start(RunFolder(tmp_path / "run"), blobs, settings, Origin(data="blobs"), given)
+    session.train()
+    record = session.finish()
+    clusters = assign(session.trainer.model, blobs.images).argmax(1)
+    names = [cluster.name for cluster in record.clusters]
+    assert [names[cluster] for cluster in clusters] == [given.names[label] for label in blobs.labels]
+
+
+def test_without_a_weight_they_change_nothing(blobs, quick, given):
+    plain, named = Trainer(blobs, quick()), Trainer(blobs, quick(), given)
+    for trainer in (plain, named):
+        trainer.run()
+    assert all(torch.equal(a, b) for a, b in zip(plain.model.parameters(), named.model.parameters(), strict=True))
+
+
+def test_with_a_weight_they_pull_their_images_into_place(blobs, quick, given):
+    """Labels that contradict what the images show are followed: the first image of two kinds changes places."""
+    swapped = given._replace(labels=given.labels[[2, 1, 0, 3, 4, 5]])
+    trainer = Trainer(blobs, quick(augment="none", epochs=300, learning_rate=3e-3, label_weight=100.0), swapped)
+    trainer.run()
+    found = assign(trainer.model, swapped.images).argmax(1)
+    homes = clusters_of_classes(trainer.model, swapped)
+    assert [homes[label] for label in swapped.labels] == found.tolist()
+
+
+def test_more_classes_than_clusters(blobs, quick, given):
+    with pytest.raises(UsageError, match="--labels has 3 classes, but there are 2 clusters"):
+        Trainer(blobs, quick(clusters=2), given)
+
+
+def test_clusters_without_a_labelled_image_keep_their_number(blobs, given):
+    two = LabelledImages(given.images[:4], given.labels[:4], given.names[:2], given.paths[:4])
+    assignment = np.eye(3, dtype=np.float32)[blobs.labels]
+    assert cluster_names(assignment, blobs, two, [2, 0]) == ["bean", "1", "apple"]
+    assert cluster_names(assignment, blobs, None, []) == ["a", "b", "c"]

@@ -1,0 +1,79 @@
+"""Several seeds for one result: chosen without labels, resumed where they stopped."""
+
+import dataclasses
+
+import pytest
+
+from catvae.core.guard import Verdict
+from catvae.core.interruption import Interrupted
+from catvae.core.run_folder import Origin, RunFolder
+from catvae.core.seeds import best_seed, plan, read_plan, train_seeds
+from catvae.runtime.errors import DataError
+
+ORIGIN = Origin(data="blobs")
+
+
+def train(session, _prefix: str = "") -> None:
+    session.train()
+
+
+def test_the_best_of_three_is_kept_and_all_are_reported(blobs, quick, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    plan(folder, [5, 6, 7])
+    record = train_seeds(folder, blobs, quick(seed=5), ORIGIN, None, train)
+    assert folder.read_record() == record
+    assert [run.seed for run in record.seeds] == [5, 6, 7]
+    kept = next(run for run in record.seeds if run.kept)
+    assert kept.view_information == max(run.view_information for run in record.seeds if run.verdict == kept.verdict)
+    assert all(-0.5 <= run.agreement <= 1 for run in record.seeds)
+    assert folder.read_config().seed == kept.seed
+    assert (folder.path / "model.safetensors").read_bytes() == (folder.path / "seeds" / str(kept.seed) / "model.safetensors").read_bytes()
+
+
+def test_labels_do_not_choose(blobs, quick, tmp_path):
+    chosen = []
+    for name, labels in (("a", blobs.labels), ("b", blobs.labels[::-1].copy()), ("c", None)):
+        folder = RunFolder(tmp_path / name)
+        plan(folder, [0, 1])
+        data = dataclasses.replace(blobs, labels=labels, label_names=blobs.label_names if labels is not None else ())
+        chosen.append([run.kept for run in train_seeds(folder, data, quick(), ORIGIN, None, train).seeds])
+    assert chosen[0] == chosen[1] == chosen[2]
+
+
+def test_an_interrupted_plan_goes_on(blobs, quick, tmp_path):
+    whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
+    for folder in (whole, cut):
+        plan(folder, [0, 1])
+    expected = train_seeds(whole, blobs, quick(), ORIGIN, None, train)
+
+    def stop_in_the_second(session, _prefix: str) -> None:
+        def stop(_loss) -> None:
+            if session.trainer.config.seed == 1 and session.trainer.position.step == 4:
+                raise Interrupted(2)
+
+        session.train(stop)
+
+    with pytest.raises(Interrupted):
+        train_seeds(cut, blobs, quick(), ORIGIN, None, stop_in_the_second)
+    assert not (cut.path / "run.json").exists()
+    found = train_seeds(cut, blobs, quick(), ORIGIN, None, train)
+    assert found.seeds == expected.seeds
+
+
+def test_a_degenerate_run_is_kept_only_for_want_of_a_healthy_one(blobs, quick, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    plan(folder, [0, 1])
+    train_seeds(folder, blobs, quick(), ORIGIN, None, train)
+    records = {seed: RunFolder(folder.path / "seeds" / str(seed)).read_record() for seed in (0, 1)}
+    for record in records.values():
+        record.verdict = Verdict(status="healthy")
+    records[0].health["view_information"], records[1].health["view_information"] = 1.0, 0.1
+    assert best_seed(records) == 0
+    records[0].verdict = Verdict(status="degenerate", reasons=("one class",))
+    assert best_seed(records) == 1
+
+
+def test_a_damaged_plan_is_named(tmp_path):
+    (tmp_path / "seeds.json").write_text("{")
+    with pytest.raises(DataError, match=r"seeds\.json is damaged"):
+        read_plan(RunFolder(tmp_path))

@@ -1,0 +1,127 @@
+"""`catvae-label`: names from images, by hand, merges, and what it refuses."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from catvae.runtime.bundle import PRETRAINED, Bundle
+from catvae.runtime.errors import DataError
+from catvae.runtime.labelled import read_labelled
+
+
+@pytest.fixture
+def bundle_copy(tmp_path):
+    shutil.copytree(PRETRAINED / "digits", tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+@pytest.fixture
+def labelled(tmp_path, bundle):
+    """A folder per class, of images the bundle drew itself: cluster k's are named after k in words."""
+    words = ["nought", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    centres = bundle.decode(bundle.means)
+    for k, name in enumerate(bundle.names):
+        folder = tmp_path / "given" / words[int(name)]
+        folder.mkdir(parents=True)
+        for i in range(2):
+            pixels = np.round(centres[k, ..., 0] * 255).astype(np.uint8)
+            Image.fromarray(np.roll(pixels, i, 1)).save(folder / f"{i}.png")
+    return tmp_path / "given"
+
+
+def names(folder) -> list[str]:
+    return Bundle.load(folder).names
+
+
+def test_a_few_images_name_every_cluster(run, bundle_copy, labelled, bundle):
+    graphs = {p.name: p.read_bytes() for p in bundle_copy.glob("*.onnx")}
+    result = run("catvae-label", bundle_copy, labelled)
+    assert result.returncode == 0, result.stderr
+    assert b"% of 20 images are in a cluster of their name" in result.stdout
+    words = ["nought", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    assert names(bundle_copy) == [words[int(name)] for name in bundle.names]
+    assert {p.name: p.read_bytes() for p in bundle_copy.glob("*.onnx")} == graphs
+    assert "| nought |" in (bundle_copy / "MODEL_CARD.md").read_text()
+
+
+def test_a_csv_file_with_relative_paths(run, bundle_copy, labelled, tmp_path):
+    with (tmp_path / "given.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "class"])
+        rows.writerows([p.relative_to(tmp_path), p.parent.name] for p in sorted(labelled.glob("*/*.png")))
+    by_folder, by_file = (read_labelled(source, Bundle.load(bundle_copy).preprocess) for source in (labelled, tmp_path / "given.csv"))
+    assert by_folder.names == by_file.names
+    assert np.array_equal(by_folder.images, by_file.images)
+    assert np.array_equal(by_folder.labels, by_file.labels)
+    assert run("catvae-label", bundle_copy, tmp_path / "given.csv", "--dry-run").returncode == 0
+    assert "nought" not in names(bundle_copy)
+
+
+def test_many_clusters_may_share_a_class_and_then_count_as_one(run, bundle_copy, labelled, png):
+    for word in ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]:
+        (labelled / word).rename(labelled / f"{word}.moved")
+    (labelled / "other").mkdir()
+    for i, folder in enumerate(sorted(labelled.glob("*.moved"))):
+        for image in folder.iterdir():
+            image.rename(labelled / "other" / f"{i}-{image.name}")
+        folder.rmdir()
+    refused = run("catvae-label", bundle_copy, labelled, "--match", "one-to-one")
+    assert refused.returncode == 0
+    result = run("catvae-label", bundle_copy, labelled, "--match", "many-to-one", "-o", "renamed")
+    assert result.returncode == 0, result.stderr
+    renamed = bundle_copy.parent / "renamed"
+    assert names(renamed).count("other") == 9
+    row = json.loads(run("catvae-infer", "-b", renamed, png(pixels=90)).stdout)
+    assert row["name"] in ("other", "nought")
+    other = sum(a for a, name in zip(row["assignment"], names(renamed), strict=True) if name == row["name"])
+    assert row["confidence"] == pytest.approx(other, abs=1e-6)
+    assert row["confidence"] >= 0.5
+
+
+def test_names_and_merges_by_hand(run, bundle_copy, bundle):
+    result = run("catvae-label", bundle_copy, "--name", f"{bundle.names[0]}=first", "--merge", f"{bundle.names[1]},{bundle.names[2]}=both")
+    assert result.returncode == 0, result.stderr
+    assert names(bundle_copy) == ["first", "both", "both", *bundle.names[3:]]
+    assert Bundle.load(bundle_copy).manifest.groups[:3] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "give IMAGES, --name or --merge"),
+        (["--name", "3"], 2, "expected CLUSTER=NAME"),
+        (["--name", "nowhere=x"], 2, "there is no cluster 'nowhere'"),
+        (["--name", "0=x", "--merge", "0,1=y"], 2, "named twice"),
+        (["absent"], 3, "cannot read the labels"),
+        (["empty"], 3, "one sub-folder per class"),
+        (["bad.csv"], 3, "bad.csv, line 2: expected path,class"),
+        (["gone.csv"], 3, "gone.png"),
+        (["many.csv"], 2, "11 classes cannot each name one of 10 clusters"),
+        (["--name", "0=x", "-o", "full"], 2, "not empty"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(run, bundle_copy, tmp_path, png, arguments, code, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("")
+    png("a.png")
+    (tmp_path / "bad.csv").write_text("a.png,one\na.png\n")
+    (tmp_path / "gone.csv").write_text("gone.png,one\n")
+    (tmp_path / "many.csv").write_text("".join(f"a.png,{i}\n" for i in range(11)))
+    before = (bundle_copy / "manifest.json").read_bytes()
+    result = run("catvae-label", bundle_copy, *arguments)
+    assert result.returncode == code, result.stderr
+    assert message in result.stderr.decode()
+    assert len(result.stderr.decode().strip().splitlines()) == 1
+    assert (bundle_copy / "manifest.json").read_bytes() == before
+
+
+def test_an_unreadable_labelled_image_is_an_error(bundle, tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "a.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"a\.png"):
+        read_labelled(tmp_path, bundle.preprocess)
