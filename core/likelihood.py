@@ -74,7 +74,8 @@ def likelihood(model: CatVAE, images: NDArray[np.uint8], *, draws: int = 100, at
     terms = [value / count for value in (reconstruction, kl, neg_entropy)]
     values = torch.cat(nll)
     error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else 0.0
-    return Likelihood(-sum(terms) - math.log(clusters), *terms, float(values.mean()), error, len(chosen), draws)
+    elbo = -sum(terms) - math.log(clusters)
+    return Likelihood(elbo, terms[0], terms[1], terms[2], float(values.mean()), error, len(chosen), draws)
 
 
 def _bound_terms(model: CatVAE, x: Tensor, posterior: Posterior, noise: Tensor) -> Tensor:

@@ -148,7 +148,8 @@ def _view_terms(encoded: Posterior, config: TrainConfig, taught: Taught | None) 
         total = total - config.invariance_weight * shared.trained
     auxiliary = torch.zeros_like(invariance)
     if config.overclusters:
-        shared = view_information(*encoded.auxiliary.chunk(2), config.marginal_weight)
+        images, other = encoded.auxiliary.chunk(2)
+        shared = view_information(images, other, config.marginal_weight)
         auxiliary, total = shared.information, total - config.invariance_weight * shared.trained
     if taught is not None:
         target = encoded.auxiliary.detach().softmax(-1) @ taught.member

@@ -74,10 +74,13 @@ def conclude(record: RunRecord, path: Path) -> None:
     verdict, health, bound = record.verdict, record.health, record.bound
     for event in record.events:
         say(f"step {event.step:,}: {event.what}")
-    for line in (*verdict.reasons, *verdict.notes) if verdict else ():
-        say(f"{'warning' if line in verdict.reasons else 'note'}: {line}")
+    if verdict:
+        for line in verdict.reasons:
+            say(f"warning: {line}")
+        for line in verdict.notes:
+            say(f"note: {line}")
     print(f"run       {path}")
-    print(f"verdict   {verdict.status}" if verdict else "verdict   none")
+    print(f"verdict   {verdict.status if verdict else 'none'}")
     print(
         f"clusters  {len(record.clusters)}, smallest {health['smallest_share']:.1%}, mean confidence {health['mean_confidence']:.3f},"
         f" same cluster in a view {health['view_agreement']:.1%}"

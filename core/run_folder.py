@@ -65,8 +65,11 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, data: str, image_size: int | None = None, labels: str | None = None) -> "Origin":
         """Paths made absolute."""
-        data, labels = (str(Path(path).resolve()) if path and Path(path).exists() else path for path in (data, labels))
-        return cls(data=data or "", image_size=image_size, labels=labels)
+
+        def absolute(path: str) -> str:
+            return str(Path(path).resolve()) if Path(path).exists() else path
+
+        return cls(data=absolute(data), image_size=image_size, labels=absolute(labels) if labels else None)
 
 
 class SeedRecord(msgspec.Struct, frozen=True, kw_only=True):

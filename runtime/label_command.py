@@ -40,23 +40,22 @@ def label(
     """
     from .bundle import Bundle
     from .labelled import read_labelled
-    from .labelling import Naming, names_from_images, renamed, write_names
+    from .labelling import names_from_images, renamed, write_names
 
     if images is None and not by_hand and not merge:
         raise UsageError("nothing to name clusters by: give IMAGES, --name or --merge")
     bundle = Bundle.load(bundle_path, device=device)
     hand = _names_by_hand(by_hand, merge, bundle.names)
-    naming: Naming | None = None
-    if images is not None:
-        labelled = read_labelled(images, bundle.preprocess)
-        naming = names_from_images(bundle, labelled, one_to_one=match == "one-to-one")
+    labelled = read_labelled(images, bundle.preprocess) if images is not None else None
+    naming = names_from_images(bundle, labelled, one_to_one=match == "one-to-one") if labelled else None
     manifest = renamed(bundle.manifest, naming.names if naming else bundle.names, hand)
     print(f"{'cluster':>7}  {'name':<20}  {'share':>6}  images given")
     for i, cluster in enumerate(manifest.clusters):
-        counts = naming.counts[i] if naming else ()
-        given = ", ".join(f"{count} {name}" for name, count in zip(labelled.names, counts, strict=True) if count) if naming else ""
+        given = ""
+        if naming and labelled:
+            given = ", ".join(f"{count} {name}" for name, count in zip(labelled.names, naming.counts[i], strict=True) if count)
         print(f"{i:>7}  {cluster.name:<20}  {cluster.share:>6.1%}  {given}".rstrip())
-    if naming:
+    if naming and labelled:
         print(f"{naming.agreement:.1%} of {len(labelled.labels)} images are in a cluster of their name")
         left_out = sorted(set(labelled.names) - set(manifest.names))
         if left_out:
