@@ -39,8 +39,6 @@ class Position(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Nats each of the short runs shared with views; empty while they are not decided."""
     group: list[int] = []
     """Cluster each over-cluster was last merged into; empty before the first merge."""
-    unequal: bool = False
-    """Whether that merge is into groups of unequal size."""
     class_clusters: list[int] = []
     """Cluster of each class of the given labels; empty while not known."""
     shares: list[float] = []

@@ -44,7 +44,8 @@ def cluster_names(assignment: NDArray[np.float32], data: ImageData, labelled: La
     names = [str(i) for i in range(count)]
     if labelled is not None:
         for name, cluster in zip(labelled.names, homes, strict=True):
-            names[cluster] = name
+            if cluster >= 0:
+                names[cluster] = name
     elif data.labels is not None and data.label_names:
         matched = match(assignment.argmax(1), data.labels, count, len(data.label_names))
         names = [data.label_names[c] if c >= 0 else f"cluster {i}" for i, c in enumerate(matched)]

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .merging import Joints, grouped, inner_separations, merge_clusters, separations
+from .merging import Joints, grouped, inner_separations, merge_clusters, separations, unequal_is_clearer
 from .metrics import Health
 
 ONE_CLASS = 0.9
@@ -61,7 +61,7 @@ def watch(shares: NDArray[np.float64]) -> Alarm | None:
     return Alarm("dead", dead) if dead else None
 
 
-def verdict(state: Health, joints: Joints | None = None) -> Verdict:
+def verdict(state: Health, joints: Joints | None = None, *, unequal: bool = False) -> Verdict:
     """Judge final clusters.
 
     Parameters
@@ -69,6 +69,8 @@ def verdict(state: Health, joints: Joints | None = None) -> Verdict:
     state : Health
     joints : Joints, optional
         Where views were used: shows merged and split clusters.
+    unequal : bool
+        Clusters were allowed to be of unequal size.
     """
     shares = np.array(state.shares)
     K = len(shares)
@@ -87,11 +89,13 @@ def verdict(state: Health, joints: Joints | None = None) -> Verdict:
         if merged:
             holds = f"cluster {merged[0]} holds" if len(merged) == 1 else f"clusters {', '.join(map(str, merged))} hold"
             notes.append(f"{holds} two groups that are further apart than the nearest clusters: more clusters may fit better")
+        if not unequal and len(joints.overclusters) and unequal_is_clearer(joints.overclusters, K):
+            notes.append("groups of unequal size are further apart than these: if some kinds of image are rare, try --sizes unequal")
         notes += [f"clusters {i} and {j} exchange views: they may be one" for i, j in split]
     return Verdict(status="degenerate" if reasons else "healthy", reasons=tuple(reasons), notes=tuple(notes))
 
 
-def choose_clusters(joint: NDArray[np.float64], at_most: int) -> int:
+def choose_clusters(joint: NDArray[np.float64], at_most: int, *, unequal: bool = False) -> int:
     """The largest K at which the best merge of small clusters still leaves every two groups `APART`; 1 where no two are.
 
     Parameters
@@ -101,7 +105,7 @@ def choose_clusters(joint: NDArray[np.float64], at_most: int) -> int:
         K_max, less than the number of small clusters.
     """
     for clusters in range(at_most, 1, -1):
-        if separations(grouped(joint, merge_clusters(joint, clusters).group, clusters)).min() >= APART:
+        if separations(grouped(joint, merge_clusters(joint, clusters, unequal=unequal).group, clusters)).min() >= APART:
             return clusters
     return 1
 

@@ -28,18 +28,19 @@ def require_room(labelled: LabelledImages, clusters: int) -> None:
 
 @torch.no_grad()
 def clusters_of_classes(model: CatVAE, labelled: LabelledImages) -> list[int]:
-    """The cluster matched one-to-one with each class, by the soft assignments of its images."""
+    """The cluster matched one-to-one with each class, by the soft assignments of its images; -1 where K was chosen too small for it."""
     model.eval()
     x = to_float(torch.from_numpy(np.ascontiguousarray(labelled.images)).to(model.prior.device))
     assignment = model(x).cpu().numpy().astype(np.float64)
     counts = np.zeros((assignment.shape[1], len(labelled.names)))
     np.add.at(counts.T, labelled.labels, assignment)
     of_cluster = match_counts(counts)
-    return [int(np.flatnonzero(of_cluster == label)[0]) for label in range(len(labelled.names))]
+    return [int(found[0]) if len(found := np.flatnonzero(of_cluster == label)) else -1 for label in range(len(labelled.names))]
 
 
 def labelled_batch(labelled: LabelledImages, clusters: list[int], policy: ViewPolicy, device: torch.device) -> tuple[Tensor, Tensor]:
     """Views (n, C, H, W) of at most `PER_STEP` labelled images and the cluster of each, (n,); default generator."""
-    chosen = torch.randperm(len(labelled.labels))[:PER_STEP].numpy()
+    known = np.flatnonzero(np.array(clusters)[labelled.labels] >= 0)
+    chosen = known[torch.randperm(len(known))[:PER_STEP].numpy()]
     x = random_view(to_float(torch.from_numpy(labelled.images[chosen]).to(device)), policy)
     return x, torch.tensor([clusters[label] for label in labelled.labels[chosen]], device=device)

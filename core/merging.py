@@ -8,8 +8,9 @@ P of an image's and its view's small cluster, two partitions into K groups are s
   Friedman and Tishby, SIGIR 2002). Information prefers equal groups: among ten rare and frequent classes it halves the frequent ones.
 - the most apart: pairs are merged by `separation`, the loss over what it would be if the two exchanged no views, whatever their sizes.
 
-The second is taken where its groups are clearly further apart. A K-way head trained on the same information settles in worse places than
-either: it cuts through classes, because nothing ties together what lies on one side of its cut.
+The first is the default. The second is for rare classes, where the user says so: where kinds shade into each other it grows one large
+blob and picks crumbs off it. `unequal_is_clearer` says when it is worth a try. A K-way head trained on the same information settles in
+worse places than either: it cuts through classes, because nothing ties together what lies on one side of its cut.
 """
 
 from collections.abc import Callable
@@ -49,8 +50,6 @@ class Merge(NamedTuple):
     """(overclusters,) in 0..K-1."""
     information: float
     """I(c; c') of the groups, in nats."""
-    unequal: bool = False
-    """Groups of unequal size were clearly further apart than the most informative ones."""
 
 
 class Joints(NamedTuple):
@@ -69,8 +68,8 @@ def mutual_information(joint: NDArray[np.float64]) -> float:
     return float(_plogp(joint).sum() - 2 * _plogp(joint.sum(1)).sum())
 
 
-def merge_clusters(joint: NDArray[np.float64], clusters: int) -> Merge:
-    """The most informative partition, unless the most apart one is `CLEARLY` further apart.
+def merge_clusters(joint: NDArray[np.float64], clusters: int, *, unequal: bool = False) -> Merge:
+    """The most informative partition, or, `unequal`, the most apart one.
 
     Parameters
     ----------
@@ -79,18 +78,24 @@ def merge_clusters(joint: NDArray[np.float64], clusters: int) -> Merge:
     clusters : int
         K, at most the number of small clusters.
     """
+    if unequal:
+        group = most_apart(joint, clusters)
+        return Merge(group, mutual_information(grouped(joint, group, clusters)))
     groups = [cut(merge_path(joint, cost), clusters) for cost in (_merge_losses, _exchange_rates)]
-    informative = max((refine(joint, group, clusters) for group in groups), key=lambda merge: merge.information)
-    if clusters == 1:
-        return informative
+    return max((refine(joint, group, clusters) for group in groups), key=lambda merge: merge.information)
+
+
+def unequal_is_clearer(joint: NDArray[np.float64], clusters: int) -> bool:
+    """Whether all signs say that groups of unequal size are what the images show; see `CLEARLY`, `KEPT` and `GAP`."""
+    if clusters < 2:
+        return False
+    equal = merge_clusters(joint, clusters)
     group = most_apart(joint, clusters)
     apart = grouped(joint, group, clusters)
-    information, share = mutual_information(apart), apart.sum(1)
-    further = _mean_nearest(apart) - _mean_nearest(grouped(joint, informative.group, clusters))
-    inside = inner_separations(joint, group, clusters).max()
-    if further < CLEARLY or information < KEPT * -_plogp(share).sum() or separations(apart).min() < inside + GAP:
-        return informative
-    return Merge(group, information, unequal=True)
+    further = _mean_nearest(apart) - _mean_nearest(grouped(joint, equal.group, clusters))
+    kept = mutual_information(apart) / -_plogp(apart.sum(1)).sum()
+    gap = separations(apart).min() - inner_separations(joint, group, clusters).max()
+    return bool(further >= CLEARLY and kept >= KEPT and gap >= GAP)
 
 
 def most_apart(joint: NDArray[np.float64], clusters: int) -> NDArray[np.int64]:

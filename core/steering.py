@@ -44,6 +44,7 @@ class Steering:
 
     def __init__(self, config: TrainConfig, steps: int, images: Tensor, policy: ViewPolicy, labelled: LabelledImages | None):
         self.config, self.images, self.policy, self.labelled = config, images, policy, labelled
+        self.unequal = config.sizes == "unequal"
         self.merge_steps = sorted({round(share * steps) for share in config.regroup}) if config.overclusters else []
 
     def before(self, step: int, trained: Trained, position: Position) -> Trained:
@@ -61,7 +62,7 @@ class Steering:
         if not position.group:
             return None
         member = torch.eye(trained.model.spec.clusters, device=self.images.device)[position.group]
-        return Taught(member, alone=position.unequal)
+        return Taught(member, alone=self.unequal)
 
     def observe(self, assignment: Tensor, position: Position) -> None:
         """Keep running shares of the clusters from a batch's assignments (N, K)."""
@@ -74,10 +75,10 @@ class Steering:
         joints = estimate_joints(trained.model, self.images, self.policy)
         clusters = trained.model.spec.clusters
         if self.config.choose_clusters and step == self.merge_steps[0]:
-            clusters = choose_clusters(joints.overclusters, clusters)
+            clusters = choose_clusters(joints.overclusters, clusters, unequal=self.unequal)
             position.events.append(Event(step=step, what=f"K = {clusters} chosen of at most {trained.model.spec.clusters}"))
-        merge = merge_clusters(joints.overclusters, clusters)
-        if position.group and not merge.unequal:
+        merge = merge_clusters(joints.overclusters, clusters, unequal=self.unequal)
+        if position.group and not self.unequal:
             before = grouped(joints.overclusters, np.array(position.group), clusters)
             if merge.information < mutual_information(before) + GAIN:
                 return trained  # hardly more informative than the last merge: clusters stay as they are
@@ -90,7 +91,6 @@ class Steering:
             trained = with_clusters(trained, rows, clusters, self.config.learning_rate)
         position.clusters = clusters
         position.group, position.class_clusters = rows.tolist(), []
-        position.unequal = merge.unequal
         position.guard_from = step + PATIENCE
         return trained
 

@@ -179,7 +179,7 @@ class Trainer:
         if self.config.choose_clusters:
             return mutual_information(joints.overclusters)
         if self.steering.merge_steps:
-            return merge_clusters(joints.overclusters, self.config.most_clusters).information
+            return merge_clusters(joints.overclusters, self.config.most_clusters, unequal=self.steering.unequal).information
         return mutual_information(joints.clusters)
 
     def step(self) -> BatchLoss:

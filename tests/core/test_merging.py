@@ -18,6 +18,7 @@ from catvae.core.merging import (
     mutual_information,
     refine,
     separations,
+    unequal_is_clearer,
 )
 from catvae.core.training import Trainer
 
@@ -91,12 +92,13 @@ def test_rare_classes_are_not_joined_to_halve_frequent_ones():
     truth = np.repeat([0, 1, 2, 3, 4], [10, 10, 1, 1, 1])
     joint = np.where(truth[:, None] == truth[None], 0.05, 0.0004) + 0.5 * np.eye(len(truth))
     joint /= joint.sum()
-    merge = merge_clusters(joint, 5)
-    assert merge.unequal
-    assert all(len(set(merge.group[truth == k])) == 1 for k in range(5))
+    group = merge_clusters(joint, 5, unequal=True).group
+    assert all(len(set(group[truth == k])) == 1 for k in range(5))
+    assert unequal_is_clearer(joint, 5)
+    assert merge_clusters(joint, 5).information > merge_clusters(joint, 5, unequal=True).information
     equal = np.repeat(np.arange(5), 4)
     joint = np.where(equal[:, None] == equal[None], 0.05, 0.0004) + 0.5 * np.eye(20)
-    assert not merge_clusters(joint / joint.sum(), 5).unequal
+    assert not unequal_is_clearer(joint / joint.sum(), 5)
 
 
 def test_crumbs_do_not_become_groups():

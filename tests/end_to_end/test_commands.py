@@ -69,6 +69,27 @@ def test_the_defaults_sort_digits(tmp_path):
     assert len(record["start_scores"]) == 3
 
 
+def test_several_seeds_for_one_result_with_k_chosen_and_names_given(work, tmp_path):
+    """--seeds, -k auto and --labels in one run; the bundle carries the names."""
+    digits = load_digits()
+    with (tmp_path / "given.csv").open("w") as file:
+        for digit in (3, 7):
+            Image.fromarray(np.round(digits.images[digit] * (255 / 16)).astype(np.uint8)).save(tmp_path / f"{digit}.png")
+            file.write(f"{digit}.png,digit {digit}\n")
+    arguments = ("digits", *QUICK, "-k", "auto", "--max-clusters", "6", "--seeds", "2", "--labels", "given.csv", "-o", "run")
+    result = command("catvae-train", *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("<- kept") == 1
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert [run["seed"] for run in record["seeds"]] == [0, 1]
+    assert 1 <= record["spec"]["clusters"] <= 6
+    assert "K = " in record["events"][0]["what"]
+    assert {"digit 3", "digit 7"} & {cluster["name"] for cluster in record["clusters"]}
+    assert (tmp_path / "run" / "seeds" / "1" / "model.safetensors").is_file()
+    refused = command("catvae-train", "--resume", "run", "--seeds", "3", cwd=tmp_path)
+    assert (refused.returncode, "leave out --seeds" in refused.stderr) == (2, True)
+
+
 def test_an_interrupted_run_resumes_to_the_same_weights(work, tmp_path):
     process = subprocess.Popen(
         [str(BIN / "catvae-train"), "digits", "--epochs", "40", "--precision", "fp32", "-q", "-o", "cut"],
@@ -141,7 +162,7 @@ def test_a_folder_of_mixed_sizes_trains_and_exports(sources, tmp_path):
     [
         (("digits", "--recipe", "robst"), 2, "did you mean 'robust'?"),
         (("digits", "--clusters", "2000"), 2, "--clusters is 2000, but there are only 1,797 images"),
-        (("digits", "-k", "0"), 2, "--clusters is 0"),
+        (("digits", "-k", "0"), 2, "'0' is not a number of clusters"),
         (("digits", "-k", "ten"), 2, "ten"),
         (("digits", "--epoch", "3"), 2, "--epoch"),
         (("digits", "--legacy"), 2, "--legacy belongs to --recipe paper"),
