@@ -118,7 +118,8 @@ class Session:
         trainer = self.trainer
         epoch = trainer.position.step // trainer.steps_per_epoch
         self.folder.write_metrics(trainer.position.rows)
-        if epoch % max(1, trainer.epochs // PICTURES) == 0 and not trainer.finished:
+        drawing = trainer.position.step > trainer.warm_steps  # before, the generator has not begun
+        if drawing and epoch % max(1, trainer.epochs // PICTURES) == 0 and not trainer.finished:
             names = [str(i) for i in range(trainer.model.spec.clusters)]
             self._picture(f"epoch-{epoch:04d}", pictures.picture_samples(trainer.model, names, trainer.config.seed))
         if time.monotonic() - self._saved > SAVE_EVERY:
