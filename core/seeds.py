@@ -137,6 +137,6 @@ def _agreement(seed: int, clusters: dict[int, np.ndarray]) -> float:
 def folder_of(path: Path) -> RunFolder:
     """The folder whose records describe a planned result: the first run's while none is kept yet."""
     folder = RunFolder(path)
-    if is_planned(folder) and not (path / "config.json").is_file():
+    if is_planned(folder) and not (path / "run.json").is_file():
         return RunFolder(path / "seeds" / str(read_plan(folder)[0]))
     return folder

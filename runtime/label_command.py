@@ -68,12 +68,13 @@ def label(
 
 def _names_by_hand(single: tuple[str, ...], merged: tuple[str, ...], names: list[str]) -> dict[int, str]:
     from .generate_command import find_cluster
+    from .labelled import is_class_name
 
     found: dict[int, str] = {}
     for option, text in [("--name", text) for text in single] + [("--merge", text) for text in merged]:
         clusters, equals, name = text.partition("=")
         name = name.strip()
-        if not equals or not name or not clusters:
+        if not equals or not is_class_name(name) or not clusters:
             raise UsageError(f"{option} is '{text}', expected {'CLUSTER=NAME' if option == '--name' else 'A,B,...=NAME'}")
         chosen = [find_cluster(part.strip(), names) for part in (clusters.split(",") if option == "--merge" else [clusters])]
         for cluster in chosen:

@@ -13,6 +13,9 @@ from .images import Preprocess, read_image
 from .sources import walk_images
 
 
+LONGEST_NAME = 64
+
+
 class LabelledImages(NamedTuple):
     """Decoded images and their classes."""
 
@@ -45,6 +48,9 @@ def read_labelled(source: str | os.PathLike[str], preprocess: Preprocess) -> Lab
         wanted = "one sub-folder per class with images in it" if source.is_dir() else "rows of path, class"
         raise DataError(f"{source} holds no labelled images: expected {wanted}")
     names = tuple(sorted({name for _, name in pairs}))
+    for name in names:
+        if not is_class_name(name):
+            raise DataError(f"{source}: {name!r} cannot name a class: expected 1 to {LONGEST_NAME} printable characters")
     images = []
     for path, _ in pairs:
         try:
@@ -53,6 +59,11 @@ def read_labelled(source: str | os.PathLike[str], preprocess: Preprocess) -> Lab
             raise DataError(f"{source}: {path}: {error}") from error
     labels = np.array([names.index(name) for _, name in pairs], dtype=np.int64)
     return LabelledImages(np.stack(images), labels, names, tuple(path for path, _ in pairs))
+
+
+def is_class_name(name: str) -> bool:
+    """Whether a cluster may carry this name: terminals, tables and file systems show it as it is."""
+    return 0 < len(name) <= LONGEST_NAME and name.isprintable()
 
 
 def _folder_pairs(folder: Path) -> list[tuple[str, str]]:

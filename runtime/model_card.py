@@ -25,7 +25,10 @@ def model_card(manifest: Manifest) -> str:
         "## Clusters",
         "| cluster | name | share of training images | mean confidence |",
         "|---|---|---|---|",
-        *(f"| {i} | {c.name} | {c.share:.1%} | {c.mean_confidence:.3f} |" for i, c in enumerate(manifest.clusters)),
+        *(
+            f"| {i} | {c.name.replace('|', chr(92) + '|')} | {c.share:.1%} | {c.mean_confidence:.3f} |"
+            for i, c in enumerate(manifest.clusters)
+        ),
         "",
         "## Known quality",
     ]

@@ -94,6 +94,8 @@ def test_names_and_merges_by_hand(run, bundle_copy, bundle):
     [
         ([], 2, "give IMAGES, --name or --merge"),
         (["--name", "3"], 2, "expected CLUSTER=NAME"),
+        (["--name", "0=a\tb"], 2, "expected CLUSTER=NAME"),
+        (["tab.csv"], 3, "cannot name a class"),
         (["--name", "nowhere=x"], 2, "there is no cluster 'nowhere'"),
         (["--name", "0=x", "--merge", "0,1=y"], 2, "named twice"),
         (["absent"], 3, "cannot read the labels"),
@@ -111,6 +113,7 @@ def test_mistakes_are_named_in_one_line(run, bundle_copy, tmp_path, png, argumen
     png("a.png")
     (tmp_path / "bad.csv").write_text("a.png,one\na.png\n")
     (tmp_path / "gone.csv").write_text("gone.png,one\n")
+    (tmp_path / "tab.csv").write_text("a.png,a\x1bb\n")
     (tmp_path / "many.csv").write_text("".join(f"a.png,{i}\n" for i in range(11)))
     before = (bundle_copy / "manifest.json").read_bytes()
     result = run("catvae-label", bundle_copy, *arguments)
