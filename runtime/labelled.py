@@ -12,7 +12,6 @@ from .errors import DataError, ImageError
 from .images import Preprocess, read_image
 from .sources import walk_images
 
-
 LONGEST_NAME = 64
 
 
