@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from .data import ImageData
 from .labelled import LabelledImages
 from .likelihood import likelihood
-from .merging import Joints, mutual_information, separations
+from .joints import Joints
+from .merging import mutual_information, separations
 from .metrics import Health, calibration_error, generation_ceiling, label_scores, match
 from .model import CatVAE
 from .run_folder import ClusterRecord
@@ -84,6 +85,7 @@ def health_record(state: Health, joints: Joints) -> dict[str, float]:
         record["separation"] = float(separations(joints.clusters).min())
     # Nats that clusters of an image and of its view share, and how often both are the same: comparable between runs on the same data.
     record["view_information"] = mutual_information(joints.clusters)
+    record["neighbour_information"] = mutual_information(joints.cluster_neighbours)
     record["view_agreement"] = float(np.trace(joints.clusters))
     return record
 

@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .merging import Joints, grouped, inner_separations, merge_clusters, separations, unequal_is_clearer
+from .joints import Joints
+from .merging import grouped, inner_separations, merge_clusters, separations, unequal_is_clearer
 from .metrics import Health
 
 ONE_CLASS = 0.9

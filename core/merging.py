@@ -8,7 +8,7 @@ P of an image's and its view's small cluster, two partitions into K groups are s
   Friedman and Tishby, SIGIR 2002). Information prefers equal groups: among ten rare and frequent classes it halves the frequent ones.
 - the most apart: pairs are merged by `separation`, the loss over what it would be if the two exchanged no views, whatever their sizes.
 
-The first is the default. The second is for rare classes, where the user says so: where kinds shade into each other it grows one large
+The first is the default, on neighbours: see `merge_by_neighbours`. The second is for rare classes, where the user says so: where kinds shade into each other it grows one large
 blob and picks crumbs off it. `unequal_is_clearer` says when it is worth a try. A K-way head trained on the same information settles in
 worse places than either: it cuts through classes, because nothing ties together what lies on one side of its cut.
 """
@@ -17,17 +17,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from catvae.runtime.matching import match_counts
 
-from .model import CatVAE
-from .views import ViewPolicy, random_view, to_float
-
-PAIRS = 20_000
-"""Image-view pairs that a joint distribution is estimated on, about; a small set is viewed several times."""
-
+from .joints import Joints
 
 SWEEPS = 50
 """Rounds of moves at most; a handful is usual."""
@@ -41,6 +35,8 @@ GAP = 0.01
 garments."""
 CRUMB = 0.25
 """Of an equal share of the small clusters, below which one counts as a crumb."""
+TIE = 0.002
+"""Nats of information within which two merges say the same: crossed sevens lie with the sevens or with the twos at equal information."""
 
 
 class Merge(NamedTuple):
@@ -52,20 +48,28 @@ class Merge(NamedTuple):
     """I(c; c') of the groups, in nats."""
 
 
-class Joints(NamedTuple):
-    """Symmetric joint distributions of assignments of images and of their views."""
-
-    clusters: NDArray[np.float64]
-    """(K, K)."""
-    overclusters: NDArray[np.float64]
-    """(overclusters, overclusters)."""
-    shared: NDArray[np.float64]
-    """(overclusters, K), of the same image in both heads."""
-
-
 def mutual_information(joint: NDArray[np.float64]) -> float:
     """I of a symmetric joint distribution, in nats."""
     return float(_plogp(joint).sum() - 2 * _plogp(joint.sum(1)).sum())
+
+
+def merge_by_neighbours(joints: Joints, clusters: int, *, unequal: bool = False) -> Merge:
+    """The merge to take: the one that says most about the small clusters of an image's nearest neighbours in the hidden layer.
+
+    Greedy merging ends in different places from different joint distributions; each place is refined on the neighbours. Of merges that tie,
+    the one that says most about neighbours by pixels. `unequal` merges by separation under views instead: see `merge_clusters`.
+    """
+    if unequal:
+        merge = merge_clusters(joints.overclusters, clusters, unequal=True)
+        return merge._replace(information=mutual_information(grouped(joints.neighbours, merge.group, clusters)))
+    views, neighbours, pixels = joints.overclusters, joints.neighbours, joints.pixels
+    sources = (views, neighbours, (views + neighbours) / 2, (views + pixels) / 2)
+    places = [merge_clusters(source, clusters).group for source in sources]
+    merges = [refine(neighbours, place, clusters) for place in places]
+    merges += [Merge(place, mutual_information(grouped(neighbours, place, clusters))) for place in places]
+    most = max(merge.information for merge in merges)
+    tied = [merge for merge in merges if merge.information >= most - TIE]
+    return max(tied, key=lambda merge: mutual_information(grouped(pixels, merge.group, clusters)))
 
 
 def merge_clusters(joint: NDArray[np.float64], clusters: int, *, unequal: bool = False) -> Merge:
@@ -248,32 +252,6 @@ def _merge_losses(P: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _plogp(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return p * np.log(np.where(p > 0, p, 1.0))
-
-
-@torch.no_grad()
-def estimate_joints(model: CatVAE, images: torch.Tensor, policy: ViewPolicy, batch: int = 1024) -> Joints:
-    """Joint distributions over about `PAIRS` pairs of evenly spaced images, (N, H, W, C) uint8, and views; default generator."""
-    model.eval()
-    step = max(1, len(images) // PAIRS)
-    chosen = images[::step]
-    rounds = max(1, round(PAIRS / len(chosen)))
-    K, J = model.spec.clusters, model.spec.overclusters
-    clusters, overclusters, shared = (torch.zeros(shape, dtype=torch.float64, device=images.device) for shape in ((K, K), (J, J), (J, K)))
-    for start in range(0, len(chosen), batch):
-        x = to_float(chosen[start : start + batch])
-        own = model.encode(x)
-        a, o = own.logits.softmax(-1).double(), own.auxiliary.softmax(-1).double()
-        shared = shared + rounds * (o.T @ a)
-        for _ in range(rounds):
-            view = model.encode(random_view(x, policy))
-            clusters = clusters + a.T @ view.logits.softmax(-1).double()
-            overclusters = overclusters + o.T @ view.auxiliary.softmax(-1).double()
-    return Joints(_normalised(clusters), _normalised(overclusters), (shared / shared.sum()).cpu().numpy())
-
-
-def _normalised(counts: torch.Tensor) -> NDArray[np.float64]:
-    joint = (counts + counts.T).cpu().numpy()
-    return joint / joint.sum()
 
 
 def align(group: NDArray[np.int64], shared: NDArray[np.float64]) -> NDArray[np.int64]:

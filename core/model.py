@@ -92,7 +92,11 @@ class CatVAE(nn.Module):
 
     def encode(self, x: Tensor) -> Posterior:
         """Posterior parameters of images (N, C, H, W)."""
-        m, v, logits, auxiliary = self.head(self.encoder(x)).float().split(self._widths, dim=1)
+        return self.read(self.encoder(x))
+
+    def read(self, hidden: Tensor) -> Posterior:
+        """Posterior parameters from hidden vectors (N, hidden), the output of `encoder`."""
+        m, v, logits, auxiliary = self.head(hidden).float().split(self._widths, dim=1)
         return Posterior(m, v.clamp(-LOG_VARIANCE, LOG_VARIANCE), logits, auxiliary)
 
     def cluster_logits(self, x: Tensor) -> Tensor:

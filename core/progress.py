@@ -103,7 +103,7 @@ def seed_lines(record: RunRecord) -> list[str]:
     for run in record.seeds:
         acc = "".join(f"  {part} ACC {value:.4f}" for part, value in run.acc.items())
         lines.append(
-            f"          {run.seed:>4}{run.clusters:>4}{run.view_information:>13.4f}{run.agreement:>11.4f}  {run.verdict}{acc}"
+            f"          {run.seed:>4}{run.clusters:>4}{run.neighbour_information:>13.4f}{run.agreement:>11.4f}  {run.verdict}{acc}"
             f"{'  <- kept' if run.kept else ''}"
         )
     return lines

@@ -3,6 +3,7 @@
 config.json         every setting, resolved            run.json       status, data, clusters, scores, versions
 model.safetensors   the weights                        metrics.csv    terms per epoch
 state.*             for an exact resume                samples/*.png  pictures
+calibration.*       a sample of the images, for export; see `held_back`
 seeds.json, seeds/  with --seeds: every run that was trained for this result, see `seeds`
 """
 
@@ -27,7 +28,16 @@ from .guard import Verdict
 from .model import CatVAE, ModelSpec
 
 SCHEMA = 2
-FILES = ("config.json", "run.json", "model.safetensors", "state.safetensors", "state.json", "metrics.csv", "seeds.json")
+FILES = (
+    "config.json",
+    "run.json",
+    "model.safetensors",
+    "state.safetensors",
+    "state.json",
+    "metrics.csv",
+    "seeds.json",
+    "calibration.safetensors",
+)
 
 
 class DataRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +87,7 @@ class SeedRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     seed: int
     clusters: int
-    view_information: float
+    neighbour_information: float
     """Nats its clusters share with those of views: what the kept run was chosen by, among healthy ones."""
     agreement: float
     """Mean adjusted Rand index with the other runs' clusters."""

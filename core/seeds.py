@@ -1,6 +1,6 @@
 """Several runs for one result: `catvae-train --seeds n`.
 
-Every run is a whole run folder under ``RUN/seeds/SEED``. The one whose clusters share most information with views is kept: its files are
+Every run is a whole run folder under ``RUN/seeds/SEED``. The one whose clusters share most information with those of neighbouring images is kept: its files are
 copied to RUN. No label is involved. Agreement between the runs, the adjusted Rand index of their clusters, says how far the result
 depends on the seed.
 """
@@ -97,7 +97,7 @@ def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -
         SeedRecord(
             seed=seed,
             clusters=len(record.clusters),
-            view_information=record.health["view_information"],
+            neighbour_information=record.health["neighbour_information"],
             agreement=_agreement(seed, clusters),
             verdict=record.verdict.status if record.verdict else "none",
             acc={part: score["acc"] for part, score in record.scores.items()},
@@ -117,13 +117,13 @@ def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -
 
 
 def best_seed(records: dict[int, RunRecord]) -> int:
-    """The seed to keep: a healthy run before a degenerate one, of the K most runs chose, sharing most information with views."""
+    """The seed to keep: a healthy run before a degenerate one, of the K most runs chose, sharing most information with neighbours."""
     usual = Counter(len(record.clusters) for record in records.values()).most_common(1)[0][0]
 
     def rank(seed: int) -> tuple[bool, bool, float]:
         record = records[seed]
         healthy = record.verdict is not None and record.verdict.status == "healthy"
-        return healthy, len(record.clusters) == usual, record.health["view_information"]
+        return healthy, len(record.clusters) == usual, record.health["neighbour_information"]
 
     return max(records, key=rank)
 

@@ -14,9 +14,10 @@ from .checkpoint import load_state, read_position, save_state, weights_bytes
 from .config import TrainConfig
 from .data import ImageData
 from .guard import verdict
+from .held_back import write_calibration
 from .interruption import Interrupted
 from .labelled import LabelledImages, clusters_of_classes
-from .merging import estimate_joints
+from .joints import estimate_joints
 from .metrics import health
 from .objective import BatchLoss
 from .run_folder import DataRecord, Origin, RunFolder, RunRecord, pretty_json, versions
@@ -59,6 +60,7 @@ class Session:
             versions=versions(),
         )
         folder.start(config, record)
+        write_calibration(folder.path, data.images)
         return cls(folder, trainer, data, record)
 
     @classmethod

@@ -12,7 +12,8 @@ from .config import TrainConfig
 from .guard import choose_clusters, watch
 from .head_surgery import Trained, reseed, split_into, take_merge, with_clusters
 from .labelled import LabelledImages, clusters_of_classes
-from .merging import align, estimate_joints, grouped, merge_clusters, mutual_information
+from .joints import estimate_joints
+from .merging import align, grouped, merge_by_neighbours, mutual_information
 from .objective import Taught
 from .views import ViewPolicy
 
@@ -77,9 +78,9 @@ class Steering:
         if self.config.choose_clusters and step == self.merge_steps[0]:
             clusters = choose_clusters(joints.overclusters, clusters, unequal=self.unequal)
             position.events.append(Event(step=step, what=f"K = {clusters} chosen of at most {trained.model.spec.clusters}"))
-        merge = merge_clusters(joints.overclusters, clusters, unequal=self.unequal)
+        merge = merge_by_neighbours(joints, clusters, unequal=self.unequal)
         if position.group and not self.unequal:
-            before = grouped(joints.overclusters, np.array(position.group), clusters)
+            before = grouped(joints.neighbours, np.array(position.group), clusters)
             if merge.information < mutual_information(before) + GAIN:
                 return trained  # hardly more informative than the last merge: clusters stay as they are
         group = merge.group

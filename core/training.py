@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 
 import msgspec
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,9 +20,11 @@ from .config import TrainConfig
 from .data import ImageData
 from .devices import mix, resolve_device, resolve_precision, seed_noise
 from .head_surgery import Trained
+from .held_back import split
 from .interruption import Interrupted, stop_on_signals
 from .labelled import LabelledImages, labelled_batch, require_room
-from .merging import Joints, estimate_joints, merge_clusters, mutual_information
+from .joints import Joints, estimate_joints
+from .merging import merge_by_neighbours, mutual_information
 from .model import CatVAE, ModelSpec
 from .objective import BatchLoss, Terms, batch_loss
 from .steering import Steering
@@ -57,7 +58,8 @@ class Trainer:
     """
 
     def __init__(self, data: ImageData, config: TrainConfig, labelled: LabelledImages | None = None):
-        count = len(data.images)
+        rows = split(len(data.images)).trained
+        count = len(rows)
         if config.most_clusters > count:
             option = "--max-clusters" if config.choose_clusters else "--clusters"
             raise UsageError(f"{option} is {config.most_clusters}, but there are only {count:,} images: choose at most {count}")
@@ -76,7 +78,7 @@ class Trainer:
         self.spec = ModelSpec.of(config, data.preprocess.shape)
         self.starts = config.starts
         self.start_steps = round(START * self.steps) if self.starts > 1 else 0
-        self.images = torch.from_numpy(np.ascontiguousarray(data.images)).to(self.device)  # uint8 (N, H, W, C), resident
+        self.images = torch.from_numpy(data.images[rows]).to(self.device)  # uint8 (N, H, W, C), resident
         self.labelled = labelled
         self.steering = Steering(config, self.steps, self.images, self.policy, labelled)
         self.warm_steps = round(config.warm_start * self.steps) if config.invariance_weight else 0
@@ -150,7 +152,7 @@ class Trainer:
             on_step(loss)
 
     def _choose_start(self, on_step: Callable[[BatchLoss], None] | None, stop: list[int]) -> None:
-        """Go on from the short run whose clusters share most information with views; no label is involved.
+        """Go on from the short run whose clusters share most information with those of neighbours; no label is involved.
 
         Interrupted, the run is back at its beginning: the short runs are a function of the seed, so nothing but their time is lost.
         """
@@ -175,12 +177,12 @@ class Trainer:
             self.position.start_scores, self.position.seconds = scores, seconds
 
     def _worth(self, joints: Joints) -> float:
-        """Nats that the clusters a short run is about to get share with views; those of all over-clusters while K is not chosen."""
+        """Nats that the clusters a short run is about to get share with neighbours; those of all over-clusters while K is not chosen."""
         if self.config.choose_clusters:
-            return mutual_information(joints.overclusters)
+            return mutual_information(joints.neighbours)
         if self.steering.merge_steps:
-            return merge_clusters(joints.overclusters, self.config.most_clusters, unequal=self.steering.unequal).information
-        return mutual_information(joints.clusters)
+            return merge_by_neighbours(joints, self.config.most_clusters, unequal=self.steering.unequal).information
+        return mutual_information(joints.cluster_neighbours)
 
     def step(self) -> BatchLoss:
         """One optimiser step on the next batch."""

@@ -1,11 +1,15 @@
 """A bundle in use: verified files, sessions made when first needed, and the calls that answer.
 
 bundle = Bundle.load(path)
-bundle.predict(images), bundle.predict_proba(images), bundle.transform(images), bundle.sample(cluster, n, seed)
+bundle.predict(images), bundle.predict_proba(images), bundle.transform(images), bundle.score_samples(images)
+bundle.sample(cluster, n, seed)
 """
 
 import os
+import stat
+import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +18,17 @@ from .errors import DataError, UsageError
 from .files import sha256
 from .images import Preprocess, read_image
 from .latents import prior_means, prior_samples
-from .manifest import Manifest, Role, parse_manifest
-from .session import Session
+from .manifest import MAX_BYTES, FileRecord, Manifest, Role, parse_manifest
+from .scoring import elbo, score_latents
+from .session import OutOfMemory, Session, finite_rows
 
 MAX_GRAPH_BYTES = 2**30
 PRETRAINED = Path(__file__).resolve().parent / "pretrained"
+UNKNOWN = -1
+"""Cluster of an image that the model does not explain."""
+
+Images = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 
 
 def find_bundle(path: str | os.PathLike[str] | None = None) -> Path:
@@ -26,21 +36,56 @@ def find_bundle(path: str | os.PathLike[str] | None = None) -> Path:
     return Path(path or os.environ.get("CATVAE_BUNDLE") or PRETRAINED / "digits")
 
 
+class Answers(NamedTuple):
+    """What a bundle says of N images."""
+
+    clusters: NDArray[np.int64]
+    """(N,); `UNKNOWN` where scores were asked for and one lies below its cluster's threshold."""
+    confidence: Floats
+    """(N,)."""
+    assignment: Floats
+    """(N, K)."""
+    embedding: Floats | None
+    """(N, D), if asked for."""
+    score: Floats | None
+    """(N,), if asked for."""
+    finite: NDArray[np.bool_]
+    """(N,) whether every number of the row is finite; the others answer nothing."""
+
+
 class Bundle:
     """A verified bundle; make it with `Bundle.load`.
 
-    Every graph is read once into memory, checked against the manifest's size and sha256, and run from those very bytes.
+    Every graph is read once into memory, checked against the manifest's size and sha256, and run from those very bytes. Calls may come from
+    any thread; after a fork, sessions are made anew in the child.
+
+    Parameters
+    ----------
+    device, threads, tf32
+        See `Session`.
     """
 
-    def __init__(self, manifest: Manifest, graphs: dict[Role, bytes], path: Path, *, device: str, threads: int | None):
+    def __init__(
+        self,
+        manifest: Manifest,
+        graphs: dict[Role, bytes],
+        path: Path,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        tf32: bool = False,
+    ):
         self.manifest = manifest
         self.path = path
         self._graphs = graphs
-        self._device, self._threads = device, threads
-        self._sessions: dict[Role, Session] = {}
+        self._device, self._threads, self._tf32 = device, threads, tf32
+        self._sessions: dict[tuple[int, Role], Session] = {}
+        self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str] | None = None, *, device: str = "cpu", threads: int | None = None) -> "Bundle":
+    def load(
+        cls, path: str | os.PathLike[str] | None = None, *, device: str = "cpu", threads: int | None = None, tf32: bool = False
+    ) -> "Bundle":
         """Open and verify a bundle.
 
         Parameters
@@ -50,7 +95,9 @@ class Bundle:
         device : str
             ``cpu``, ``cuda`` or ``auto``.
         threads : int, optional
-            Per session; `session.default_threads` when left out.
+            Per session; `processors.default_threads` when left out.
+        tf32 : bool
+            Faster, less exact products on CUDA.
 
         Raises
         ------
@@ -62,15 +109,9 @@ class Bundle:
         folder = find_bundle(path)
         if not folder.is_dir():
             raise DataError(f"{folder} is not a bundle: no such folder; catvae-export --onnx RUN -o {folder} makes one")
-        manifest = parse_manifest(_read(folder / "manifest.json"), str(folder / "manifest.json"))
-        graphs: dict[Role, bytes] = {}
-        for role, record in manifest.graphs.items():
-            file = folder / record.name
-            graphs[role] = data = _read(file)
-            if len(data) != record.size or sha256(data) != record.sha256:
-                found = f"{len(data):,} bytes, sha256 {sha256(data)[:12]}"
-                raise DataError(f"{file} is not the file the manifest names: {found}; expected {record.size:,}, {record.sha256[:12]}")
-        return cls(manifest, graphs, folder, device=device, threads=threads)
+        manifest = parse_manifest(_read(folder / "manifest.json", MAX_BYTES), str(folder / "manifest.json"))
+        graphs = {role: _read_verified(folder, record) for role, record in manifest.graphs.items()}
+        return cls(manifest, graphs, folder, device=device, threads=threads, tf32=tf32)
 
     @property
     def preprocess(self) -> Preprocess:
@@ -88,21 +129,35 @@ class Bundle:
         return self.session("classifier").provider
 
     def session(self, role: Role) -> Session:
-        """The session of a graph, made on first use; its inputs and outputs must be the manifest's."""
-        if role not in self._sessions:
-            record = self.manifest.graphs[role]
-            made = Session(self._graphs[role], str(self.path / record.name), device=self._device, threads=self._threads)
-            found, wanted = set(made.signature()), {tensor.name for tensor in (*record.inputs, *record.outputs)}
-            if found != wanted:
-                raise DataError(f"{made.label} has the tensors {sorted(found)}, its manifest says {sorted(wanted)}")
-            self._sessions[role] = made
-        return self._sessions[role]
+        """The session of a graph, made on first use in each process; it must be the graph that the manifest describes."""
+        key = os.getpid(), role  # a session does not survive a fork
+        with self._lock:
+            if key not in self._sessions:
+                self._sessions[key] = self._make_session(role)
+            return self._sessions[key]
 
-    def read(self, source: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
+    def _make_session(self, role: Role) -> Session:
+        record = self.manifest.graphs[role]
+        label = str(self.path / record.name)
+        made = Session(self._graphs[role], label, device=self._device, threads=self._threads, tf32=self._tf32)
+        found = {name: type_ for name, (type_, _) in made.signature().items()}
+        wanted = {tensor.name: f"tensor({ONNX_TYPES.get(tensor.dtype, tensor.dtype)})" for tensor in (*record.inputs, *record.outputs)}
+        if found != wanted:
+            raise DataError(f"{label} has the tensors {found}, its manifest says {wanted}")
+        weights = self.manifest.weights
+        if weights and made.metadata.get("weights") != weights:
+            raise DataError(f"{label} was exported from other weights than its manifest: files of two bundles are mixed; export again")
+        return made
+
+    def read(self, source: str | os.PathLike[str] | bytes) -> Images:
         """An image file as this model's tensor, (H, W, C) uint8; raises `ImageError`."""
         return read_image(source, self.preprocess)
 
-    def decide(self, assignment: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def golden(self) -> bytes:
+        """`golden.npz`, verified."""
+        return _read_verified(self.path, self.manifest.golden)
+
+    def decide(self, assignment: Floats) -> tuple[NDArray[np.int64], Floats]:
         """The cluster and its confidence, (N,) each, from assignments (N, K).
 
         Clusters that share a name are one class: their shares are added, and the likeliest of the winning class is the answer.
@@ -114,36 +169,58 @@ class Bundle:
         within = np.where(groups[None] == group[:, None], assignment, -1)
         return within.argmax(1), summed[np.arange(len(summed)), group]
 
-    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    def examine(self, images: Images, *, embed: bool = False, score: bool = False, batch_size: int = 64) -> Answers:
+        """Everything there is to say of images (N, H, W, C); unlike the calls below, rows that are not finite do not raise."""
+        images = self._checked(images)
+        (assignment,) = self._run("classifier", images, ["assignment"], batch_size)
+        clusters, confidence = self.decide(assignment)
+        outputs, embedding, bound = [assignment], None, None
+        if embed or score:
+            mean, log_variance, cluster_kl = self._run("encoder", images, ["mean", "log_variance", "cluster_kl"], batch_size)
+            outputs += [mean]
+            embedding = mean if embed else None
+            if score:
+                (decoded,) = self._run("decoder", score_latents(mean, log_variance), ["image"], batch_size)
+                bound = elbo(images, decoded, assignment, cluster_kl)
+                outputs += [bound]
+                clusters = np.where(bound < self.manifest.reject_thresholds[clusters], UNKNOWN, clusters)
+        return Answers(clusters, confidence, assignment, embedding, bound, finite_rows(outputs))
+
+    def predict(self, images: Images) -> NDArray[np.int64]:
         """Most likely cluster of each image, (N,); `images` as for `predict_proba`."""
         return self.decide(self.predict_proba(images))[0]
 
-    def predict_proba(self, images: NDArray[np.uint8], *, batch_size: int = 64) -> NDArray[np.float32]:
+    def predict_proba(self, images: Images, *, batch_size: int = 64) -> Floats:
         """Soft assignment q(c|x), (N, K), of uint8 images (N, H, W, C); (N, H, W) is accepted for grey models."""
-        images = self._checked(images)
-        return self._batched("classifier", "image", images, "assignment", batch_size, len(self.manifest.clusters))
+        return self._finite(*self._run("classifier", self._checked(images), ["assignment"], batch_size))
 
-    def transform(self, images: NDArray[np.uint8], *, batch_size: int = 64) -> NDArray[np.float32]:
+    def transform(self, images: Images, *, batch_size: int = 64) -> Floats:
         """Posterior means, (N, D)."""
-        return self._batched("encoder", "image", self._checked(images), "mean", batch_size, self.manifest.latent)
+        return self._finite(*self._run("encoder", self._checked(images), ["mean"], batch_size))
 
-    def decode(self, latents: NDArray[np.float32], *, batch_size: int = 64) -> NDArray[np.float32]:
+    def score_samples(self, images: Images, *, batch_size: int = 64) -> Floats:
+        """Evidence lower bound of each image, (N,), in nats: low for what the model does not explain; see `scoring`."""
+        found = self.examine(images, score=True, batch_size=batch_size).score
+        assert found is not None
+        return self._finite(found)
+
+    def decode(self, latents: Floats, *, batch_size: int = 64) -> Floats:
         """Images (N, H, W, C) in [0, 1] of latents (N, D)."""
         latents = np.ascontiguousarray(latents, dtype=np.float32)
         if latents.ndim != 2 or latents.shape[1] != self.manifest.latent:
             raise UsageError(f"latents must be (N, {self.manifest.latent}): got {latents.shape}")
-        return self._batched("decoder", "latent", latents, "image", batch_size, *self.preprocess.shape)
+        return self._finite(*self._run("decoder", latents, ["image"], batch_size))
 
-    def sample(self, cluster: int, n: int = 1, seed: int = 0) -> NDArray[np.float32]:
+    def sample(self, cluster: int, n: int = 1, seed: int = 0) -> Floats:
         """`n` generated images (n, H, W, C) in [0, 1] of a cluster; one seed gives the same latents on every machine."""
         return self.decode(prior_samples(self.means, cluster, n, seed))
 
     @property
-    def means(self) -> NDArray[np.float32]:
+    def means(self) -> Floats:
         """Prior means, (K, D)."""
         return prior_means(len(self.manifest.clusters), self.manifest.delta, self.manifest.lam)
 
-    def _checked(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _checked(self, images: Images) -> Images:
         images = np.asarray(images)
         shape = self.preprocess.shape
         if images.ndim == 3 and shape[-1] == 1 and images.shape[1:] == shape[:2]:
@@ -152,18 +229,59 @@ class Bundle:
             raise UsageError(f"images must be uint8 (N, {', '.join(map(str, shape))}): got {images.dtype} {images.shape}")
         return images
 
-    def _batched(self, role: Role, feed: str, data: NDArray, output: str, batch_size: int, *shape: int) -> NDArray[np.float32]:
-        session = self.session(role)
-        pieces = [session.run({feed: data[i : i + batch_size]}, [output])[0] for i in range(0, len(data), batch_size)]
-        return np.concatenate(pieces) if pieces else np.zeros((0, *shape), np.float32)
+    def _run(self, role: Role, data: NDArray, outputs: list[str], batch_size: int) -> list[Floats]:
+        """Outputs of a graph over all rows of `data`; a batch that does not fit into memory is halved and tried again."""
+        session, record = self.session(role), self.manifest.graphs[role]
+        if not len(data):
+            shapes = {tensor.name: tensor.shape[1:] for tensor in record.outputs}
+            return [np.zeros((0, *map(int, shapes[name])), np.float32) for name in outputs]
+        pieces, start = [], 0
+        while start < len(data):
+            try:
+                pieces.append(session.run({record.inputs[0].name: data[start : start + batch_size]}, outputs))
+                start += batch_size
+            except OutOfMemory:
+                if batch_size == 1:
+                    raise
+                batch_size = max(1, batch_size // 2)
+        return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
+
+    def _finite(self, result: Floats) -> Floats:
+        if not np.isfinite(result).all():
+            raise DataError(f"{self.path} answers with numbers that are not finite: its weights are damaged, export it again")
+        return result
 
 
-def _read(path: Path) -> bytes:
+ONNX_TYPES = {"float32": "float"}
+"""onnxruntime's name of a type, where it is not numpy's."""
+
+
+def _read_verified(folder: Path, record: FileRecord) -> bytes:
+    """The file a manifest names; raises `DataError` when it is another one."""
+    path = folder / record.name
+    data = _read(path, min(MAX_GRAPH_BYTES, max(record.size, 0)))
+    if len(data) != record.size or sha256(data) != record.sha256:
+        found = f"{len(data):,} bytes, sha256 {sha256(data)[:12]}"
+        raise DataError(f"{path} is not the file the manifest names: {found}; expected {record.size:,}, {record.sha256[:12]}")
+    return data
+
+
+def _read(path: Path, at_most: int) -> bytes:
+    """The bytes of a regular file inside the bundle: opened once, checked on the open descriptor, links not followed."""
     try:
-        if not path.is_file():
-            raise DataError(f"{path.parent} is not a whole bundle: {path.name} is missing")
-        if path.stat().st_size > MAX_GRAPH_BYTES:
-            raise DataError(f"{path} has {path.stat().st_size:,} bytes, at most {MAX_GRAPH_BYTES:,} are read")
-        return path.read_bytes()
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    except FileNotFoundError as error:
+        raise DataError(f"{path.parent} is not a whole bundle: {path.name} is missing") from error
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        what = "it is a link, and a bundle's files must lie in its folder" if path.is_symlink() else error.strerror or str(error)
+        raise DataError(f"cannot read {path}: {what}") from error
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"cannot read {path}: it is not a regular file")
+        if status.st_size > at_most:
+            raise DataError(f"{path} has {status.st_size:,} bytes, at most {at_most:,} are expected")
+        try:
+            return file.read(at_most + 1)
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror or error}") from error

@@ -7,6 +7,7 @@ cannot be written; 6 training stopped by the numeric guard; 130 and 143 interrup
 import difflib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -44,6 +45,8 @@ def command_entry(command: click.Command, name: str) -> Callable[[], NoReturn]:
 
 def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> int:
     """Run `command` and return its exit code; never raises for bad input."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries, about metadata in images and the like: standard error is for our own lines
     try:
         # Not command.main: it turns a closed pipe into exit code 1 before we can see it.
         with command.make_context(name, list(arguments)) as context:

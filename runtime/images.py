@@ -8,10 +8,8 @@ import contextlib
 import io
 import os
 import stat
-import warnings
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,6 +23,8 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 24_000_000
 ORIENTATION_TAG = 0x0112
+READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+"""A pipe without a writer must not keep the open call waiting."""
 
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
 
@@ -53,6 +53,15 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True):
         return self.height, self.width, self.channels
 
 
+class Decoded(NamedTuple):
+    """One image file, as a model sees it."""
+
+    pixels: NDArray[np.uint8]
+    """(H, W, C)."""
+    frames: int
+    """Of the file; the first one was read."""
+
+
 def read_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess) -> NDArray[np.uint8]:
     """Decode, orient, convert and resize one image.
 
@@ -71,16 +80,21 @@ def read_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess) -
     ------
     ImageError
         With one of the codes ``missing``, ``not_a_file``, ``unreadable``, ``too_large``, ``not_an_image``, ``too_many_pixels``,
-        ``corrupt_image``, ``unsupported_mode``.
+        ``truncated_image``, ``corrupt_image``, ``unsupported_mode``.
     """
-    return fit_image(open_image(source, preprocess.background), preprocess)
+    return decode_image(source, preprocess).pixels
 
 
-def open_image(source: str | os.PathLike[str] | bytes, background: int = 0) -> Image.Image:
-    """Decode an image file to mode ``L`` or ``RGB`` at its own size, upright, without transparency; raises as `read_image`."""
+def decode_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess) -> Decoded:
+    """`read_image`, with what else the file says."""
     with _opened(source) as image:
+        frames = getattr(image, "n_frames", 1)
+        if image.format == "JPEG" and image.mode == "L" and preprocess.channels == 1:
+            # libjpeg shrinks while it decodes; twice the size that is needed loses nothing that the resize would keep
+            image.draft("L", (2 * preprocess.width, 2 * preprocess.height))
         image.load()
-        return _to_grey_or_rgb(ImageOps.exif_transpose(image), background)
+        upright = ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION_TAG, 1) != 1 else image
+        return Decoded(fit_image(_to_grey_or_rgb(upright, preprocess.background), preprocess), frames)
 
 
 def image_size_of(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
@@ -93,34 +107,37 @@ def image_size_of(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
 @contextlib.contextmanager
 def _opened(source: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
     """The image behind `source`, header read and caps checked; whatever a decoder throws inside comes out as `ImageError`."""
-    data = source if isinstance(source, bytes) else _read_bytes(Path(source))
+    data = source if isinstance(source, bytes) else _read_bytes(source)
     if len(data) > MAX_BYTES:
         raise ImageError("too_large", f"the file is larger than the {MAX_BYTES:,} bytes that are read")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own pixel warning: our cap below is stricter
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    size = f"{image.width} x {image.height}"
-                    raise ImageError("too_many_pixels", f"the image is {size}, at most {MAX_PIXELS:,} pixels are decoded")
-                yield image
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                size = f"{image.width} x {image.height}"
+                raise ImageError("too_many_pixels", f"the image is {size}, at most {MAX_PIXELS:,} pixels are decoded")
+            yield image
     except ImageError:
         raise
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError("too_many_pixels", str(error)) from error
     except UnidentifiedImageError as error:
         raise ImageError("not_an_image", f"not a readable image; {', '.join(FORMATS)} are") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more on damaged files
-        raise ImageError("corrupt_image", f"the image is damaged or cut short: {error}") from error
+        if "truncated" in str(error).lower() or isinstance(error, EOFError):
+            raise ImageError("truncated_image", f"the image is cut short: {error}") from error
+        raise ImageError("corrupt_image", f"the image is damaged: {error}") from error
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: str | os.PathLike[str]) -> bytes:
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise ImageError("not_a_file", "a folder, pipe or device, expected an image file")
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+        handle = os.open(path, READ_ONLY)
+        with os.fdopen(handle, "rb", buffering=0, closefd=True) as file:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError("not_a_file", "a folder, pipe or device, expected an image file")
+            return file.read(min(status.st_size, MAX_BYTES) + 1)
+    except IsADirectoryError as error:
+        raise ImageError("not_a_file", "a folder, pipe or device, expected an image file") from error
     except FileNotFoundError as error:
         raise ImageError("missing", "no such file") from error
     except (OSError, ValueError) as error:

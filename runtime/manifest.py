@@ -7,6 +7,8 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from .errors import DataError
 from .images import Preprocess
@@ -51,6 +53,30 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """Of the training images."""
     mean_confidence: float
     reject_threshold: float | None = None
+    """Evidence lower bound in nats below which an image is none of this cluster's; None: never."""
+
+
+class Scoring(msgspec.Struct, frozen=True, kw_only=True):
+    """Evidence lower bounds of images that were not trained on, in nats: what reject thresholds were read from."""
+
+    images: int
+    held_back: bool
+    """False: the data was too small to hold images back, and these were trained on."""
+    quantile: float
+    """Share of them that lies below the thresholds."""
+    mean: float
+    standard_deviation: float
+
+
+class Quantisation(msgspec.Struct, frozen=True, kw_only=True):
+    """How graphs of reduced precision compare with those of full precision, on images that were not trained on."""
+
+    cluster_agreement: float
+    images: int
+    size_ratio: float
+    """Bytes of all graphs over those in fp32."""
+    speedup: float
+    """Images per second of the classifier over those in fp32, on the exporting machine."""
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +106,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int
     model_id: str
-    """SHA-256 over the graphs' hashes: the same in every part of one export."""
+    """SHA-256 over the graphs' hashes."""
+    weights: str = ""
+    """SHA-256 of the trained weights; every graph carries it too."""
+    precision: str = "fp32"
     clusters: list[Cluster]
     delta: int
     lam: float = msgspec.field(name="lambda")
@@ -92,6 +121,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, dict[str, float]] = {}
     """ACC, NMI, ARI per part, when the training data had labels."""
     health: dict[str, float] = {}
+    scoring: Scoring | None = None
+    quantisation: Quantisation | None = None
     parity: Parity
     provenance: Provenance
     min_runtime: dict[str, str] = {}
@@ -105,6 +136,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def names(self) -> list[str]:
         """Cluster names in cluster order."""
         return [cluster.name for cluster in self.clusters]
+
+    @property
+    def reject_thresholds(self) -> NDArray[np.float32]:
+        """(K,); minus infinity for a cluster that rejects nothing."""
+        thresholds = [cluster.reject_threshold for cluster in self.clusters]
+        return np.array([-np.inf if value is None else value for value in thresholds], np.float32)
 
     @property
     def groups(self) -> list[int]:

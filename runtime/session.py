@@ -1,21 +1,21 @@
 """One onnxruntime session with explicit threads and device; onnxruntime itself is imported only when a session is made."""
 
-import os
-from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .cuda import installed_wheels, obstacles
 from .errors import DataError, DeviceError
+from .processors import default_threads
 
-WHEELS = ("onnxruntime", "onnxruntime-gpu")
+PROVIDERS = {"CUDAExecutionProvider": "cuda"}
+NO_MEMORY = ("out of memory", "failed to allocate memory", "bad_alloc", "cudnn_status_alloc_failed", "cublas_status_alloc_failed")
+"""How onnxruntime says that a batch does not fit, on either device."""
 
 
-def default_threads() -> int:
-    """Threads for one session: the processors this process may use, at most four (small graphs gain nothing from more)."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(4, usable))
+class OutOfMemory(DataError):
+    """A batch does not fit into the device's memory; a smaller one may."""
 
 
 class Session:
@@ -29,10 +29,12 @@ class Session:
         For messages.
     device : str
         ``cpu``, ``cuda`` (strict), or ``auto`` (CUDA where it loads, else the CPU).
-    threads : int
+    threads : int, optional
+    tf32 : bool
+        On CUDA, products in TensorFloat-32: faster, about three digits.
     """
 
-    def __init__(self, model: bytes, label: str, *, device: str = "cpu", threads: int | None = None):
+    def __init__(self, model: bytes, label: str, *, device: str = "cpu", threads: int | None = None, tf32: bool = False):
         runtime = import_onnxruntime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or default_threads()
@@ -40,49 +42,65 @@ class Session:
         options.enable_cpu_mem_arena = False  # the arena keeps the peak of the largest batch for ever
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle device should be idle
-        providers = self._providers(runtime, device)
+        providers = _providers(runtime, device, tf32)
         try:
             self._session = runtime.InferenceSession(model, options, providers=providers)
             self._session.disable_fallback()  # its own fallback prints to standard output and changes devices silently
         except Exception as error:  # onnxruntime raises a dozen unrelated types here, UnicodeDecodeError among them
-            raise DataError(f"{label} cannot be loaded by onnxruntime {runtime.__version__}: {' '.join(str(error).split())}") from error
-        self.provider = {"CUDAExecutionProvider": "cuda"}.get(self._session.get_providers()[0], "cpu")
+            raise DataError(f"{label} cannot be loaded by onnxruntime {runtime.__version__}: {_one_line(error)}") from error
+        self.provider = PROVIDERS.get(self._session.get_providers()[0], "cpu")
         if device == "cuda" and self.provider != "cuda":
-            raise DeviceError(f"--device cuda: onnxruntime could not start CUDA for {label}; use --device cpu")
+            why = "; ".join(obstacles()) or "onnxruntime could not start CUDA and did not say why"
+            raise DeviceError(f"--device cuda: {why}; or use --device cpu")
+        self.tf32 = tf32 and self.provider == "cuda"
         self.label = label
 
-    @staticmethod
-    def _providers(runtime: Any, device: str) -> list[str]:
-        if device == "cpu":
-            return ["CPUExecutionProvider"]
-        if "CUDAExecutionProvider" in runtime.get_available_providers():
-            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
-        if device == "cuda":
-            raise DeviceError(
-                "--device cuda: the installed onnxruntime has no CUDA provider; pip install 'catvae[gpu]', or use --device cpu"
-            )
-        return ["CPUExecutionProvider"]
-
     def run(self, feed: dict[str, NDArray], outputs: list[str] | None = None) -> list[NDArray]:
-        """Outputs for named inputs; raises `DataError` when the graph fails or answers with numbers that are not finite."""
+        """Outputs for named inputs.
+
+        Raises
+        ------
+        OutOfMemory
+            When the batch does not fit.
+        DataError
+            When the graph fails otherwise.
+        """
         try:
-            results = self._session.run(outputs, feed)
+            return self._session.run(outputs, feed)
         except Exception as error:
-            raise DataError(f"{self.label} failed: {' '.join(str(error).split())}") from error
-        for result in results:
-            if not np.isfinite(result).all():
-                raise DataError(f"{self.label} produced numbers that are not finite")
-        return results
+            message = _one_line(error)
+            kind = OutOfMemory if any(sign in message.lower() for sign in NO_MEMORY) else DataError
+            raise kind(f"{self.label} failed: {message}") from error
 
     def signature(self) -> dict[str, tuple[str, list[Any]]]:
         """Name -> (type, shape) of every input and output."""
         both = [*self._session.get_inputs(), *self._session.get_outputs()]
         return {value.name: (value.type, value.shape) for value in both}
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the exporter wrote into the graph itself."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
+
+def _providers(runtime: Any, device: str, tf32: bool) -> list[Any]:
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" in runtime.get_available_providers():
+        return [("CUDAExecutionProvider", {"use_tf32": str(int(tf32))}), "CPUExecutionProvider"]
+    if device == "cuda":
+        raise DeviceError(f"--device cuda: {'; '.join(obstacles())}; or use --device cpu")
+    return ["CPUExecutionProvider"]
+
+
+def finite_rows(results: list[NDArray]) -> NDArray[np.bool_]:
+    """Which rows (N,) of a graph's outputs hold finite numbers alone."""
+    return np.all([np.isfinite(result.reshape(len(result), -1)).all(1) for result in results], axis=0)
+
 
 def import_onnxruntime() -> Any:
     """The onnxruntime module; raises `DeviceError` with the way to mend it when it is missing or installed twice."""
-    installed = [name for name in WHEELS if _installed(name)]
+    installed = installed_wheels()
     if len(installed) > 1:
         raise DeviceError(
             f"{' and '.join(installed)} are both installed and overwrite each other: pip uninstall -y {' '.join(installed)}, then"
@@ -97,9 +115,5 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _installed(name: str) -> bool:
-    try:
-        distribution(name)
-    except PackageNotFoundError:
-        return False
-    return True
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

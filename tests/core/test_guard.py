@@ -6,7 +6,7 @@ import torch
 
 from catvae.core.evaluation import assign
 from catvae.core.guard import choose_clusters, merged_clusters, split_clusters, verdict, watch
-from catvae.core.merging import Joints, estimate_joints
+from catvae.core.joints import Joints, estimate_joints
 from catvae.core.metrics import health, label_scores
 from catvae.core.training import Trainer
 
@@ -21,7 +21,8 @@ def joint_of(classes: list[int], between: float = 0.0004, within: float = 0.05, 
 def joints_of(classes: list[int], homes: list[int]) -> Joints:
     """Those small clusters, living in clusters `homes`."""
     over, home = joint_of(classes), np.eye(max(homes) + 1)[homes]
-    return Joints(home.T @ over @ home, over, over.sum(1)[:, None] * home)
+    clusters = home.T @ over @ home
+    return Joints(clusters, over, over.sum(1)[:, None] * home, over, over, clusters)
 
 
 def test_watch_names_what_collapsed():

@@ -6,12 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catvae.core.joints import Joints
 from catvae.core.merging import (
     _merge_losses,
     align,
     cut,
-    estimate_joints,
     grouped,
+    merge_by_neighbours,
     merge_clusters,
     merge_path,
     most_apart,
@@ -122,15 +123,34 @@ def test_alignment_keeps_the_numbers_of_clusters_that_survive():
     assert align(np.array([0, 1, 0, 1]), shared).tolist() == [1, 0, 1, 0]
 
 
-def test_joints_are_distributions(blobs, quick):
-    trainer = Trainer(blobs, quick(augment="none"))
-    joints = estimate_joints(trainer.model, trainer.images, trainer.policy)
-    assert joints.clusters.shape == (3, 3)
-    assert joints.overclusters.shape == (6, 6)
-    assert joints.shared.shape == (6, 3)
-    for joint in joints:
-        assert joint.sum() == pytest.approx(1)
-        assert joint.min() >= 0
+def joints_from(views: np.ndarray, neighbours: np.ndarray, pixels: np.ndarray) -> Joints:
+    empty = np.zeros((0, 0))
+    return Joints(empty, views / views.sum(), empty, neighbours / neighbours.sum(), pixels / pixels.sum(), empty)
+
+
+def blocks(*groups: list[int], size: int = 6, within: float = 0.2) -> np.ndarray:
+    """Small clusters that meet inside their group, hardly outside."""
+    joint = np.full((size, size), 0.001) + np.eye(size)
+    for group in groups:
+        joint[np.ix_(group, group)] += within
+    return joint
+
+
+def test_neighbours_decide_where_views_say_something_else():
+    views, neighbours = blocks([0, 1], [2, 3], [4, 5]), blocks([0, 2], [1, 3], [4, 5])
+    group = merge_by_neighbours(joints_from(views, neighbours, views), 3).group
+    assert group[0] == group[2] != group[1] == group[3] != group[4] == group[5]
+
+
+def test_pixels_decide_between_merges_that_tie():
+    """Small cluster 2 shares as much with either pair, under views and in the hidden layer: pixels break the tie."""
+    either = blocks([0, 1], [3, 4], size=5)
+    either[2, [0, 1, 3, 4]] = either[[0, 1, 3, 4], 2] = 0.05
+    for friends, others in (([0, 1], [3, 4]), ([3, 4], [0, 1])):
+        pixels = either.copy()
+        pixels[np.ix_([2], friends)] = pixels[np.ix_(friends, [2])] = 0.3
+        group = merge_by_neighbours(joints_from(either, either, pixels), 2).group
+        assert group[2] == group[friends[0]] != group[others[0]]
 
 
 def test_a_merged_pair_of_clusters_is_taken_apart(blobs, quick):

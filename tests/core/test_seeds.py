@@ -24,7 +24,7 @@ def test_the_best_of_three_is_kept_and_all_are_reported(blobs, quick, tmp_path):
     assert folder.read_record() == record
     assert [run.seed for run in record.seeds] == [5, 6, 7]
     kept = next(run for run in record.seeds if run.kept)
-    assert kept.view_information == max(run.view_information for run in record.seeds if run.verdict == kept.verdict)
+    assert kept.neighbour_information == max(run.neighbour_information for run in record.seeds if run.verdict == kept.verdict)
     assert all(-0.5 <= run.agreement <= 1 for run in record.seeds)
     assert folder.read_config().seed == kept.seed
     assert (folder.path / "model.safetensors").read_bytes() == (folder.path / "seeds" / str(kept.seed) / "model.safetensors").read_bytes()
@@ -67,7 +67,7 @@ def test_a_degenerate_run_is_kept_only_for_want_of_a_healthy_one(blobs, quick, t
     records = {seed: RunFolder(folder.path / "seeds" / str(seed)).read_record() for seed in (0, 1)}
     for record in records.values():
         record.verdict = Verdict(status="healthy")
-    records[0].health["view_information"], records[1].health["view_information"] = 1.0, 0.1
+    records[0].health["neighbour_information"], records[1].health["neighbour_information"] = 1.0, 0.1
     assert best_seed(records) == 0
     records[0].verdict = Verdict(status="degenerate", reasons=("one class",))
     assert best_seed(records) == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from catvae.runtime.errors import ImageError
-from catvae.runtime.images import MAX_BYTES, Preprocess, image_size_of, open_image, read_image
+from catvae.runtime.images import MAX_BYTES, Preprocess, image_size_of, read_image
 
 GREY = Preprocess(height=8, width=8, channels=1)
 COLOUR = Preprocess(height=8, width=8, channels=3)
@@ -147,8 +147,8 @@ def test_refused_bytes(data, code):
 
 def test_damaged_files_are_corrupt_not_crashes():
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8))
-    assert code_of(encoded(noise)[: len(encoded(noise)) * 6 // 10]) == "corrupt_image"
-    assert code_of(encoded(noise, "JPEG")[:-2][:400]) == "corrupt_image"
+    assert code_of(encoded(noise)[: len(encoded(noise)) * 6 // 10]) == "truncated_image"
+    assert code_of(encoded(noise, "JPEG")[:-2][:400]) == "truncated_image"
 
 
 def test_things_that_are_no_files(tmp_path):
@@ -156,12 +156,12 @@ def test_things_that_are_no_files(tmp_path):
 
     for path, code in ((tmp_path / "none.png", "missing"), (tmp_path, "not_a_file")):
         with pytest.raises(ImageError) as caught:
-            open_image(path)
+            read_image(path, GREY)
         assert caught.value.code == code
     fifo = tmp_path / "pipe.png"
     os.mkfifo(fifo)
     with pytest.raises(ImageError) as caught:
-        open_image(fifo)  # must not wait for a writer
+        read_image(fifo, GREY)  # must not wait for a writer
     assert caught.value.code == "not_a_file"
 
 
@@ -179,4 +179,4 @@ def test_mutated_files_give_an_image_or_an_image_error(data):
     try:
         assert read_image(bytes(original[: data.draw(st.integers(1, len(original)))]), GREY).shape == (8, 8, 1)
     except ImageError as error:
-        assert error.code in {"not_an_image", "corrupt_image", "too_many_pixels", "unsupported_mode"}
+        assert error.code in {"not_an_image", "corrupt_image", "truncated_image", "too_many_pixels", "unsupported_mode"}

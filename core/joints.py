@@ -1,0 +1,104 @@
+"""Joint distributions of assignments: of images with views of themselves, and with their nearest neighbours.
+
+Two groups that often exchange views, or neighbours, belong together: this is all that merging, starts, verdict and the choice of seeds look
+at. Views know only the changes they are made of; neighbours in the hidden layer reach from one way of writing a seven to another
+(neighbours as positives: SCAN, arXiv 2005.12320).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as nnF
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .model import CatVAE
+from .views import ViewPolicy, random_view, to_float
+
+PAIRS = 20_000
+"""Image-view pairs that a joint distribution is estimated on, about; a small set is viewed several times."""
+CROWD = 10_000
+"""Images among which neighbours are looked for, at most: 1 s on one processor."""
+NEIGHBOURS = 5
+PIXELS = 16
+"""Images are averaged down to at most this many pixels a side before they are compared."""
+ROWS = 1000
+"""Of the similarity matrix, computed at a time."""
+
+
+class Joints(NamedTuple):
+    """Symmetric distributions, each summing to 1; J small clusters."""
+
+    clusters: NDArray[np.float64]
+    """(K, K), of images and their views."""
+    overclusters: NDArray[np.float64]
+    """(J, J), of images and their views."""
+    shared: NDArray[np.float64]
+    """(J, K), of the same image in both heads."""
+    neighbours: NDArray[np.float64]
+    """(J, J), of images and their nearest in the hidden layer."""
+    pixels: NDArray[np.float64]
+    """(J, J), of images and their nearest by pixels."""
+    cluster_neighbours: NDArray[np.float64]
+    """(K, K), as `neighbours`."""
+
+
+@torch.no_grad()
+def estimate_joints(model: CatVAE, images: Tensor, policy: ViewPolicy, batch: int = 1024) -> Joints:
+    """Estimate all of them on evenly spaced images, (N, H, W, C) uint8; views draw from the default generator."""
+    model.eval()
+    chosen = images[:: max(1, len(images) // PAIRS)]
+    rounds = max(1, round(PAIRS / len(chosen)))
+    K, J = model.spec.clusters, model.spec.overclusters
+    clusters, overclusters = (torch.zeros((size, size), dtype=torch.float64, device=images.device) for size in (K, J))
+    hidden, pixels, a_pieces, o_pieces = [], [], [], []
+    for start in range(0, len(chosen), batch):
+        x = to_float(chosen[start : start + batch])
+        h = model.encoder(x)
+        own = model.read(h)
+        a, o = own.logits.softmax(-1).double(), own.auxiliary.softmax(-1).double()
+        for _ in range(rounds):
+            view = model.encode(random_view(x, policy))
+            clusters = clusters + a.T @ view.logits.softmax(-1).double()
+            overclusters = overclusters + o.T @ view.auxiliary.softmax(-1).double()
+        hidden.append(h.float())
+        pixels.append(nnF.adaptive_avg_pool2d(x, (min(PIXELS, x.shape[2]), min(PIXELS, x.shape[3]))).flatten(1))
+        a_pieces.append(a)
+        o_pieces.append(o)
+    a, o = torch.cat(a_pieces), torch.cat(o_pieces)
+    crowd = slice(None, None, -(-len(chosen) // CROWD))
+    features = torch.cat(hidden)[crowd]
+    by_features = nearest(features - features.mean(0), NEIGHBOURS)
+    by_pixels = nearest(torch.cat(pixels)[crowd], NEIGHBOURS)
+    return Joints(
+        _normalised(clusters),
+        _normalised(overclusters),
+        (o.T @ a / max(1, len(a))).cpu().numpy(),
+        neighbour_joint(o[crowd], by_features),
+        neighbour_joint(o[crowd], by_pixels),
+        neighbour_joint(a[crowd], by_features),
+    )
+
+
+def nearest(features: Tensor, count: int) -> Tensor:
+    """The `count` rows of largest cosine with each row of `features` (N, F), itself left out: (N, min(count, N - 1)) indices."""
+    unit = nnF.normalize(features, dim=1)
+    pieces = []
+    for start in range(0, len(unit), ROWS):
+        similarity = unit[start : start + ROWS] @ unit.T
+        own = torch.arange(len(similarity), device=unit.device)
+        similarity[own, own + start] = -torch.inf
+        pieces.append(similarity.topk(min(count, len(unit) - 1), dim=1).indices)
+    return torch.cat(pieces)
+
+
+def neighbour_joint(assignment: Tensor, neighbours: Tensor) -> NDArray[np.float64]:
+    """Joint distribution (J, J) of the assignments (N, J) of rows and of their neighbours (N, n)."""
+    counts = assignment.T @ assignment[neighbours].sum(1)
+    return _normalised(counts)
+
+
+def _normalised(counts: Tensor) -> NDArray[np.float64]:
+    joint = (counts + counts.T).cpu().numpy()
+    return joint / joint.sum() if joint.size else joint

@@ -1,0 +1,72 @@
+"""Why CUDA would not run here: what onnxruntime's CUDA provider needs, looked for one by one. Nothing is loaded that stays loaded.
+
+onnxruntime lists the CUDA provider whenever its wheel has one, and falls back to the CPU without an error when a library is missing: the
+truth is what a session reports, the reason has to be searched for.
+"""
+
+import ctypes
+import os
+import re
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+WHEELS = ("onnxruntime", "onnxruntime-gpu")
+PROVIDER = "capi/libonnxruntime_providers_cuda.so"
+
+
+def installed_wheels() -> list[str]:
+    """Which onnxruntime wheels are installed; two of them overwrite each other."""
+    return [name for name in WHEELS if _installed(name)]
+
+
+def obstacles() -> list[str]:
+    """What keeps CUDA from running, each with its remedy; empty when nothing was found."""
+    found = []
+    if "onnxruntime-gpu" not in installed_wheels():
+        found.append("the installed onnxruntime has no CUDA provider: pip uninstall -y onnxruntime, then pip install 'catvae[gpu]'")
+    if not _loads("libcuda.so.1"):
+        found.append("no NVIDIA driver (libcuda.so.1 does not load): install the driver, or give the container access to the GPU")
+    elif not Path("/dev/nvidia0").exists() and not Path("/dev/dxg").exists():
+        found.append("the NVIDIA driver is there, but no GPU device (/dev/nvidia0): give the container access to the GPU")
+    missing = [name for name in needed_libraries() if not _loads(name)]
+    if missing:
+        found.append(f"missing CUDA libraries {', '.join(missing)}: pip install 'onnxruntime-gpu[cuda,cudnn]'")
+    return found
+
+
+def needed_libraries() -> list[str]:
+    """Names of the CUDA libraries that the installed provider asks for, read from its file; empty without one."""
+    try:
+        provider = Path(str(distribution("onnxruntime-gpu").locate_file("onnxruntime"))) / PROVIDER
+        data = provider.read_bytes()
+    except (PackageNotFoundError, OSError):
+        return []
+    names = set(re.findall(rb"lib(?:cudart|cublas|cublasLt|curand|cufft|cudnn)\.so\.\d+", data))
+    return sorted(name.decode() for name in names)
+
+
+def _loads(library: str) -> bool:
+    for candidate in (library, *_from_wheels(library)):
+        try:
+            ctypes.CDLL(str(candidate), mode=os.RTLD_LAZY | os.RTLD_LOCAL)
+            return True
+        except OSError:
+            continue
+    return False
+
+
+def _from_wheels(library: str) -> list[Path]:
+    """Where NVIDIA's own wheels would have put a library."""
+    try:
+        packages = Path(str(distribution("numpy").locate_file("nvidia")))
+    except PackageNotFoundError:
+        return []
+    return list(packages.glob(f"**/{library}")) if packages.is_dir() else []
+
+
+def _installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
