@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from .data import ImageData
+from .joints import Joints
 from .labelled import LabelledImages
 from .likelihood import likelihood
-from .joints import Joints
 from .merging import mutual_information, separations
 from .metrics import Health, calibration_error, generation_ceiling, label_scores, match
 from .model import CatVAE

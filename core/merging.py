@@ -1,4 +1,4 @@
-"""Merging many small clusters into K by what views say of them: the information bottleneck, without labels.
+"""Merging many small clusters into K by what views and neighbours say of them: the information bottleneck, without labels.
 
 A view sometimes lands in another small cluster than its image; clusters that exchange views belong together. From the joint distribution
 P of an image's and its view's small cluster, two partitions into K groups are sought:
@@ -8,9 +8,10 @@ P of an image's and its view's small cluster, two partitions into K groups are s
   Friedman and Tishby, SIGIR 2002). Information prefers equal groups: among ten rare and frequent classes it halves the frequent ones.
 - the most apart: pairs are merged by `separation`, the loss over what it would be if the two exchanged no views, whatever their sizes.
 
-The first is the default, on neighbours: see `merge_by_neighbours`. The second is for rare classes, where the user says so: where kinds shade into each other it grows one large
-blob and picks crumbs off it. `unequal_is_clearer` says when it is worth a try. A K-way head trained on the same information settles in
-worse places than either: it cuts through classes, because nothing ties together what lies on one side of its cut.
+The first is the default, and `merge_by_neighbours` says on which distributions. The second is for rare classes, where the user says so:
+where kinds shade into each other it grows one large blob and picks crumbs off it. `unequal_is_clearer` says when it is worth a try. A K-way
+head trained on the same information settles in worse places than either: it cuts through classes, because nothing ties together what lies
+on one side of its cut.
 """
 
 from collections.abc import Callable

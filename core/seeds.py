@@ -1,8 +1,8 @@
 """Several runs for one result: `catvae-train --seeds n`.
 
-Every run is a whole run folder under ``RUN/seeds/SEED``. The one whose clusters share most information with those of neighbouring images is kept: its files are
-copied to RUN. No label is involved. Agreement between the runs, the adjusted Rand index of their clusters, says how far the result
-depends on the seed.
+Every run is a whole run folder under ``RUN/seeds/SEED``. The one whose clusters share most information with those of neighbouring images is
+kept: its files are copied to RUN. No label is involved. Agreement between the runs, the adjusted Rand index of their clusters, says how far
+the result depends on the seed.
 """
 
 import shutil

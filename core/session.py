@@ -8,6 +8,7 @@ import torch
 from catvae.runtime.errors import DataError
 from catvae.runtime.files import atomic_write, sha256
 from catvae.runtime.grid import png_bytes
+from catvae.runtime.interruption import Interrupted
 
 from . import evaluation, pictures
 from .checkpoint import load_state, read_position, save_state, weights_bytes
@@ -15,9 +16,8 @@ from .config import TrainConfig
 from .data import ImageData
 from .guard import verdict
 from .held_back import write_calibration
-from .interruption import Interrupted
-from .labelled import LabelledImages, clusters_of_classes
 from .joints import estimate_joints
+from .labelled import LabelledImages, clusters_of_classes
 from .metrics import health
 from .objective import BatchLoss
 from .run_folder import DataRecord, Origin, RunFolder, RunRecord, pretty_json, versions

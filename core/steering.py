@@ -11,8 +11,8 @@ from .checkpoint import Event, Position
 from .config import TrainConfig
 from .guard import choose_clusters, watch
 from .head_surgery import Trained, reseed, split_into, take_merge, with_clusters
-from .labelled import LabelledImages, clusters_of_classes
 from .joints import estimate_joints
+from .labelled import LabelledImages, clusters_of_classes
 from .merging import align, grouped, merge_by_neighbours, mutual_information
 from .objective import Taught
 from .views import ViewPolicy

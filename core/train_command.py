@@ -102,8 +102,9 @@ def train(
         import torch  # noqa: F401
     except ImportError as error:
         raise UsageError(f"training needs PyTorch ({error}): pip install 'catvae[train]'") from error
+    from catvae.runtime.interruption import Interrupted
+
     from .data import load_data
-    from .interruption import Interrupted
     from .labelled import read_labelled
     from .progress import announce, conclude, train_with_bar
     from .run_folder import Origin, RunFolder

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from catvae.runtime.errors import NumericError, UsageError
+from catvae.runtime.interruption import Interrupted, stop_on_signals
 
 from .checkpoint import SCHEMA, Position
 from .config import TrainConfig
@@ -21,9 +22,8 @@ from .data import ImageData
 from .devices import mix, resolve_device, resolve_precision, seed_noise
 from .head_surgery import Trained
 from .held_back import split
-from .interruption import Interrupted, stop_on_signals
-from .labelled import LabelledImages, labelled_batch, require_room
 from .joints import Joints, estimate_joints
+from .labelled import LabelledImages, labelled_batch, require_room
 from .merging import merge_by_neighbours, mutual_information
 from .model import CatVAE, ModelSpec
 from .objective import BatchLoss, Terms, batch_loss

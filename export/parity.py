@@ -8,6 +8,7 @@ from catvae.runtime.errors import DataError
 from catvae.runtime.grid import picture, png_bytes
 from catvae.runtime.images import Preprocess, read_image
 from catvae.runtime.manifest import Parity, Role
+from catvae.runtime.self_test import difference
 from catvae.runtime.session import Session, import_onnxruntime
 
 from .golden import probe_images, probe_latents, torch_outputs
@@ -60,11 +61,6 @@ def check_parity(model: CatVAE, specs: list[GraphSpec], graphs: dict[Role, bytes
         cluster_agreement=agreed / compared,
         onnxruntime=import_onnxruntime().__version__,
     )
-
-
-def difference(found: NDArray, expected: NDArray) -> float:
-    """Largest |found - expected| / max(1, |expected|); NaN when either holds one."""
-    return float((np.abs(found - expected) / np.maximum(1, np.abs(expected))).max(initial=0.0))
 
 
 def _same_cluster(found: NDArray, expected: NDArray) -> NDArray[np.bool_]:

@@ -4,8 +4,11 @@ Exit codes: 0 all well; 1 finished with failed rows; 2 wrong usage; 3 model or d
 cannot be written; 6 training stopped by the numeric guard; 130 and 143 interrupted; 141 the reader of our output went away.
 """
 
+import contextlib
 import difflib
+import errno
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,7 +16,8 @@ from typing import Any, NoReturn
 
 import click
 
-from .errors import CatVAEError
+from .errors import CatVAEError, OutputError
+from .interruption import Interrupted
 
 
 class Choice(click.Choice):
@@ -47,6 +51,8 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
     """Run `command` and return its exit code; never raises for bad input."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries, about metadata in images and the like: standard error is for our own lines
+    with contextlib.suppress(ValueError):  # only the main thread may
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         # Not command.main: it turns a closed pipe into exit code 1 before we can see it.
         with command.make_context(name, list(arguments)) as context:
@@ -61,6 +67,9 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
     except KeyboardInterrupt:
         say(f"{name}: interrupted")
         return 130
+    except Interrupted as error:
+        say(f"{name}: {'interrupted' if error.signum == signal.SIGINT else 'terminated'}")
+        return 128 + error.signum
     except click.ClickException as error:
         say(f"{name}: {_one_line(error.format_message())} (see {name} --help)")
         return 2
@@ -71,6 +80,17 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
         # The reader is gone; without this Python complains again while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        say(f"{name}: cannot write to standard output: {error.strerror}")
+        return OutputError.exit_code
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise Interrupted(number)
 
 
 def _one_line(text: str) -> str:

@@ -1,11 +1,21 @@
 """`catvae-infer`: the cluster of every image, one row each, in the order given."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from .command import Choice, command_entry, say
-from .errors import UsageError
+from .errors import DataError, UsageError
+from .interruption import Signals
+
+if TYPE_CHECKING:  # numpy and Pillow wait until the options are known to be good
+    from .bundle import Bundle
+    from .drift import Tally
+    from .rows import Row, Writer
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -29,7 +39,10 @@ from .errors import UsageError
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the rows to this file.")
 @click.option("--embed", is_flag=True, help="Add the posterior mean to each row (jsonl).")
+@click.option("--score", is_flag=True, help="Add how well the model explains the image, in nats; cluster -1 where it does not.")
 @click.option("--invert", is_flag=True, help="Swap black and white first: for dark ink on white, when the model saw white on black.")
+@click.option("--resume", is_flag=True, help="Go on with the rows an interrupted call left beside -o.")
+@click.option("--shard", metavar="I/N", help="Only the I-th of N parts of the images, by a hash of the path.")
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images per run of the model.")
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads of the model. [default: usable processors, at most 4]")
 @click.option(
@@ -39,6 +52,9 @@ from .errors import UsageError
     show_default=True,
     help="cuda fails where CUDA does not start.",
 )
+@click.option("--tf32", is_flag=True, help="On CUDA: faster products of about three digits.")
+@click.option("--self-test", "testing", is_flag=True, help="Replay the bundle's golden inputs on this machine, then stop.")
+@click.option("-q", "--quiet", is_flag=True, help="No summary on standard error.")
 def infer(
     sources: tuple[str, ...],
     bundle_path: Path | None,
@@ -46,10 +62,16 @@ def infer(
     format_: str,
     output: Path | None,
     embed: bool,
+    score: bool,
     invert: bool,
+    resume: bool,
+    shard: str | None,
     batch_size: int,
     threads: int | None,
     device: str,
+    tf32: bool,
+    testing: bool,
+    quiet: bool,
 ) -> int:
     """Sort images into clusters.
 
@@ -58,27 +80,88 @@ def infer(
     Rows go to standard output; everything else to standard error. A file that cannot be read becomes an error row and the exit code 1.
     """
     from .bundle import Bundle
-    from .pipeline import classify_stream
-    from .rows import open_writer
-    from .sources import expand, read_list
+    from .drift import Tally
+    from .pipeline import Options, classify_stream
+    from .row_file import earlier_rows, growing_file, part_of, skip_answered
+    from .rows import resolve_format, row_writer
+    from .sources import expand, parse_shard, read_list, shard_of
+    from .stdout import rows_stream
 
-    if not sources and files_from is None:
+    format_ = resolve_format(format_, output, embed=embed)
+    if resume and (output is None or format_ != "jsonl"):
+        raise UsageError("--resume goes on with a file of JSON Lines: give the -o of the interrupted call")
+    part = parse_shard(shard) if shard else None
+    if not testing and not sources and files_from is None:
         raise UsageError("no image given: name files, folders or patterns, - for standard input, or --files-from LIST")
     if files_from == "-" and "-" in sources:
         raise UsageError("standard input cannot be both an image (-) and a list of paths (--files-from -)")
-    paths = expand([*sources]) if files_from is None else read_list(files_from, expand([*sources]))
-    bundle = Bundle.load(bundle_path, device=device, threads=threads)
-    total = failed = 0
-    with open_writer(format_, output, embed=embed) as write:
-        for row in classify_stream(bundle, paths, batch_size=batch_size, embed=embed, invert=invert):
-            write(row)
-            total += 1
-            failed += not row["ok"]
-    if not total:
-        say("catvae-infer: no images found; nothing to do")
-    elif failed:
-        say(f"catvae-infer: {failed:,} of {total:,} images could not be read")
-    return 1 if failed else 0
+    with rows_stream() as stdout:
+        bundle = Bundle.load(bundle_path, device=device, threads=threads, tf32=tf32)
+        if testing:
+            return _self_test(bundle, stdout)
+        if score and bundle.manifest.scoring is None and not quiet:
+            say("catvae-infer: this bundle has no reject thresholds: scores are shown, nothing is called unknown")
+        paths = expand([*sources]) if files_from is None else read_list(files_from, expand([*sources]))
+        if part:
+            paths = shard_of(paths, *part)
+        if device == "auto" and bundle.provider == "cpu" and not quiet:
+            _say_fallback()
+        tally, options = Tally(bundle.manifest), Options(batch_size, embed, score, invert)
+        if output is None:
+            _write_rows(classify_stream(bundle, paths, options), row_writer(format_, stdout, score=score), tally)
+        elif resume and output.exists() and not part_of(output).exists():
+            say(f"catvae-infer: {output} is complete; nothing to resume", quiet=quiet)
+            return 0
+        else:
+            made_with = {"model": bundle.manifest.model_id, "embed": embed, "score": score, "invert": invert, "shard": shard}
+            if resume:
+                for row in skip_answered(earlier_rows(output, made_with), paths, part_of(output)):
+                    tally.add(row)
+            with growing_file(output, made_with, resume=resume) as file:
+                write = row_writer(format_, file, score=score)
+                _write_rows(classify_stream(bundle, paths, options), write, tally)
+    if not tally.total:
+        say("catvae-infer: no images found; nothing to do", quiet=quiet)
+    for line in tally.summary():
+        say(line, quiet=quiet)
+    if tally.failed:
+        say(f"catvae-infer: {tally.failed:,} of {tally.total:,} images could not be read", quiet=quiet)
+    return 1 if tally.failed else 0
+
+
+def _write_rows(rows: Iterable[Row], write: Writer, tally: Tally) -> None:
+    signals = Signals()
+    with signals.installed():
+        for row in rows:
+            with signals:
+                write(row)
+            tally.add(row)
+
+
+def _say_fallback() -> None:
+    """One line where a CUDA build of onnxruntime is installed and the CPU answers nevertheless."""
+    from .cuda import installed_wheels, obstacles
+
+    if "onnxruntime-gpu" in installed_wheels():
+        say(f"catvae-infer: on the CPU: {'; '.join(obstacles()) or 'CUDA did not start'}")
+
+
+def _self_test(bundle: Bundle, stdout: TextIO) -> int:
+    """Print each check; exit code 3 when one fails."""
+    from .self_test import self_test
+
+    checks = self_test(bundle)
+    for check in checks:
+        verdict = "ok" if check.passed else "FAILED"
+        stdout.write(
+            f"{check.output:<24} {check.provider:<5} difference {check.difference:.1e}, at most {check.tolerance:.0e}: {verdict}\n"
+        )
+    failed = [check.output for check in checks if not check.passed]
+    if failed:
+        raise DataError(
+            f"{bundle.path} answers otherwise here than where it was exported ({', '.join(failed)}): do not use it on this machine"
+        )
+    return 0
 
 
 main = command_entry(infer, "catvae-infer")

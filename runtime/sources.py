@@ -2,9 +2,10 @@
 
 import glob
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 
-from .errors import DataError
+from .errors import DataError, UsageError
 from .images import SUFFIXES
 
 STDIN = "-"
@@ -24,6 +25,19 @@ def expand(arguments: Iterable[str]) -> Iterator[str]:
             yield from sorted(path for path in glob.iglob(argument, recursive=True) if not os.path.isdir(path))
         else:
             yield argument
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``2/8`` as (2, 8); raises `UsageError`."""
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise UsageError(f"--shard is '{text}', expected i/n with 1 <= i <= n, such as 2/8")
+    return int(part), int(parts)
+
+
+def shard_of(paths: Iterable[str], part: int, parts: int) -> Iterator[str]:
+    """The paths that fall to part 1..parts, by a hash of the path: the same whatever else is listed, and every path in just one part."""
+    return (path for path in paths if zlib.crc32(os.fsencode(path)) % parts == part - 1)
 
 
 def walk_images(folder: str) -> Iterator[str]:

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from catvae.core.guard import Verdict
-from catvae.core.interruption import Interrupted
 from catvae.core.run_folder import Origin, RunFolder
 from catvae.core.seeds import best_seed, plan, read_plan, train_seeds
 from catvae.runtime.errors import DataError
+from catvae.runtime.interruption import Interrupted
 
 ORIGIN = Origin(data="blobs")
 

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from catvae.core.interruption import Interrupted
 from catvae.core.run_folder import Origin, RunFolder
 from catvae.core.session import Session
 from catvae.runtime.errors import DataError, NumericError, UsageError
+from catvae.runtime.interruption import Interrupted
 
 
 @pytest.fixture

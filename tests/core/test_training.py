@@ -10,11 +10,11 @@ import torch
 from catvae.core.checkpoint import load_state, load_weights, read_position, save_state, weights_bytes
 from catvae.core.devices import resolve_device
 from catvae.core.evaluation import assign
-from catvae.core.interruption import Interrupted
 from catvae.core.metrics import label_scores
 from catvae.core.training import Trainer
 from catvae.core.views import to_float
 from catvae.runtime.errors import DataError, DeviceError, NumericError, UsageError
+from catvae.runtime.interruption import Interrupted
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:

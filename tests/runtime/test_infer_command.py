@@ -149,7 +149,8 @@ def test_a_reader_that_goes_away(png, tmp_path):
     assert result.stderr == b""
 
 
-def test_interrupted_between_rows(png, tmp_path):
+@pytest.mark.parametrize(("number", "what"), [(signal.SIGINT, b"interrupted"), (signal.SIGTERM, b"terminated")])
+def test_interrupted_between_rows(png, tmp_path, number, what):
     png("a.png")
     infer = Path(sys.executable).parent / "catvae-infer"
     process = subprocess.Popen(
@@ -158,14 +159,16 @@ def test_interrupted_between_rows(png, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=tmp_path,
+        bufsize=0,  # what a buffered reader had read ahead would be lost to communicate
     )
-    process.stdin.write(b"a.png\n" * 5000)
-    process.stdin.flush()
-    process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    process.stdin.write(b"a.png\n" * 500)
+    first = process.stdout.read(1)
+    process.send_signal(number)
     output, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert errors == b"catvae-infer: interrupted\n"
+    output = first + output
+    assert process.returncode == 128 + number
+    assert errors == b"catvae-infer: " + what + b"\n"
+    assert output.endswith(b"\n")
     assert all(json.loads(line)["ok"] for line in output.splitlines())
 
 

@@ -1,0 +1,101 @@
+"""What is installed here, what would run, and what stands in the way: the facts behind `catvae-doctor`. Nothing is changed."""
+
+import importlib.util
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+from .bundle import Bundle, find_bundle
+from .cuda import installed_wheels, obstacles
+from .errors import CatVAEError
+from .processors import container_quota, default_threads, usable_processors
+from .self_test import self_test
+
+RUNTIME = ("numpy", "Pillow", "click", "tqdm", "msgspec")
+TRAINING = ("torch", "cffi", "safetensors", "scikit-learn", "scipy", "onnx", "onnxscript")
+
+
+class Finding(NamedTuple):
+    """One line of the report."""
+
+    topic: str
+    state: str
+    """``ok``, ``off`` (not there, not needed for what works now) or ``broken``."""
+    what: str
+    fix: str = ""
+
+
+def examine(bundle_path: Path | None = None) -> list[Finding]:
+    """Look at everything; a bundle is replayed on its golden inputs."""
+    return [*_packages(), _processors(), _kernel(), _gpu(), _bundle(find_bundle(bundle_path))]
+
+
+def _packages() -> list[Finding]:
+    found = [Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
+    missing = [name for name in RUNTIME if _version(name) is None]
+    versions = ", ".join(f"{name} {_version(name)}" for name in ("catvae", *RUNTIME) if _version(name))
+    fix = f"pip install {' '.join(missing)}" if missing else ""
+    found.append(
+        Finding("runtime", "broken" if missing else "ok", f"{versions}{'; missing ' + ', '.join(missing) if missing else ''}", fix)
+    )
+    wheels = installed_wheels()
+    if not wheels:
+        found.append(Finding("engine", "broken", "no onnxruntime", "pip install 'catvae[cpu]' or 'catvae[gpu]'"))
+    elif len(wheels) > 1:
+        fix = f"pip uninstall -y {' '.join(wheels)}, then pip install one of them"
+        found.append(Finding("engine", "broken", f"{' and '.join(wheels)} overwrite each other", fix))
+    else:
+        found.append(Finding("engine", "ok", f"{wheels[0]} {_version(wheels[0])}"))
+    absent = [name for name in TRAINING if _version(name) is None]
+    if absent:
+        found.append(Finding("training", "off", f"missing {', '.join(absent)}", "pip install 'catvae[train]', to train and export"))
+    else:
+        found.append(Finding("training", "ok", ", ".join(f"{name} {_version(name)}" for name in TRAINING)))
+    return found
+
+
+def _processors() -> Finding:
+    quota = container_quota()
+    limit = f", container limit {quota:g}" if quota is not None else ""
+    return Finding("processor", "ok", f"{usable_processors()} usable{limit}; {default_threads()} threads for a session")
+
+
+def _kernel() -> Finding:
+    spec = importlib.util.find_spec("catvae.kernels")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    names = {file.name for folder in folders for file in Path(folder).glob("*.so")} | {
+        file.name for folder in folders for file in Path(folder).glob("*.pyd")
+    }
+    built = [kind for kind, sign in (("C", "_cpu"), ("CUDA", "cuda")) if any(sign in name for name in names)]
+    if built:
+        return Finding("kernel", "ok", f"compiled: {', '.join(built)}")
+    return Finding("kernel", "off", "not compiled: training runs in plain PyTorch", "install a C compiler, then pip install catvae again")
+
+
+def _gpu() -> Finding:
+    found = obstacles()
+    if not found:
+        return Finding("gpu", "ok", "CUDA should start; catvae-infer --device cuda --self-test proves it")
+    return Finding("gpu", "off", "; ".join(line.split(": ", 1)[0] for line in found), "; ".join(line.split(": ", 1)[1] for line in found))
+
+
+def _bundle(path: Path) -> Finding:
+    try:
+        bundle = Bundle.load(path)
+        failed = [check.output for check in self_test(bundle) if not check.passed]
+    except CatVAEError as error:
+        return Finding("bundle", "broken", str(error))
+    if failed:
+        fix = "do not use it on this machine; export it again"
+        return Finding("bundle", "broken", f"{path} answers otherwise than where it was exported: {', '.join(failed)}", fix)
+    manifest = bundle.manifest
+    about = f"{len(manifest.clusters)} clusters, {manifest.precision}, model {manifest.model_id[:12]}"
+    return Finding("bundle", "ok", f"{path}: {about}; self-test passed on {bundle.provider}")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,33 @@
+"""`catvae-doctor`: what is installed, what would run, why not the GPU, and what to do about it."""
+
+from pathlib import Path
+
+import click
+
+from .command import command_entry
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="catvae")
+@click.option(
+    "-b", "--bundle", "bundle_path", type=click.Path(path_type=Path), help="Bundle to test. [default: $CATVAE_BUNDLE, else digits]"
+)
+def doctor(bundle_path: Path | None) -> int:
+    """Look at this machine; nothing is changed.
+
+    The exit code is 1 when something that should work is broken.
+    """
+    try:
+        from .doctor import examine
+    except ImportError as error:
+        click.echo(f"runtime   broken  {error}: pip install catvae again")
+        return 1
+    findings = examine(bundle_path)
+    for finding in findings:
+        click.echo(f"{finding.topic:<10}{finding.state:<8}{finding.what}")
+        if finding.fix:
+            click.echo(f"{'':<18}-> {finding.fix}")
+    return 1 if any(finding.state == "broken" for finding in findings) else 0
+
+
+main = command_entry(doctor, "catvae-doctor")

@@ -1,0 +1,77 @@
+"""Whether a batch of images looks like the training images: its cluster shares and rejections against the manifest's."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from .bundle import UNKNOWN
+from .manifest import Manifest
+
+ENOUGH = 50
+"""Images below which shares say nothing."""
+FAR = 0.2
+"""Total variation, half the sum of |share - training share|, that is called drift if it is also no accident."""
+UNLIKELY = 4.0
+"""Standard deviations above what a batch of this size drawn from the training images would show by chance."""
+DRAWS = 200
+
+
+class Tally:
+    """Counts rows as they pass."""
+
+    def __init__(self, manifest: Manifest):
+        self.manifest = manifest
+        self.clusters: Counter[int] = Counter()
+        self.total = self.failed = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.total += 1
+        if row["ok"]:
+            self.clusters[row["cluster"]] += 1
+        else:
+            self.failed += 1
+
+    def summary(self) -> list[str]:
+        """Lines that compare the batch with training; none for a batch that is too small."""
+        known = sum(count for cluster, count in self.clusters.items() if cluster != UNKNOWN)
+        lines = []
+        if known >= ENOUGH:
+            lines = self._shares(known)
+        rejected, scored = self.clusters[UNKNOWN], self.manifest.scoring
+        if scored and rejected and rejected + known >= ENOUGH:
+            share, expected = rejected / (rejected + known), scored.quantile
+            spread = np.sqrt(expected * (1 - expected) / (rejected + known))
+            drifted = share > 2 * expected and share > expected + UNLIKELY * spread
+            lines.append(
+                f"unknown   {share:.1%} of the images score below their cluster's threshold, {expected:.0%} were expected"
+                f"{': drift, or images of another kind' if drifted else ''}"
+            )
+        return lines
+
+    def _shares(self, known: int) -> list[str]:
+        training = np.array([cluster.share for cluster in self.manifest.clusters])
+        if not training.sum() > 0:
+            return []
+        training = training / training.sum()
+        found = np.array([self.clusters[i] for i in range(len(training))]) / known
+        distance = _variation(found, training)
+        # What chance alone does: batches of this size drawn from the training shares; the seed is fixed so that a line repeats exactly.
+        draws = np.random.default_rng(0).multinomial(known, training, DRAWS) / known
+        chance = np.array([_variation(draw, training) for draw in draws])
+        drifted = distance > FAR and distance > chance.mean() + UNLIKELY * chance.std()
+        names = self.manifest.names
+        parts = [f"{names[i]} {found[i]:.0%} ({training[i]:.0%})" for i in np.argsort(-found)[:12]]
+        line = f"clusters  {', '.join(parts)}{', ...' if len(names) > 12 else ''}; in training in brackets"
+        if not drifted:
+            return [line]
+        worst = int(np.argmax(np.abs(found - training)))
+        return [
+            line,
+            f"drift     shares are {distance:.0%} away from training (chance: {chance.mean():.0%}), most in '{names[worst]}':"
+            " check that the images are of the kind the model was trained on",
+        ]
+
+
+def _variation(one: np.ndarray, other: np.ndarray) -> float:
+    return float(0.5 * np.abs(one - other).sum())

@@ -1,0 +1,76 @@
+"""Stopping on SIGINT and SIGTERM where nothing is left half done: between two training steps, between two rows."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+
+class Interrupted(BaseException):
+    """A signal asked to stop; `signum` says which. No `Exception`: whatever damaged images and libraries raise is caught as those."""
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[list[int]]:
+    """A list that receives the first SIGINT or SIGTERM; a second one acts at once. Outside the main thread signals are left alone."""
+    seen: list[int] = []
+    previous = {}
+
+    def note(signum: int, _frame: object) -> None:
+        seen.append(signum)
+        signal.signal(signum, previous[signum])
+
+    try:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            previous[signum] = signal.signal(signum, note)
+    except ValueError:
+        previous.clear()
+    try:
+        yield seen
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+class Signals:
+    """SIGINT and SIGTERM raise `Interrupted` at once, but not within ``with signals:``: there they wait for its end.
+
+    A signal in the middle of a write would leave Python's buffers in doubt about what has gone out. A second signal does not wait: the
+    reader of a pipe may have stopped reading.
+    """
+
+    def __init__(self) -> None:
+        self._writing = False
+        self._waiting: int | None = None
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle signals inside; outside the main thread they are left alone."""
+        previous = {}
+        try:
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                previous[signum] = signal.signal(signum, self._handle)
+        except ValueError:
+            previous.clear()
+        try:
+            yield
+        finally:
+            for signum, handler in previous.items():
+                signal.signal(signum, handler)
+
+    def __enter__(self) -> None:
+        self._writing = True
+
+    def __exit__(self, *_: object) -> None:
+        self._writing = False
+        if self._waiting is not None:
+            raise Interrupted(self._waiting)
+
+    def _handle(self, signum: int, _frame: object) -> None:
+        if self._writing and self._waiting is None:
+            self._waiting = signum
+        else:
+            raise Interrupted(signum)

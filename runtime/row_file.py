@@ -1,0 +1,107 @@
+"""A file of rows that grows beside its final name: complete, it is renamed; interrupted, `--resume` goes on with it.
+
+Until it is complete, rows are in ``NAME.part`` and what they were made with in ``NAME.part.json``.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from .errors import DataError, OutputError, UsageError
+from .files import atomic_write, make_folder, refuse_special_target, umask
+
+Row = dict[str, Any]
+LONGEST_ROW = 64 * 2**20
+
+
+def part_of(output: Path) -> Path:
+    """Where the rows of `output` are until it is complete."""
+    return output.with_name(output.name + ".part")
+
+
+@contextlib.contextmanager
+def growing_file(output: Path, made_with: dict[str, Any], *, resume: bool = False) -> Iterator[TextIO]:
+    """A text stream that becomes `output` when the block ends well; after an exception what was written stays beside it.
+
+    Parameters
+    ----------
+    output : Path
+    made_with : dict
+        Kept for `earlier_rows`, which refuses rows made with something else.
+    resume : bool
+        Append to what is there.
+
+    Raises
+    ------
+    OutputError
+        When the file cannot be written.
+    """
+    make_folder(output.parent)
+    refuse_special_target(output)
+    part = part_of(output)
+    refuse_special_target(part)
+    note = part.with_name(part.name + ".json")
+    try:
+        if not resume or not part.exists():
+            part.unlink(missing_ok=True)
+            atomic_write(note, json.dumps(made_with))
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o666 & ~umask())
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, output)
+        note.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {part}: {error.strerror or error}; what is there can be continued with --resume") from error
+
+
+def earlier_rows(output: Path, made_with: dict[str, Any]) -> Iterator[Row]:
+    """The complete JSON rows an interrupted call left for `output`, in order; a torn last line is cut off the file.
+
+    Raises
+    ------
+    UsageError
+        When they were made with another model or other options.
+    DataError
+        When the file holds something else than rows.
+    """
+    part = part_of(output)
+    if not part.is_file():
+        return
+    try:
+        before = json.loads(part.with_name(part.name + ".json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{part}.json does not say what the rows of {part} were made with: start again without --resume") from error
+    for key, value in made_with.items():
+        if not isinstance(before, dict) or before.get(key) != value:
+            raise UsageError(f"the rows in {part} were made with another {key}: give the same one, or start again without --resume")
+    end = 0
+    with part.open("r+b") as file:
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_ROW), b""), 1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                row = json.loads(line)
+                assert isinstance(row["path"], str)
+            except (ValueError, KeyError, TypeError, AssertionError) as error:
+                raise DataError(f"{part}, line {number}, is no row: start again without --resume") from error
+            end += len(line)
+            yield row
+        file.truncate(end)
+
+
+def skip_answered(earlier: Iterable[Row], sources: Iterator[str], part: Path) -> Iterator[Row]:
+    """Pass earlier rows on while taking their sources off `sources`; raises `UsageError` when these are not the same ones."""
+    for number, row in enumerate(earlier, 1):
+        source = next(sources, None)
+        if source != row["path"]:
+            now = "they end before" if source is None else f"they now give {source!r}"
+            raise UsageError(
+                f"row {number} of {part} is of {row['path']!r}, but {now}: give the same sources in the same order, or start again"
+                " without --resume"
+            )
+        yield row
