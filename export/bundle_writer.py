@@ -5,10 +5,14 @@ import shutil
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
+import msgspec
+import numpy as np
 import onnx
 import torch
 
+from catvae.core.held_back import Calibration, read_calibration
 from catvae.core.run_folder import RunFolder, RunRecord, pretty_json
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.errors import DataError, OutputError, UsageError
@@ -18,17 +22,32 @@ from catvae.runtime.grid import grid, png_bytes
 from catvae.runtime.manifest import SCHEMA, Cluster, FileRecord, GraphRecord, Manifest, Provenance, Role, TensorRecord
 from catvae.runtime.model_card import model_card
 
-from .golden import golden_bytes, probe_images, probe_latents, torch_outputs
-from .graphs import IR, OPSET, GraphSpec, graph_specs, trace
+from .agreement import BATCHES, Speed, check_agreement, compare_speed
+from .golden import golden_bytes, graph_outputs, probe_images, probe_latents, torch_outputs
+from .graphs import IR, OPSET, graph_specs, trace
 from .parity import check_parity
+from .precision import Graphs, Precision, reduce_precision
+from .thresholds import calibrate
 
 GOLDEN = 10
 """Probe inputs kept in the bundle."""
-TOLERANCES = {"cpu": 1e-4, "cuda": 1e-3, "cuda-tf32": 5e-3}
-"""Largest difference from the golden outputs, relative above 1, per provider."""
+TOLERANCES: dict[Precision, dict[str, float]] = {
+    "fp32": {"cpu": 1e-4, "cuda": 1e-3, "cuda-tf32": 5e-3},
+    "fp16": {"cpu": 5e-3, "cuda": 1e-2, "cuda-tf32": 1e-2},
+    "int8": {"cpu": 5e-2, "cuda": 1e-1, "cuda-tf32": 1e-1},
+}
+"""Largest difference from the golden outputs, relative above 1, per precision and provider: one 8-bit step rounded the other way shows."""
 
 
-def export_bundle(run: Path, output: Path, *, overwrite: bool = False) -> Manifest:
+class Exported(NamedTuple):
+    """What was written."""
+
+    manifest: Manifest
+    speeds: list[Speed]
+    """Reduced precision beside fp32, measured on this machine; empty for fp32."""
+
+
+def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", overwrite: bool = False) -> Exported:
     """Write the bundle of a finished run.
 
     Parameters
@@ -37,6 +56,8 @@ def export_bundle(run: Path, output: Path, *, overwrite: bool = False) -> Manife
         Run folder.
     output : Path
         Bundle folder to create.
+    precision : str
+        ``fp32``, ``fp16`` or ``int8``.
     overwrite : bool
         Replace a bundle that is already there.
 
@@ -57,34 +78,61 @@ def export_bundle(run: Path, output: Path, *, overwrite: bool = False) -> Manife
     model = folder.read_model()
     config = folder.read_config()
 
-    specs = graph_specs(model)
-    metadata = {"catvae": version("catvae"), "torch": torch.__version__, "data": record.data.name}
-    graphs: dict[Role, bytes] = {spec.role: trace(spec, metadata) for spec in specs}
-    parity = check_parity(model, specs, graphs, record.data.preprocess)
-    images, latents = probe_images(model, GOLDEN), probe_latents(model, GOLDEN)
-    golden = golden_bytes(images, latents, torch_outputs(specs, images, latents))
+    calibration = read_calibration(run)
+    if calibration is None and precision != "fp32":
+        raise DataError(f"{run} was trained by an older version and kept no images to calibrate {precision} with: train it again")
 
-    records: dict[Role, GraphRecord] = {spec.role: _graph_record(spec, graphs[spec.role]) for spec in specs}
+    weights = sha256((run / "model.safetensors").read_bytes())
+    specs = graph_specs(model)
+    metadata = {"catvae": version("catvae"), "torch": torch.__version__, "data": record.data.name, "weights": weights}
+    full: Graphs = {spec.role: trace(spec, metadata) for spec in specs}
+    parity = check_parity(model, specs, full, record.data.preprocess)
+    images, latents = probe_images(model, GOLDEN), probe_latents(model, GOLDEN)
+    if precision == "fp32" or calibration is None:
+        graphs, quantisation, speeds = full, None, []
+        golden = golden_bytes(images, latents, torch_outputs(specs, images, latents))
+    else:
+        graphs = reduce_precision(full, precision, calibration.trained)
+        seen = np.concatenate([calibration.held_back, calibration.trained])
+        quantisation = check_agreement(full, graphs, precision, seen)
+        speeds = compare_speed(full, graphs, precision, seen)
+        golden = golden_bytes(images, latents, graph_outputs(graphs, images, latents))
+
+    records: dict[Role, GraphRecord] = {role: _graph_record(role, data, precision) for role, data in graphs.items()}
     manifest = Manifest(
         schema=SCHEMA,
         model_id=sha256("".join(records[role].sha256 for role in sorted(records)).encode()),
+        weights=weights,
+        precision=precision,
         clusters=[Cluster(name=c.name, share=c.share, mean_confidence=c.mean_confidence) for c in record.clusters],
         delta=record.spec.delta,
         lam=record.spec.lam,
         preprocess=record.data.preprocess,
         graphs=records,
         golden=FileRecord(name="golden.npz", sha256=sha256(golden), size=len(golden)),
-        tolerances=TOLERANCES,
+        tolerances=TOLERANCES[precision],
         metrics=record.scores,
         health=record.health,
+        quantisation=quantisation,
         parity=parity,
         provenance=_provenance(record, config.recipe + (" (legacy)" if config.legacy else ""), config.seed),
         min_runtime={"onnxruntime": "1.17"},
     )
+    if calibration is not None:
+        manifest = _with_thresholds(manifest, graphs, calibration)
     files = {records[role].name: data for role, data in graphs.items()}
     files |= {"golden.npz": golden, "manifest.json": pretty_json(manifest), "MODEL_CARD.md": model_card(manifest).encode()}
     _write_all(output, files, overwrite)
-    return manifest
+    return Exported(manifest, speeds)
+
+
+def _with_thresholds(manifest: Manifest, graphs: Graphs, calibration: Calibration) -> Manifest:
+    thresholds, scoring = calibrate(Bundle(manifest, graphs, Path("the exported graphs")), calibration)
+    clusters = [
+        msgspec.structs.replace(cluster, reject_threshold=threshold)
+        for cluster, threshold in zip(manifest.clusters, thresholds, strict=True)
+    ]
+    return msgspec.structs.replace(manifest, clusters=clusters, scoring=scoring)
 
 
 def _provenance(record: RunRecord, recipe: str, seed: int) -> Provenance:
@@ -99,13 +147,13 @@ def _provenance(record: RunRecord, recipe: str, seed: int) -> Provenance:
     )
 
 
-def _graph_record(spec: GraphSpec, data: bytes) -> GraphRecord:
+def _graph_record(role: Role, data: bytes, precision: Precision) -> GraphRecord:
     graph = onnx.load_from_string(data).graph
     return GraphRecord(
-        name=f"{spec.role}.onnx",
+        name=f"{role}.onnx",
         sha256=sha256(data),
         size=len(data),
-        precision="fp32",
+        precision=precision,
         opset=OPSET,
         ir=IR,
         inputs=[_tensor_record(value) for value in graph.input],
@@ -155,12 +203,23 @@ def _write_all(output: Path, files: dict[str, bytes], overwrite: bool) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def manifest_summary(manifest: Manifest) -> dict[str, str]:
+def summary(exported: Exported) -> dict[str, str]:
     """A few lines for people, name -> value."""
+    manifest = exported.manifest
     total = sum(record.size for record in manifest.graphs.values())
     worst = max(manifest.parity.max_difference.values())
-    return {
-        "graphs": f"{', '.join(manifest.graphs)}: {total / 1e6:.2f} MB, opset {OPSET}",
+    lines = {
+        "graphs": f"{', '.join(manifest.graphs)}: {total / 1e6:.2f} MB, {manifest.precision}, opset {OPSET}",
         "parity": f"largest difference from PyTorch {worst:.1e} at batches {', '.join(map(str, manifest.parity.batches))}",
         "clusters": ", ".join(manifest.names),
     }
+    if manifest.quantisation:
+        q = manifest.quantisation
+        lines["agreement"] = f"{q.cluster_agreement:.2%} of {q.images:,} images keep the cluster they have in fp32"
+    for speed in exported.speeds:
+        runs = ", ".join(f"{ms:.3f} ms at batch {batch}" for ms, batch in zip(speed.milliseconds, BATCHES, strict=True))
+        lines[speed.precision] = f"{speed.size / 1e6:.2f} MB; classifier {runs}, one thread"
+    if manifest.scoring:
+        kind = "held back from training" if manifest.scoring.held_back else "of training: too few to hold any back"
+        lines["unknown"] = f"thresholds from {manifest.scoring.images:,} images {kind}"
+    return lines

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from catvae.core.model import CatVAE
 from catvae.runtime.latents import prior_means, prior_samples
 from catvae.runtime.manifest import Role
+from catvae.runtime.session import Session
 
 from .graphs import GraphSpec
 
@@ -49,6 +50,17 @@ def torch_outputs(specs: list[GraphSpec], images: NDArray[np.uint8], latents: ND
         result = spec.module(torch.from_numpy(images if spec.inputs == ["image"] else latents))
         values = result if isinstance(result, tuple) else (result,)
         answers[spec.role] = {name: value.numpy() for name, value in zip(spec.outputs, values, strict=True)}
+    return answers
+
+
+def graph_outputs(graphs: dict[Role, bytes], images: NDArray[np.uint8], latents: NDArray[np.float32]) -> Outputs:
+    """What the graphs answer themselves on this machine: the reference of a reduced precision, for which PyTorch has none."""
+    answers: Outputs = {}
+    for role, data in graphs.items():
+        session = Session(data, role)
+        feed = {"latent": latents} if role == "decoder" else {"image": images}
+        names = session.outputs
+        answers[role] = dict(zip(names, session.run(feed, names), strict=True))
     return answers
 
 

@@ -138,7 +138,7 @@ def trace(spec: GraphSpec, metadata: dict[str, str]) -> bytes:
         raise GraphError(f"{spec.role}: torch.onnx produced no graph")
     proto = exported.model_proto
     _clean(proto, spec, metadata)
-    _lint(proto, spec)
+    lint(proto, spec.role)
     onnx.checker.check_model(proto, full_check=True)
     stream = io.BytesIO()
     onnx.save_model(proto, stream)
@@ -187,16 +187,17 @@ def _clean(proto: onnx.ModelProto, spec: GraphSpec, metadata: dict[str, str]) ->
         entry.key, entry.value = key, value
 
 
-def _lint(proto: onnx.ModelProto, spec: GraphSpec) -> None:
+def lint(proto: onnx.ModelProto, role: str) -> None:
+    """Raise `GraphError` for anything that would not run everywhere, or not the same everywhere."""
     domains = {entry.domain for entry in proto.opset_import} | {node.domain for node in proto.graph.node}
     if not domains <= {"", "ai.onnx"}:
-        raise GraphError(f"{spec.role}: nodes of the domains {sorted(domains)}, expected the standard one alone")
+        raise GraphError(f"{role}: nodes of the domains {sorted(domains)}, expected the standard one alone")
     versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
     if versions != [OPSET]:
-        raise GraphError(f"{spec.role}: opset {versions}, expected {OPSET}")
+        raise GraphError(f"{role}: opset {versions}, expected {OPSET}")
     for node in proto.graph.node:
         if node.op_type.startswith(FORBIDDEN):
-            raise GraphError(f"{spec.role}: the node {node.op_type} draws random numbers")
+            raise GraphError(f"{role}: the node {node.op_type} draws random numbers")
     for tensor in proto.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise GraphError(f"{spec.role}: {tensor.name} lies outside the file")
+            raise GraphError(f"{role}: {tensor.name} lies outside the file")

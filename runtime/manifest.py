@@ -75,8 +75,6 @@ class Quantisation(msgspec.Struct, frozen=True, kw_only=True):
     images: int
     size_ratio: float
     """Bytes of all graphs over those in fp32."""
-    speedup: float
-    """Images per second of the classifier over those in fp32, on the exporting machine."""
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):

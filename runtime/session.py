@@ -78,6 +78,11 @@ class Session:
         return {value.name: (value.type, value.shape) for value in both}
 
     @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs, in their order."""
+        return [value.name for value in self._session.get_outputs()]
+
+    @property
     def metadata(self) -> dict[str, str]:
         """What the exporter wrote into the graph itself."""
         return dict(self._session.get_modelmeta().custom_metadata_map)

@@ -8,7 +8,7 @@ import torch
 from catvae.core.config import resolve
 from catvae.core.model import CatVAE, ModelSpec
 from catvae.export.golden import golden_bytes, probe_images, probe_latents, torch_outputs
-from catvae.export.graphs import IR, OPSET, GraphError, _lint, graph_specs, trace
+from catvae.export.graphs import IR, OPSET, GraphError, graph_specs, lint, trace
 from catvae.export.parity import BATCHES, ParityError, check_parity, difference
 from catvae.kernels import mixture_kl
 from catvae.runtime.images import Preprocess
@@ -125,9 +125,9 @@ def test_another_models_graph_fails_the_gate(exported):
         (lambda p: setattr(p.graph.initializer[0], "data_location", onnx.TensorProto.EXTERNAL), "outside the file"),
     ],
 )
-def test_lint_refuses(exported, change, message):
+def testlint_refuses(exported, change, message):
     _, specs, graphs = exported
     proto = onnx.load_from_string(graphs["classifier"])
     change(proto)
     with pytest.raises(GraphError, match=message):
-        _lint(proto, specs[0])
+        lint(proto, specs[0].role)

@@ -1,0 +1,118 @@
+"""Graphs of reduced precision: fp16, and int8 with ranges calibrated on images. Inputs and outputs stay as they are.
+
+What decides how small an error may become stays in fp32: softmax, exponentials, the divergences, the output layer. 8-bit weights keep 7
+bits: processors without VNNI add two products in 16 bits and would saturate. Convolutions are quantised statically only: their dynamic
+form is slower than fp32.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from catvae.runtime.manifest import Role
+from catvae.runtime.session import Session
+
+from .graphs import lint
+
+Precision = Literal["fp32", "fp16", "int8"]
+REDUCED = {"Conv", "ConvTranspose", "Gemm"}
+"""What is computed with fewer bits: nearly all of the work and of the weights."""
+PASSING = {"Relu", "Reshape", "Flatten", "Slice"}
+"""What in between need not leave fp16."""
+BATCH = 64
+
+Graphs = dict[Role, bytes]
+
+
+def reduce_precision(graphs: Graphs, precision: Precision, images: NDArray[np.uint8]) -> Graphs:
+    """The same graphs in `precision`.
+
+    Parameters
+    ----------
+    graphs : dict
+        In fp32, as `graphs.trace` makes them.
+    images : ndarray, (N, H, W, C), uint8
+        Training images, for ranges; the decoder's come from the latents of those images.
+    """
+    if precision == "fp16":
+        return {role: _to_half(data) for role, data in graphs.items()}
+    latents = np.concatenate([Session(graphs["encoder"], "encoder").run({"image": batch}, ["mean"])[0] for batch in _batches(images)])
+    return {role: _to_int8(data, latents if role == "decoder" else images) for role, data in graphs.items()}
+
+
+def _to_half(data: bytes) -> bytes:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    model = onnx.load_from_string(data)
+    kept = {node.op_type for node in model.graph.node} - REDUCED - PASSING
+    half = convert_float_to_float16(model, keep_io_types=True, op_block_list=sorted(kept))
+    OnnxModel(half).topological_sort()  # the converter appends its casts at the end
+    return _cleaned(half, onnx.load_from_string(data))
+
+
+def _to_int8(data: bytes, examples: NDArray) -> bytes:
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    model = onnx.load_from_string(data)
+    name = model.graph.input[0].name
+    outermost = [node.name for node in model.graph.node if any(part.startswith("head.") for part in node.input)]
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # it recommends a preprocessing step that the exporter has already done
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / "model.onnx"
+            quantize_static(
+                model,
+                target,
+                _Examples(name, examples),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=sorted(REDUCED),
+                nodes_to_exclude=outermost,
+                per_channel=True,
+                reduce_range=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+            )
+            reduced = onnx.load(os.fspath(target))
+    finally:
+        root.setLevel(level)
+    return _cleaned(reduced, onnx.load_from_string(data))
+
+
+class _Examples:
+    """What onnxruntime's calibration reads: one feed after the other, then None."""
+
+    def __init__(self, name: str, data: NDArray):
+        self._feeds: Iterator[dict[str, NDArray]] = iter([{name: batch} for batch in _batches(data)])
+
+    def get_next(self) -> dict[str, NDArray] | None:
+        return next(self._feeds, None)
+
+
+def _batches(data: NDArray) -> list[NDArray]:
+    return [data[i : i + BATCH] for i in range(0, len(data), BATCH)]
+
+
+def _cleaned(model: onnx.ModelProto, original: onnx.ModelProto) -> bytes:
+    """Without what the tool left in it, with the original's header; only the standard domain may be used."""
+    model.ir_version = original.ir_version
+    model.producer_name, model.producer_version = original.producer_name, original.producer_version
+    del model.metadata_props[:]
+    model.metadata_props.extend(original.metadata_props)
+    model.graph.name = original.graph.name
+    del model.graph.value_info[:]
+    del model.opset_import[:]
+    model.opset_import.extend(original.opset_import)
+    onnx.checker.check_model(model, full_check=True)
+    lint(model, model.graph.name)
+    return model.SerializeToString(deterministic=True)

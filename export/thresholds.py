@@ -1,0 +1,48 @@
+"""Reject thresholds of a bundle: how low training-like images may score before one is called unknown.
+
+Scores are the finished graphs' own, in their precision, of images that were held back from training.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catvae.core.held_back import Calibration
+from catvae.runtime.bundle import Bundle
+from catvae.runtime.manifest import Scoring
+
+QUANTILE = 0.01
+"""Of images like those trained on, this share is called unknown."""
+ENOUGH = 100
+"""Images of a cluster that give it a threshold of its own: the lowest of a hundred is its first percentile."""
+
+
+def calibrate(bundle: Bundle, calibration: Calibration) -> tuple[list[float], Scoring]:
+    """A threshold for each cluster, in nats, and what they were read from.
+
+    Where a cluster has too few images, it gets the threshold of all.
+    """
+    held_back = len(calibration.held_back) > 0
+    images = calibration.held_back if held_back else calibration.trained
+    answers = bundle.examine(images, score=True)
+    assert answers.score is not None
+    clusters, scores = answers.assignment.argmax(1), answers.score.astype(np.float64)
+    overall = _quantile(scores)
+    thresholds = []
+    for cluster in range(len(bundle.names)):
+        own = scores[clusters == cluster]
+        thresholds.append(round(_quantile(own) if len(own) >= ENOUGH else overall, 3))
+    record = Scoring(
+        images=len(images),
+        held_back=held_back,
+        quantile=QUANTILE,
+        mean=round(float(scores.mean()), 3),
+        standard_deviation=round(float(scores.std()), 3),
+    )
+    return thresholds, record
+
+
+def _quantile(scores: NDArray[np.float64]) -> float:
+    """The `QUANTILE`, from below, so that no more than this share lies under it."""
+    return float(np.sort(scores)[math.floor(QUANTILE * (len(scores) - 1))])
