@@ -1,0 +1,129 @@
+"""Reduced precision: the same graphs with fewer bits, and gates that refuse when clusters change."""
+
+import numpy as np
+import onnx
+import pytest
+
+from catvae.core.held_back import read_calibration
+from catvae.core.run_folder import RunFolder
+from catvae.export import agreement
+from catvae.export.agreement import check_agreement, compare_speed
+from catvae.export.bundle_writer import export_bundle
+from catvae.export.graphs import graph_specs, trace
+from catvae.export.precision import PASSING, REDUCED, reduce_precision
+from catvae.runtime.bundle import Bundle
+from catvae.runtime.errors import DataError
+from catvae.runtime.self_test import self_test
+from catvae.runtime.session import Session
+
+META = {"catvae": "0", "torch": "0", "data": "digits", "weights": "0"}
+
+
+@pytest.fixture(scope="module")
+def full(finished_run):
+    return {spec.role: trace(spec, META) for spec in graph_specs(RunFolder(finished_run).read_model())}
+
+
+@pytest.fixture(scope="module")
+def images(finished_run):
+    return read_calibration(finished_run).trained
+
+
+@pytest.fixture(scope="module", params=["fp16", "int8"])
+def reduced(request, full, images):
+    return request.param, reduce_precision(full, request.param, images)
+
+
+def test_inputs_outputs_and_header_stay(full, reduced):
+    _, graphs = reduced
+    for role, data in graphs.items():
+        was, is_ = onnx.load_from_string(full[role]), onnx.load_from_string(data)
+        assert is_.graph.input == was.graph.input
+        assert is_.graph.output == was.graph.output
+        assert is_.opset_import == was.opset_import
+        assert is_.metadata_props == was.metadata_props
+        assert is_.ir_version == was.ir_version
+
+
+def test_answers_stay_close(full, reduced, images):
+    precision, graphs = reduced
+    tolerance = {"fp16": 0.01, "int8": 0.25}[precision]
+    one, other = (Session(found["classifier"], "c").run({"image": images})[0] for found in (full, graphs))
+    assert np.abs(one - other).max() < tolerance
+    assert np.abs(one - other).mean() < tolerance / 10
+    z = Session(full["encoder"], "e").run({"image": images}, ["mean"])[0]
+    one, other = (Session(found["decoder"], "d").run({"latent": z})[0] for found in (full, graphs))
+    assert np.abs(one - other).mean() < tolerance / 10
+
+
+def test_the_same_graphs_give_the_same_bytes(full, reduced, images):
+    precision, graphs = reduced
+    assert reduce_precision(full, precision, images) == graphs
+
+
+def test_int8_weights_are_integers_and_small(full, images):
+    graphs = reduce_precision(full, "int8", images)
+    for role in ("classifier", "encoder", "decoder"):
+        model = onnx.load_from_string(graphs[role])
+        floats = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) > 1]
+        head = sum(np.prod(t.dims) for t in floats)
+        assert head < 0.1 * sum(np.prod(t.dims) for t in onnx.load_from_string(full[role]).graph.initializer)
+        assert not any("Dynamic" in node.op_type or node.op_type == "ConvInteger" for node in model.graph.node)
+
+
+def test_softmax_and_divergences_stay_in_fp32(full):
+    """Every node that is not a product or between two products reads what a cast has brought back to fp32."""
+    half = reduce_precision(full, "fp16", np.zeros((1, 8, 8, 1), np.uint8))
+    inferred = onnx.shape_inference.infer_shapes(onnx.load_from_string(half["encoder"]))
+    kinds = {value.name: value.type.tensor_type.elem_type for value in inferred.graph.value_info}
+    for node in inferred.graph.node:
+        if node.op_type in {"Softmax", "Exp", "ReduceSum"}:
+            assert all(kinds.get(name) == onnx.TensorProto.FLOAT for name in (*node.input[:1], *node.output) if name in kinds)
+    assert {"Softmax", "Exp"} & (REDUCED | PASSING) == set()
+
+
+def test_changed_clusters_are_refused(full, images):
+    other = {**full, "classifier": _with_other_bias(full["classifier"])}
+    with pytest.raises(DataError, match=r"int8: .*% of 512 images keep their cluster"):
+        check_agreement(full, other, "int8", images)
+    assert check_agreement(full, full, "int8", images).cluster_agreement == 1
+
+
+def _with_other_bias(data: bytes) -> bytes:
+    model = onnx.load_from_string(data)
+    (bias,) = [tensor for tensor in model.graph.initializer if tensor.name == "head.bias"]
+    values = onnx.numpy_helper.to_array(bias).copy()
+    values[0] += 100
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    return model.SerializeToString()
+
+
+def test_speed_rows_are_side_by_side(full, images, monkeypatch):
+    monkeypatch.setattr(agreement, "ROUNDS", 2)
+    rows = compare_speed(full, full, "int8", images)
+    assert [row.precision for row in rows] == ["fp32", "int8"]
+    assert all(len(row.milliseconds) == len(agreement.BATCHES) and min(row.milliseconds) > 0 for row in rows)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_reduced_bundle_is_whole(finished_run, tmp_path, precision, monkeypatch):
+    monkeypatch.setattr(agreement, "AT_LEAST", {"fp16": 0.9, "int8": 0.5})  # the network of this test is hardly trained
+    exported = export_bundle(finished_run, tmp_path / "b", precision=precision)
+    assert exported.manifest.precision == precision
+    assert exported.manifest.quantisation.size_ratio < {"fp16": 0.6, "int8": 0.5}[precision]
+    bundle = Bundle.load(tmp_path / "b")
+    assert all(check.passed for check in self_test(bundle))
+    before = {p.name: p.read_bytes() for p in (tmp_path / "b").iterdir()}
+    export_bundle(finished_run, tmp_path / "b", precision=precision, overwrite=True)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "b").iterdir()} == before
+
+
+def test_an_older_run_has_no_images_to_calibrate_with(finished_run, tmp_path):
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    (run / "calibration.safetensors").unlink()
+    with pytest.raises(DataError, match="train it again"):
+        export_bundle(run, tmp_path / "b", precision="int8")
+    assert export_bundle(run, tmp_path / "b").manifest.scoring is None

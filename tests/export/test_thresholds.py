@@ -1,0 +1,74 @@
+"""Reject thresholds: the lowest percent of images that were held back."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from catvae.core.data import load_data
+from catvae.core.held_back import LEAST, Calibration, read_calibration, split
+from catvae.export.bundle_writer import export_bundle
+from catvae.export.thresholds import ENOUGH, QUANTILE, _quantile, calibrate
+from catvae.runtime.bundle import UNKNOWN, Bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(finished_run, tmp_path_factory):
+    target = tmp_path_factory.mktemp("bundles") / "b"
+    export_bundle(finished_run, target)
+    return Bundle.load(target)
+
+
+def test_the_quantile_lies_among_the_scores():
+    scores = np.arange(1000.0)
+    assert _quantile(scores) == 9
+    assert (scores < _quantile(scores)).mean() <= QUANTILE
+    assert _quantile(np.array([3.0, 2.0])) == 2
+
+
+def test_thresholds_are_of_images_that_were_not_trained_on(bundle, finished_run):
+    calibration = read_calibration(finished_run)
+    rows = split(1797)
+    images = load_data("digits").images
+    assert np.array_equal(calibration.held_back, images[rows.held_back])
+    assert len(rows.held_back) == 90
+    assert not set(rows.held_back) & set(rows.trained)
+    assert len(rows.held_back) + len(rows.trained) == 1797
+    assert bundle.manifest.scoring.held_back
+    assert bundle.manifest.scoring.images == 90
+    unknown = bundle.examine(calibration.held_back, score=True).clusters == UNKNOWN
+    assert unknown.mean() <= QUANTILE
+
+
+def test_noise_is_unknown_and_training_images_are_not(bundle):
+    noise = np.random.default_rng(0).integers(0, 256, (50, *bundle.preprocess.shape), dtype=np.uint8)
+    assert (bundle.examine(noise, score=True).clusters == UNKNOWN).all()
+    assert (bundle.examine(load_data("digits").images, score=True).clusters == UNKNOWN).mean() < 0.05
+
+
+def test_a_large_cluster_has_a_threshold_of_its_own():
+    class TwoClusters:
+        """A large cluster that scores high, a small one that scores low."""
+
+        names = ("large", "small")
+
+        @staticmethod
+        def examine(images, score):
+            small = np.arange(len(images)) < 10
+            assignment = np.stack([~small, small], 1).astype(np.float32)
+            return SimpleNamespace(assignment=assignment, score=np.where(small, -500, -np.arange(len(images))).astype(np.float32))
+
+    empty = np.zeros((0, 1, 1, 1), np.uint8)
+    held = np.zeros((10 + 2 * ENOUGH, 1, 1, 1), np.uint8)
+    thresholds, record = calibrate(TwoClusters(), Calibration(empty, held))
+    assert thresholds[0] == -(len(held) - 2)
+    assert thresholds[1] == -500
+    assert record.held_back
+    _, record = calibrate(TwoClusters(), Calibration(held, empty))
+    assert not record.held_back
+
+
+def test_a_small_set_holds_nothing_back():
+    assert len(split(20 * LEAST - 20).held_back) == 0
+    assert len(split(20 * LEAST).held_back) == LEAST
+    assert len(split(10**6).held_back) == 1000

@@ -1,0 +1,224 @@
+"""Faults around `catvae-infer`: its streams, its file system, its environment. Numbers are those of docs/reliability.md."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+INFER = str(Path(sys.executable).parent / "catvae-infer")
+
+
+def rows(result) -> list[dict]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_1_one_empty_image_among_many(run, png, tmp_path):
+    noise = np.random.default_rng(0)
+    for i in range(1000):
+        png(f"d/{i:04}.png", noise.integers(0, 256, (28, 28), dtype=np.uint8))
+    clean = rows(run("catvae-infer", "d"))
+    (tmp_path / "d" / "0500.png").write_bytes(b"")
+    result = run("catvae-infer", "d")
+    found = rows(result)
+    assert result.returncode == 1
+    assert found[500]["error"]["code"] == "not_an_image"
+    assert found[:500] + found[501:] == clean[:500] + clean[501:]
+
+
+def test_11_odd_shapes(run, png, tmp_path):
+    png("dot.png", np.full((1, 1), 200, np.uint8))
+    png("line.png", np.full((1, 10_000), 200, np.uint8))
+    Image.new("L", (4_800, 4_800), 30).save(tmp_path / "large.jpg")
+    result = run("catvae-infer", "dot.png", "line.png", "large.jpg")
+    assert result.returncode == 0
+    assert all(row["ok"] for row in rows(result))
+
+
+def test_12_what_is_no_readable_file(run, tmp_path, png):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    png("locked.png").chmod(0)
+    result = run("catvae-infer", "pipe.png", "/dev/zero", "locked.png", "gone.png")
+    found = [row.get("error", {}).get("code") for row in rows(result)]
+    assert found[:2] == ["not_a_file", "not_a_file"]
+    assert found[2] == ("unreadable" if os.geteuid() else None)
+    assert found[3] == "missing"
+
+
+def test_13_links(run, png, tmp_path):
+    png("real.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "dangling.png").symlink_to("nowhere.png")
+    (tmp_path / "link.png").symlink_to("real.png")
+    found = rows(run("catvae-infer", "loop.png", "dangling.png", "link.png", "real.png", "real.png"))
+    assert [row["ok"] for row in found] == [False, False, True, True, True]
+    assert found[3] == found[4]
+
+
+def test_15_an_empty_folder_and_one_of_bad_files(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = run("catvae-infer", "empty")
+    assert (result.returncode, result.stdout) == (0, b"")
+    assert b"no images found" in result.stderr
+    (tmp_path / "empty" / "bad.png").write_text("text")
+    assert run("catvae-infer", "empty").returncode == 1
+
+
+def test_16_a_long_list_needs_no_memory(png, tmp_path):
+    """100,000 paths: rows come before the list ends, and memory stays what a short list needs."""
+    png("a.png")
+    code = (
+        "import sys, resource; from catvae.runtime.command import run_command; from catvae.runtime.infer_command import infer;"
+        "code = run_command(infer, 'catvae-infer', sys.argv[1:]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    )
+    peaks = []
+    for count in (200, 20_000):
+        arguments = [sys.executable, "-c", code, "--files-from", "-", "--format", "csv", "--quiet"]
+        result = subprocess.run(arguments, input=b"a.png\n" * count, capture_output=True, cwd=tmp_path, timeout=120)
+        assert result.stdout.count(b"\n") == count + 1
+        peaks.append(int(result.stderr.split()[-1]))
+    assert peaks[1] < peaks[0] + 8_000  # kB
+    assert peaks[1] < 150_000
+
+
+def test_17_a_reader_that_leaves(png, tmp_path):
+    png("a.png")
+    (tmp_path / "list").write_text("a.png\n" * 20_000)
+    command = f"{INFER} --files-from list --format jsonl | head -1; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, cwd=tmp_path, timeout=60)
+    assert result.returncode == 141
+    assert result.stdout.count(b"\n") == 1
+    assert b"Traceback" not in result.stderr
+    assert b"Exception" not in result.stderr
+
+
+def test_18_a_slow_reader_holds_the_work_back(png, tmp_path):
+    """Nobody reads: the process fills its pipe and waits, instead of decoding the whole list into memory."""
+    png("a.png")
+    reader, writer = os.pipe()
+    process = subprocess.Popen([INFER, "--files-from", "-"], stdin=subprocess.PIPE, stdout=writer, cwd=tmp_path, bufsize=0)
+    os.close(writer)
+    os.set_blocking(process.stdin.fileno(), False)
+    sent = 0
+    try:
+        for _ in range(200):
+            try:
+                sent += process.stdin.write(b"a.png\n" * 1000) or 0
+            except BlockingIOError:
+                pass
+            if process.poll() is not None:
+                break
+            import time
+
+            time.sleep(0.01)
+        assert process.poll() is None
+        assert sent < 6 * 100_000
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        os.close(reader)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_19_a_full_disk(png, tmp_path):
+    png("a.png")
+    (tmp_path / "list").write_text("a.png\n" * 500)
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run([INFER, "--files-from", "list"], stdout=full, stderr=subprocess.PIPE, cwd=tmp_path, timeout=60)
+    assert result.returncode == 5
+    assert b"No space left" in result.stderr
+    assert b"Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("target", ["/proc/nothing/rows.jsonl", "folder", "link"])
+def test_19_targets_that_cannot_be_written(run, png, tmp_path, target):
+    png("a.png")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    result = run("catvae-infer", "a.png", "-o", target)
+    assert result.returncode == 5
+    assert b"Traceback" not in result.stderr
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_22_closed_standard_input(png, tmp_path):
+    result = subprocess.run([INFER, "-"], stdin=subprocess.DEVNULL, capture_output=True, cwd=tmp_path, timeout=60)
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["error"]["code"] == "not_an_image"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONOPTIMIZE": "1"},
+        {"PYTHONWARNINGS": "error"},
+        {"LC_ALL": "C"},
+        {"HOME": "/nowhere", "XDG_CACHE_HOME": "/nowhere"},
+    ],
+    ids=lambda e: next(iter(e)),
+)
+def test_39_odd_environments(run, png, environment):
+    png("ü.png")
+    plain = run("catvae-infer", "ü.png")
+    odd = run("catvae-infer", "ü.png", env=environment)
+    assert odd.returncode == 0, odd.stderr
+    assert odd.stdout == plain.stdout
+    assert odd.stderr == b""
+
+
+def test_39_no_socket_is_opened(png, tmp_path):
+    """Any attempt at a socket ends the process."""
+    png("a.png")
+    code = (
+        "import sys\n"
+        "def no_network(event, args):\n"
+        "    if event.startswith('socket.'): raise SystemExit('a socket: ' + event)\n"
+        "sys.addaudithook(no_network)\n"
+        "from catvae.runtime.command import run_command; from catvae.runtime.infer_command import infer\n"
+        "sys.exit(run_command(infer, 'catvae-infer', ['a.png']))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=tmp_path, timeout=60)
+    assert result.returncode == 0, result.stderr
+
+
+def test_libraries_that_print_do_not_reach_standard_output(png, tmp_path):
+    """From Python and from C alike: what is printed while rows are written goes to standard error."""
+    png("a.png")
+    code = (
+        "import os, sys; from catvae.runtime import bundle; from catvae.runtime.command import run_command\n"
+        "from catvae.runtime.infer_command import infer\n"
+        "real = bundle.Bundle.examine\n"
+        "def noisy(self, *a, **k):\n"
+        "    os.write(1, b'EP Error from C\\n'); print('Falling back'); return real(self, *a, **k)\n"
+        "bundle.Bundle.examine = noisy\n"
+        "sys.exit(run_command(infer, 'catvae-infer', ['a.png']))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=tmp_path, timeout=60)
+    assert json.loads(result.stdout)["ok"] is True
+    assert b"EP Error" in result.stderr
+    assert b"Falling back" in result.stderr
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_shards_cover_everything_once(run, png, parts):
+    for i in range(12):
+        png(f"d/{i}.png", 20 * i)
+    whole = rows(run("catvae-infer", "d"))
+    found = [row for i in range(parts) for row in rows(run("catvae-infer", "d", "--shard", f"{i + 1}/{parts}"))]
+    assert sorted(row["path"] for row in found) == [row["path"] for row in whole]
+    assert all(row in whole for row in found)
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "a/b", "1/0"])
+def test_a_shard_that_makes_no_sense(run, png, shard):
+    png("a.png")
+    result = run("catvae-infer", "a.png", "--shard", shard)
+    assert result.returncode == 2
+    assert b"expected i/n" in result.stderr

@@ -1,0 +1,104 @@
+"""Files of rows that grow, stop and go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catvae.runtime.errors import DataError, OutputError, UsageError
+from catvae.runtime.row_file import earlier_rows, growing_file, part_of, skip_answered
+
+MADE = {"model": "abc", "score": False}
+
+
+def test_a_complete_file_appears_alone(tmp_path):
+    target = tmp_path / "deep" / "rows.jsonl"
+    with growing_file(target, MADE) as file:
+        file.write('{"path": "a"}\n')
+        assert not target.exists()
+    assert target.read_text() == '{"path": "a"}\n'
+    assert [path.name for path in target.parent.iterdir()] == ["rows.jsonl"]
+
+
+def test_after_a_failure_rows_stay_and_go_on(tmp_path):
+    target = tmp_path / "rows.jsonl"
+    with pytest.raises(KeyboardInterrupt), growing_file(target, MADE) as file:
+        file.write('{"path": "a"}\n{"path": "b"}\n{"pa')
+        raise KeyboardInterrupt
+    assert not target.exists()
+    sources = iter(["a", "b", "c"])
+    assert [row["path"] for row in skip_answered(earlier_rows(target, MADE), sources, part_of(target))] == ["a", "b"]
+    assert list(sources) == ["c"]
+    with growing_file(target, MADE, resume=True) as file:
+        file.write('{"path": "c"}\n')
+    assert [json.loads(line)["path"] for line in target.read_text().splitlines()] == ["a", "b", "c"]
+
+
+def test_without_resume_an_old_part_is_begun_again(tmp_path):
+    target = tmp_path / "rows.jsonl"
+    part_of(target).write_text("old")
+    with growing_file(target, MADE) as file:
+        file.write("new\n")
+    assert target.read_text() == "new\n"
+
+
+def test_rows_of_something_else_are_not_continued(tmp_path):
+    target = tmp_path / "rows.jsonl"
+    with pytest.raises(KeyboardInterrupt), growing_file(target, MADE) as file:
+        file.write('{"path": "a"}\n')
+        raise KeyboardInterrupt
+    with pytest.raises(UsageError, match="another model"):
+        list(earlier_rows(target, {**MADE, "model": "xyz"}))
+    with pytest.raises(UsageError, match="now give 'z'"):
+        list(skip_answered(earlier_rows(target, MADE), iter(["z"]), part_of(target)))
+    with pytest.raises(UsageError, match="they end before"):
+        list(skip_answered(earlier_rows(target, MADE), iter([]), part_of(target)))
+    part_of(target).write_text("not json\n")
+    with pytest.raises(DataError, match="line 1"):
+        list(earlier_rows(target, MADE))
+    part_of(target).with_name("rows.jsonl.part.json").unlink()
+    with pytest.raises(DataError, match="made with"):
+        list(earlier_rows(target, MADE))
+
+
+@pytest.mark.parametrize("make", [lambda p: p.symlink_to("elsewhere"), lambda p: os.mkfifo(p), lambda p: p.mkdir()])
+def test_targets_that_are_no_files_are_left_alone(tmp_path, make):
+    target = tmp_path / "rows.jsonl"
+    make(target)
+    with pytest.raises(OutputError, match="not a regular file"), growing_file(target, MADE):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_killed_and_resumed_equals_uninterrupted(run, png, tmp_path):
+    noise = np.random.default_rng(3)
+    for i in range(40):
+        png(f"d/{i:03}.png", noise.integers(0, 256, (28, 28), dtype=np.uint8))
+    (tmp_path / "d" / "017.png").write_text("text")
+    listed = "".join(f"d/{i:03}.png\n" for i in range(40)) * 50
+    (tmp_path / "list.txt").write_text(listed)
+    assert run("catvae-infer", "--files-from", "list.txt", "-o", "whole.jsonl").returncode == 1
+    infer = [str(Path(sys.executable).parent / "catvae-infer"), "--files-from", "list.txt", "-o", "rows.jsonl", "--batch-size", "2"]
+    for _ in range(3):
+        process = subprocess.Popen([*infer, "--resume"], cwd=tmp_path, stderr=subprocess.PIPE)
+        part = tmp_path / "rows.jsonl.part"
+        before = part.stat().st_size if part.exists() else 0
+        while process.poll() is None and (not part.exists() or part.stat().st_size <= before):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
+        if part.exists():
+            with part.open("ab") as file:
+                file.write(b'{"path": "torn')
+    assert run("catvae-infer", "--files-from", "list.txt", "-o", "rows.jsonl", "--resume").returncode == 1
+    assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    again = run("catvae-infer", "--files-from", "list.txt", "-o", "rows.jsonl", "--resume")
+    assert again.returncode == 0
+    assert b"nothing to resume" in again.stderr

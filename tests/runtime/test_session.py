@@ -1,0 +1,149 @@
+"""Sessions where things go wrong: memory, forks, devices, limits of a container."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from catvae.runtime import cuda, processors, session
+from catvae.runtime.bundle import Bundle
+from catvae.runtime.errors import DataError, DeviceError
+from catvae.runtime.session import OutOfMemory, Session, import_onnxruntime
+
+
+@pytest.fixture
+def images(bundle):
+    return np.random.default_rng(0).integers(0, 256, (9, *bundle.preprocess.shape), dtype=np.uint8)
+
+
+def test_a_batch_that_does_not_fit_is_halved(bundle, images, monkeypatch):
+    expected, sizes, real = bundle.predict_proba(images), [], Session.run
+
+    def small(self, feed, outputs=None):
+        (data,) = feed.values()
+        sizes.append(len(data))
+        if len(data) > 2:
+            raise OutOfMemory("does not fit")
+        return real(self, feed, outputs)
+
+    monkeypatch.setattr(Session, "run", small)
+    assert np.array_equal(bundle.predict_proba(images, batch_size=8), expected)
+    assert sizes == [8, 4, 2, 2, 2, 2, 1]
+
+
+def test_a_single_image_that_does_not_fit_is_a_failure(bundle, images, monkeypatch):
+    def never(self, feed, outputs=None):
+        raise OutOfMemory("does not fit")
+
+    monkeypatch.setattr(Session, "run", never)
+    with pytest.raises(DataError, match="does not fit"):
+        bundle.predict_proba(images)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("CUDA failure 2: out of memory", OutOfMemory), ("std::bad_alloc", OutOfMemory), ("Invalid rank for input: image", DataError)],
+)
+def test_what_onnxruntime_says_is_told_apart(bundle, monkeypatch, text, kind):
+    made = bundle._make_session("classifier")
+
+    class Engine:
+        def run(self, *_):
+            raise RuntimeError(text)
+
+    monkeypatch.setattr(made, "_session", Engine())
+    with pytest.raises(DataError) as caught:
+        made.run({})
+    assert type(caught.value) is kind
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_answers_too():
+    """A session made before a fork is not touched in the child, which makes its own; four threads crashed a shared one."""
+    code = (
+        "import os, sys, numpy as np; from catvae.runtime import Bundle; b = Bundle.load(threads=4);"
+        "x = np.full((3, *b.preprocess.shape), 90, np.uint8); first = b.predict_proba(x); pid = os.fork()\n"
+        "if not pid: os._exit(0 if np.array_equal(b.predict_proba(x), first) else 1)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    )
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+
+
+def test_two_wheels_at_once_are_named(monkeypatch):
+    monkeypatch.setattr(session, "installed_wheels", lambda: ["onnxruntime", "onnxruntime-gpu"])
+    with pytest.raises(DeviceError, match="both installed and overwrite each other"):
+        import_onnxruntime()
+
+
+def test_cuda_without_cuda_says_why():
+    if "CUDAExecutionProvider" in import_onnxruntime().get_available_providers():
+        pytest.skip("a build with CUDA")
+    with pytest.raises(DeviceError, match=r"no CUDA provider.*catvae\[gpu\]"):
+        Bundle.load(device="cuda").session("classifier")
+    assert Bundle.load(device="auto").provider == "cpu"
+
+
+def test_a_provider_that_does_not_start_is_no_cuda(monkeypatch):
+    """The GPU wheel lists its provider on every machine; without libraries sessions come out on the CPU."""
+    real = import_onnxruntime()
+
+    class Engine:
+        SessionOptions, __version__ = real.SessionOptions, real.__version__
+
+        @staticmethod
+        def get_available_providers():
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+        @staticmethod
+        def InferenceSession(model, options, providers):
+            assert providers[0] == ("CUDAExecutionProvider", {"use_tf32": "0"})
+            return real.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(session, "import_onnxruntime", lambda: Engine)
+    with pytest.raises(DeviceError, match="--device cpu"):
+        Bundle.load(device="cuda").session("classifier")
+    assert Bundle.load(device="auto").provider == "cpu"
+
+
+def test_obstacles_have_remedies(monkeypatch):
+    monkeypatch.setattr(cuda, "_loads", lambda name: False)
+    for line in cuda.obstacles():
+        assert ": " in line
+    monkeypatch.setattr(cuda, "installed_wheels", lambda: ["onnxruntime-gpu"])
+    monkeypatch.setattr(cuda, "_loads", lambda name: name == "libcuda.so.1")
+    monkeypatch.setattr(cuda, "needed_libraries", lambda: ["libcublas.so.13"])
+    assert any("libcublas.so.13" in line for line in cuda.obstacles())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("50000 100000", 0.5), ("250000 100000", 2.5), ("max 100000", None), ("", None), ("0 100000", None)]
+)
+def test_container_limits(monkeypatch, tmp_path, text, expected):
+    limit = tmp_path / "cpu.max"
+    limit.write_text(text)
+    monkeypatch.setattr(processors, "CGROUP_2", limit)
+    monkeypatch.setattr(processors, "CGROUP_1", (tmp_path / "none", tmp_path / "none"))
+    assert processors.container_quota() == expected
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert processors.usable_processors() == {0.5: 1, 2.5: 3, None: 64}[expected]
+    assert processors.default_threads() <= processors.MOST
+
+
+def test_the_older_form_of_container_limits(monkeypatch, tmp_path):
+    (tmp_path / "quota").write_text("150000\n")
+    (tmp_path / "period").write_text("100000\n")
+    monkeypatch.setattr(processors, "CGROUP_2", tmp_path / "none")
+    monkeypatch.setattr(processors, "CGROUP_1", (tmp_path / "quota", tmp_path / "period"))
+    assert processors.container_quota() == 1.5
+    (tmp_path / "quota").write_text("-1\n")
+    assert processors.container_quota() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs affinity")
+def test_affinity_counts():
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from catvae.runtime.processors import *; print(default_threads())"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "1", result.stderr
