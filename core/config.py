@@ -48,8 +48,12 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Which z is decoded: of a cluster drawn from q(c|x), of the soft mixture of clusters, or of a Gumbel-softmax draw."""
     neg_entropy_weight: float = 0.0
     """Weight of sum_c q log q; 1 is the ELBO, 0 lets assignments become certain."""
-    information_weight: float = 2.0
+    information_weight: float = 20.0
     """Nats per image of the InfoCatVAE term."""
+    information_trains: Literal["decoder", "both"] = "decoder"
+    """What learns from that term; both, as in the paper, lets the encoder learn to read what nobody else would."""
+    information_views: bool = True
+    """Whether the encoder recognises views of generated images: what survives a view is no accident of pixels."""
     generated_per_cluster: int = 16
     """Images drawn per cluster and step for the information term."""
     invariance_weight: float = 20.0
@@ -147,6 +151,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "offsets": "random",
         "neg_entropy_weight": 1.0,
         "information_weight": 1.0,
+        "information_trains": "both",
+        "information_views": False,
         "generated_per_cluster": 10,
         "invariance_weight": 0.0,
         "overclusters": 0,

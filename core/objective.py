@@ -3,7 +3,7 @@
     reconstruction   -E log p(x|z)                                        Bernoulli on pixel intensities
     kl               sum_c q(c|x) KL(q(z|x,c) || p(z|c))                  all clusters in closed form
     neg_entropy      sum_c q(c|x) log q(c|x)                              + log K = KL(q(c|x) || uniform)
-    information      CE(logits(decode(z)), c), c ~ U, z ~ N(mu_c, I)      the InfoCatVAE term, no extra network
+    information      CE(logits(decode(z)), c), c ~ U, z ~ N(mu_c, I)      the InfoCatVAE term, no extra network; of a view, if so set
 
 The negative ELBO is reconstruction + kl + neg_entropy + log K (section 3 of arXiv 1806.08240), reported whatever weights train.
 `invariance` is no part of the bound: see `views`. The published code's deviations live here too, behind ``legacy``.
@@ -115,7 +115,7 @@ def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
         # Latents of images and of the prior are decoded together: fewer, larger products, and one gradient per weight.
         drawn, c = sample_prior(model.prior, config.generated_per_cluster)
         pixels, generated = model.decode(torch.cat([z, drawn])).split([n, len(c)])
-        information = _information(model, generated.sigmoid(), c, legacy=config.legacy)
+        information = _information(model, generated.sigmoid(), c, config, policy)
     else:
         pixels = model.decode(z)
     reconstruction = nnF.binary_cross_entropy_with_logits(pixels, x, reduction="sum") / n
@@ -170,13 +170,28 @@ def _decoded_cluster(logits: Tensor, path: str) -> Tensor:
     return logits.softmax(-1)
 
 
-def _information(model: CatVAE, images: Tensor, c: Tensor, *, legacy: bool) -> Tensor:
-    """CE of recognising the cluster `c` an image was generated from (section 4 of the paper), gradient through decoder and encoder."""
-    with frozen_statistics(model):
+def _information(model: CatVAE, images: Tensor, c: Tensor, config: TrainConfig, policy: ViewPolicy) -> Tensor:
+    """CE of recognising the cluster `c` an image was generated from (section 4 of the paper), gradient through encoder and decoder."""
+    if config.information_views:
+        images = random_view(images, policy)
+    with frozen_statistics(model), frozen_encoder(model) if config.information_trains == "decoder" else contextlib.nullcontext():
         logits = model.cluster_logits(images)
-    if legacy:
+    if config.legacy:
         logits = logits.softmax(-1)  # the published code hands probabilities to a loss that takes logits: its floor is 1.46 nats at K=10
     return nnF.cross_entropy(logits, c)
+
+
+@contextlib.contextmanager
+def frozen_encoder(model: CatVAE) -> Iterator[None]:
+    """What is computed inside gives no gradient to the weights of encoder and output layer; it still passes through them."""
+    parameters = [*model.encoder.parameters(), *model.head.parameters()]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 @contextlib.contextmanager

@@ -2,12 +2,14 @@
 
 import math
 
+import msgspec
 import pytest
 import torch
 
+from catvae.core import objective
 from catvae.core.config import resolve
 from catvae.core.model import CatVAE, ModelSpec
-from catvae.core.objective import _information, batch_loss, frozen_statistics
+from catvae.core.objective import batch_loss, frozen_statistics
 from catvae.core.prior import sample_prior
 from catvae.core.views import POLICIES
 from catvae.kernels.reference import mixture_kl_reference
@@ -65,7 +67,7 @@ def test_reconstruction_trains_the_assignment_only_through_soft_paths(path):
 def information(model, config):
     """The term on images drawn from the prior, as `batch_loss` draws them."""
     z, c = sample_prior(model.prior, config.generated_per_cluster)
-    return _information(model, model.decode(z).sigmoid(), c, legacy=config.legacy)
+    return objective._information(model, model.decode(z).sigmoid(), c, config, QUIET)
 
 
 def test_information_is_zero_only_when_generated_images_are_recognised():
@@ -107,3 +109,25 @@ def test_generated_images_leave_the_running_statistics_alone():
         pass
     model.encode(x)
     assert not torch.equal(before[0], norms[0].running_mean)
+
+
+@pytest.mark.parametrize("trains", ["decoder", "both"])
+def test_who_learns_from_the_information_term(trains):
+    config = resolve({"information_trains": trains, "invariance_weight": 0.0, "overclusters": 0, "regroup": [], "clusters": 3, "hidden": 8})
+    model = CatVAE(ModelSpec.of(config, (8, 8, 1)))
+    images, c = model.decode(model.prior).sigmoid(), torch.arange(3)
+    objective._information(model, images, c, config, POLICIES["digits"]).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.decoder.parameters())
+    assert all((p.grad is None) == (trains == "decoder") for p in model.encoder.parameters())
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_generated_images_are_read_through_a_view(monkeypatch):
+    config = resolve({"information_views": True, "clusters": 3, "hidden": 8})
+    model = CatVAE(ModelSpec.of(config, (8, 8, 1)))
+    seen = []
+    monkeypatch.setattr(objective, "random_view", lambda x, policy: seen.append(policy.name) or x)
+    images = torch.zeros(3, 1, 8, 8)
+    objective._information(model, images, torch.arange(3), config, POLICIES["objects"])
+    objective._information(model, images, torch.arange(3), msgspec.structs.replace(config, information_views=False), POLICIES["objects"])
+    assert seen == ["objects"]

@@ -1,9 +1,11 @@
 """Faults around `catvae-infer`: its streams, its file system, its environment. Numbers are those of docs/reliability.md."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -108,14 +110,10 @@ def test_18_a_slow_reader_holds_the_work_back(png, tmp_path):
     sent = 0
     try:
         for _ in range(200):
-            try:
+            with contextlib.suppress(BlockingIOError):
                 sent += process.stdin.write(b"a.png\n" * 1000) or 0
-            except BlockingIOError:
-                pass
             if process.poll() is not None:
                 break
-            import time
-
             time.sleep(0.01)
         assert process.poll() is None
         assert sent < 6 * 100_000

@@ -26,11 +26,17 @@ def test_a_complete_file_appears_alone(tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["rows.jsonl"]
 
 
+def interrupted(target: Path, text: str) -> None:
+    """Write some rows, then stop as a signal would."""
+    with growing_file(target, MADE) as file:
+        file.write(text)
+        raise KeyboardInterrupt
+
+
 def test_after_a_failure_rows_stay_and_go_on(tmp_path):
     target = tmp_path / "rows.jsonl"
-    with pytest.raises(KeyboardInterrupt), growing_file(target, MADE) as file:
-        file.write('{"path": "a"}\n{"path": "b"}\n{"pa')
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(target, '{"path": "a"}\n{"path": "b"}\n{"pa')
     assert not target.exists()
     sources = iter(["a", "b", "c"])
     assert [row["path"] for row in skip_answered(earlier_rows(target, MADE), sources, part_of(target))] == ["a", "b"]
@@ -50,9 +56,8 @@ def test_without_resume_an_old_part_is_begun_again(tmp_path):
 
 def test_rows_of_something_else_are_not_continued(tmp_path):
     target = tmp_path / "rows.jsonl"
-    with pytest.raises(KeyboardInterrupt), growing_file(target, MADE) as file:
-        file.write('{"path": "a"}\n')
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(target, '{"path": "a"}\n')
     with pytest.raises(UsageError, match="another model"):
         list(earlier_rows(target, {**MADE, "model": "xyz"}))
     with pytest.raises(UsageError, match="now give 'z'"):

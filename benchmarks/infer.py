@@ -1,0 +1,170 @@
+"""What `catvae-infer` costs: `python -m benchmarks.infer` writes cold start, throughput, memory and int8 rows.
+
+Cold start is a whole process, from its start to its exit, beside the same imports with one session and nothing else, and beside the
+PyTorch way. Throughput is a folder of small PNG files beside decoding them alone and running onnxruntime alone on what was decoded.
+Everything is read in one run, rounds alternating, on an otherwise idle machine; the median is given.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from PIL import Image
+
+from catvae.core.data import load_data
+from catvae.runtime.bundle import Bundle, find_bundle
+from catvae.runtime.images import read_image
+
+from .record import write_csv
+
+BIN = Path(sys.executable).parent
+BARE = (
+    "import numpy, PIL.Image, onnxruntime as o; s = o.SessionOptions(); s.intra_op_num_threads = 2;"
+    "o.InferenceSession({graph!r}, s, providers=['CPUExecutionProvider'])"
+)
+TORCH = (
+    "import numpy, PIL.Image, torch; from catvae.core.run_folder import RunFolder; from catvae.core.evaluation import assign;"
+    "from catvae.runtime.images import read_image; f = RunFolder({run!r}); m = f.read_model();"
+    "x = read_image({image!r}, f.read_record().data.preprocess); print(assign(m, x[None]).argmax())"
+)
+
+
+@click.command()
+@click.argument("data", default="digits")
+@click.option("--run", type=click.Path(path_type=Path), help="A finished run: adds the PyTorch way and int8 against fp32.")
+@click.option("--rounds", default=15, show_default=True)
+@click.option("--files", default=10_000, show_default=True)
+@click.option("--most", default=100_000, show_default=True, help="Files of the memory row.")
+def main(data: str, run: Path | None, rounds: int, files: int, most: int) -> None:
+    """Measure on images of DATA with the packaged bundle."""
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bundle = Bundle.load()
+        paths = write_images(folder / "images", load_data(data).images, bundle, files)
+        rows += cold_start(paths[0], run, rounds)
+        rows += throughput(folder, paths, bundle)
+        rows += memory(folder, paths, most)
+        if run is not None:
+            rows += reduced(folder, run, paths)
+    for row in rows:
+        click.echo(f"{row['what']:<44}{row['value']:>12.4g} {row['unit']:<10}{row['note']}")
+    write_csv("infer", rows)
+
+
+def write_images(folder: Path, images: np.ndarray, bundle: Bundle, count: int) -> list[str]:
+    """`count` PNG files of the bundle's own size."""
+    folder.mkdir()
+    height, width = bundle.preprocess.shape[:2]
+    paths = []
+    for i in range(count):
+        picture = Image.fromarray(images[i % len(images), :, :, 0])
+        if picture.size != (width, height):
+            picture = picture.resize((width, height))
+        path = folder / f"{i:06}.png"
+        picture.save(path)
+        paths.append(str(path))
+    return paths
+
+
+def cold_start(image: str, run: Path | None, rounds: int) -> list[dict[str, Any]]:
+    graph = str(find_bundle() / "classifier.onnx")
+    ways = {
+        "numpy, Pillow, onnxruntime, one session": [sys.executable, "-c", BARE.format(graph=graph)],
+        "catvae-infer image.png": [str(BIN / "catvae-infer"), image],
+    }
+    if run is not None:
+        ways["the PyTorch way"] = [sys.executable, "-c", TORCH.format(run=str(run), image=image)]
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    peaks = dict.fromkeys(ways, 0.0)
+    for _ in range(rounds):
+        for way, command in ways.items():
+            took, peak = spent(command)
+            seconds[way].append(took)
+            peaks[way] = peak
+    base = next(iter(ways))
+    rows = []
+    for way in ways:
+        took = statistics.median(seconds[way])
+        rows.append(row(f"cold start: {way}", 1000 * took, "ms", f"{took / statistics.median(seconds[base]):.2f} x the bare session"))
+        rows.append(row(f"cold memory: {way}", peaks[way] / 1e6, "MB", f"{peaks[way] / peaks[base]:.2f} x the bare session"))
+    return rows
+
+
+def throughput(folder: Path, paths: list[str], bundle: Bundle) -> list[dict[str, Any]]:
+    began = time.perf_counter()
+    pixels = np.stack([read_image(path, bundle.preprocess) for path in paths])
+    decoding = len(paths) / (time.perf_counter() - began)
+    bundle.predict_proba(pixels[:64])
+    began = time.perf_counter()
+    bundle.predict_proba(pixels, batch_size=32)
+    running = len(paths) / (time.perf_counter() - began)
+    (folder / "list").write_text("\n".join(paths))
+    command = [str(BIN / "catvae-infer"), "--files-from", str(folder / "list"), "-o", str(folder / "rows.jsonl"), "--quiet"]
+    took = min(spent(command)[0] for _ in range(3))
+    whole = len(paths) / took
+    slower = min(decoding, running)
+    return [
+        row("folder: decoding alone", decoding, "images/s", f"{len(paths):,} files, one thread"),
+        row("folder: onnxruntime alone", running, "images/s", "batch 32"),
+        row("folder: catvae-infer, start included", whole, "images/s", f"{whole / slower:.2f} x the slower of the two"),
+    ]
+
+
+def memory(folder: Path, paths: list[str], most: int) -> list[dict[str, Any]]:
+    rows = []
+    for count in (1_000, most):
+        listed = [paths[i % len(paths)] for i in range(count)]
+        (folder / "list").write_text("\n".join(listed))
+        _, peak = spent([str(BIN / "catvae-infer"), "--files-from", str(folder / "list"), "-o", str(folder / "rows.jsonl"), "--quiet"])
+        rows.append(row(f"memory: {count:,} files", peak / 1e6, "MB", ""))
+    return rows
+
+
+def reduced(folder: Path, run: Path, paths: list[str]) -> list[dict[str, Any]]:
+    rows = []
+    pixels: np.ndarray | None = None
+    expected = None
+    for option, name in ((None, "fp32"), ("--int8", "int8"), ("--fp16", "fp16")):
+        target = folder / name
+        arguments = [str(BIN / "catvae-export"), "--onnx", str(run), "-o", str(target), "-q", *([option] if option else [])]
+        subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+        bundle = Bundle.load(target, threads=1)
+        if pixels is None:
+            pixels = np.stack([read_image(path, bundle.preprocess) for path in paths])
+        bundle.predict_proba(pixels[:64])
+        began = time.perf_counter()
+        clusters = bundle.predict_proba(pixels, batch_size=32).argmax(1)
+        speed = len(paths) / (time.perf_counter() - began)
+        expected = clusters if expected is None else expected
+        size = sum(record.size for record in bundle.manifest.graphs.values())
+        note = f"{size / 1e6:.2f} MB, {np.mean(clusters == expected):.2%} in the cluster of fp32, one thread"
+        rows.append(row(f"precision: {name}", speed, "images/s", note))
+    return rows
+
+
+def spent(command: list[str]) -> tuple[float, float]:
+    """Wall seconds and peak bytes of a process."""
+    code = (
+        "import json, resource, subprocess, sys, time; t = time.perf_counter();"
+        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
+        "print(json.dumps([time.perf_counter() - t, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024]))"
+    )
+    result = subprocess.run([sys.executable, "-I", "-S", "-c", code, *command], check=True, capture_output=True, text=True)
+    took, peak = json.loads(result.stdout)
+    return took, peak
+
+
+def row(what: str, value: float, unit: str, note: str) -> dict[str, Any]:
+    return {"what": what, "value": round(value, 4), "unit": unit, "note": note}
+
+
+if __name__ == "__main__":
+    main()
