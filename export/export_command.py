@@ -1,4 +1,4 @@
-"""`catvae-export`: from a run folder to a bundle that needs no PyTorch."""
+"""`catvae-export`: from a run folder to a bundle that needs no PyTorch, and from a bundle to a page."""
 
 from __future__ import annotations
 
@@ -16,28 +16,60 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
-@click.option("--onnx", "run", type=click.Path(path_type=Path), required=True, metavar="RUN", help="Run folder of catvae-train.")
+@click.option("--onnx", "run", type=click.Path(path_type=Path), metavar="RUN", help="Run folder of catvae-train.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="BUNDLE", help="Bundle folder to create. [default: RUN/bundle]")
 @click.option("--int8", "precision", flag_value="int8", help="Graphs of 8-bit integers, calibrated on the run's own images.")
 @click.option("--fp16", "precision", flag_value="fp16", help="Graphs of 16-bit floats; inputs and outputs stay as they are.")
-@click.option("--overwrite", is_flag=True, help="Replace the bundle that is there.")
+@click.option("--web", type=click.Path(path_type=Path), metavar="DIR", help="Also write the studio, a static page that runs the bundle.")
+@click.option(
+    "-b",
+    "--bundle",
+    type=click.Path(path_type=Path),
+    help="With --web and without --onnx: an existing bundle. [default: $CATVAE_BUNDLE, else digits]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the bundle or page that is there.")
 @click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors.")
-def export(run: Path, output: Path | None, precision: Precision | None, overwrite: bool, quiet: bool) -> None:
+def export(
+    run: Path | None,
+    output: Path | None,
+    precision: Precision | None,
+    web: Path | None,
+    bundle: Path | None,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
     """Write classifier, encoder and decoder as ONNX graphs, with a manifest that names and verifies them.
 
     Every graph must answer as PyTorch does before anything appears under the bundle's name; graphs of reduced precision must keep the
-    clusters of real images.
+    clusters of real images. With --web, a page for any static web server runs the same graphs in the browser.
     """
+    if run is None and web is None:
+        raise UsageError("nothing to export: give --onnx RUN, or --web DIR for the page of an existing bundle")
+    if run is not None and bundle is not None:
+        raise UsageError("--bundle names the bundle of --web; with --onnx it is the one that is written, which -o names")
+    lines: dict[str, str] = {}
+    if run is not None:
+        bundle = output or run / ("bundle" if precision is None else f"bundle-{precision}")
+        lines = _export_run(run, bundle, precision or "fp32", overwrite, quiet)
+    elif output or precision:
+        raise UsageError("-o, --int8 and --fp16 belong to --onnx RUN")
+    if web is not None:
+        from .web_page import write_page
+
+        write_page(bundle, web, overwrite=overwrite)
+        lines["studio"] = f"{web}: python -m http.server -d {web}, then open http://localhost:8000"
+    for key, value in lines.items():
+        print(f"{key:<9} {value}")
+
+
+def _export_run(run: Path, target: Path, precision: Precision, overwrite: bool, quiet: bool) -> dict[str, str]:
     say("loading torch ...", quiet=quiet)
     try:
         from .bundle_writer import export_bundle, summary
     except ImportError as error:
         raise UsageError(f"exporting needs PyTorch, onnx and onnxruntime ({error}): pip install 'catvae[train,cpu]'") from error
-    chosen: Precision = precision or "fp32"
-    target = output or run / ("bundle" if chosen == "fp32" else f"bundle-{chosen}")
-    exported = export_bundle(run, target, precision=chosen, overwrite=overwrite)
-    for key, value in {"bundle": str(target), **summary(exported), "next": f"catvae-infer -b {target} IMAGE"}.items():
-        print(f"{key:<9} {value}")
+    exported = export_bundle(run, target, precision=precision, overwrite=overwrite)
+    return {"bundle": str(target), **summary(exported), "next": f"catvae-infer -b {target} IMAGE"}
 
 
 main = command_entry(export, "catvae-export")

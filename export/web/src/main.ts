@@ -1,0 +1,54 @@
+// The page: load the bundle beside it, say how that goes, then start the panels.
+
+import { Bundle, StudioError } from "./bundle";
+import { startDraw } from "./draw";
+import { startMap } from "./map";
+import { byId } from "./paint";
+import { startSort } from "./sort";
+import { startWalk } from "./walk";
+
+declare global {
+  interface Window {
+    /** For the console and for tests. */
+    catvae?: Bundle;
+  }
+}
+
+async function main(): Promise<void> {
+  const began = performance.now();
+  try {
+    const bundle = await Bundle.load("model", (share, what) => {
+      byId<HTMLProgressElement>("status-bar").value = share;
+      byId("status-text").textContent = what;
+    });
+    const { provenance, preprocess } = bundle.manifest;
+    byId("about").textContent =
+      `Sorts images into ${bundle.clusters} clusters and draws new ones: ` +
+      `learnt from ${provenance.images.toLocaleString("en")} images (${provenance.data}), without labels.`;
+    byId("app").hidden = false;
+    startSort(bundle, startDraw(bundle));
+    startWalk(bundle);
+    await startMap(bundle);
+    byId("status").hidden = true;
+    const ready = Math.round(performance.now() - began);
+    byId("facts").textContent = `${preprocess.width} x ${preprocess.height} ${preprocess.channels === 1 ? "grey" : "colour"}`;
+    byId("engine").textContent = `Ready after ${(ready / 1000).toFixed(1)} s.`;
+    document.documentElement.dataset.ready = String(ready);
+    window.catvae = bundle;
+  } catch (error) {
+    fail(error);
+  }
+}
+
+function fail(error: unknown): void {
+  const status = byId("status");
+  status.hidden = false;
+  status.classList.add("failed");
+  byId("app").hidden = true;
+  byId("status-title").textContent = "The model cannot be shown";
+  byId("status-text").textContent = error instanceof StudioError ? error.message : `Something unexpected: ${error}`;
+  byId("status-bar").hidden = true;
+  document.documentElement.dataset.failed = "true";
+}
+
+void main();
