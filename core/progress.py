@@ -93,7 +93,7 @@ def conclude(record: RunRecord, path: Path) -> None:
         )
     for line in record.seeds and seed_lines(record):
         print(line)
-    print(f"pictures  {path / 'samples'}")
+    print(f"report    {path / 'report.html'}")
     print(f"next      catvae-export --onnx {path}")
 
 

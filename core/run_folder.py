@@ -3,7 +3,7 @@
 config.json         every setting, resolved            run.json       status, data, clusters, scores, versions
 model.safetensors   the weights                        metrics.csv    terms per epoch
 state.*             for an exact resume                samples/*.png  pictures
-calibration.*       a sample of the images, for export; see `held_back`
+report.html         all of it on one page       calibration.*  a sample of the images, for export; see `held_back`
 seeds.json, seeds/  with --seeds: every run that was trained for this result, see `seeds`
 """
 
@@ -37,6 +37,7 @@ FILES = (
     "metrics.csv",
     "seeds.json",
     "calibration.safetensors",
+    "report.html",
 )
 
 

@@ -17,10 +17,12 @@ from sklearn.metrics import adjusted_rand_score
 from catvae.runtime.errors import DataError
 from catvae.runtime.files import atomic_write, make_folder
 
+from .checkpoint import read_position
 from .config import TrainConfig
 from .data import ImageData
 from .evaluation import assign
 from .labelled import LabelledImages
+from .report import run_report
 from .run_folder import Origin, RunFolder, RunRecord, SeedRecord, pretty_json
 from .session import Session
 
@@ -112,6 +114,9 @@ def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -
             atomic_write(target, source.read_bytes())
     record = records[best]
     record.seeds = rows
+    model, config, position = runs[best].read_model(), runs[best].read_config(), read_position(runs[best].path)
+    assignment = assign(model, data.images, dropout=config.legacy)
+    atomic_write(folder.path / "report.html", run_report(model, data, assignment, record, config, position.rows))  # now with all seeds
     folder.write_record(record)
     return record
 

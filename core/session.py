@@ -20,6 +20,7 @@ from .joints import estimate_joints
 from .labelled import LabelledImages, clusters_of_classes
 from .metrics import health
 from .objective import BatchLoss
+from .report import run_report
 from .run_folder import DataRecord, Origin, RunFolder, RunRecord, pretty_json, versions
 from .training import Trainer
 
@@ -93,7 +94,7 @@ class Session:
             raise
 
     def finish(self) -> RunRecord:
-        """Weights, scores, health, verdict and the final pictures."""
+        """Weights, scores, health, verdict, the final pictures and the report."""
         trainer, record, data = self.trainer, self.record, self.data
         model, seed, dropout = trainer.model, trainer.config.seed, trainer.config.legacy
         with torch.random.fork_rng(devices=[]):
@@ -112,6 +113,9 @@ class Session:
         self._picture("clusters", pictures.picture_clusters(assignment, data, names))
         self._picture("reconstructions", pictures.picture_reconstructions(model, data))
         atomic_write(self.folder.path / "model.safetensors", weights_bytes(model))
+        self._update()
+        page = run_report(model, data, assignment, record, trainer.config, trainer.position.rows)
+        atomic_write(self.folder.path / "report.html", page)
         self._save_state()
         self._write("finished")
         return record
@@ -136,12 +140,16 @@ class Session:
 
     def _write(self, status) -> None:
         self.record.status = status
+        self._update()
+        self.folder.write_record(self.record)
+
+    def _update(self) -> None:
+        """Bring the record to where the trainer is."""
         self.record.epochs = self.trainer.position.step // self.trainer.steps_per_epoch
         self.record.spec = self.trainer.model.spec
         self.record.events = self.trainer.position.events
         self.record.start_scores = self.trainer.position.start_scores
         self.record.seconds = round(self.trainer.position.seconds, 2)
-        self.folder.write_record(self.record)
 
 
 def _hash(config: TrainConfig) -> str:

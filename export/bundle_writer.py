@@ -17,8 +17,7 @@ from catvae.core.run_folder import RunFolder, RunRecord, pretty_json
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.errors import DataError, OutputError, UsageError
 from catvae.runtime.files import atomic_write, make_folder, sha256, umask
-from catvae.runtime.generate import cluster_rows
-from catvae.runtime.grid import grid, png_bytes
+from catvae.runtime.generate import preview
 from catvae.runtime.manifest import SCHEMA, Cluster, FileRecord, GraphRecord, Manifest, Provenance, Role, TensorRecord
 from catvae.runtime.model_card import model_card
 
@@ -189,7 +188,7 @@ def _write_all(output: Path, files: dict[str, bytes], overwrite: bool) -> None:
         for name, data in files.items():
             atomic_write(staging / name, data)
         bundle = Bundle.load(staging)
-        atomic_write(staging / "preview.png", png_bytes(grid(cluster_rows(bundle, per_cluster=10, seed=0), bundle.names)))
+        atomic_write(staging / "preview.png", preview(bundle, bundle.names))
         if output.is_dir() and overwrite:
             old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
             os.rename(output, old / "bundle")

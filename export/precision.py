@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from catvae.runtime.manifest import Role
 from catvae.runtime.session import Session
@@ -59,8 +60,6 @@ def _to_half(data: bytes) -> bytes:
 
 
 def _to_int8(data: bytes, examples: NDArray) -> bytes:
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-
     model = onnx.load_from_string(data)
     name = model.graph.input[0].name
     outermost = [node.name for node in model.graph.node if any(part.startswith("head.") for part in node.input)]
@@ -89,14 +88,14 @@ def _to_int8(data: bytes, examples: NDArray) -> bytes:
     return _cleaned(reduced, onnx.load_from_string(data))
 
 
-class _Examples:
+class _Examples(CalibrationDataReader):
     """What onnxruntime's calibration reads: one feed after the other, then None."""
 
     def __init__(self, name: str, data: NDArray):
         self._feeds: Iterator[dict[str, NDArray]] = iter([{name: batch} for batch in _batches(data)])
 
-    def get_next(self) -> dict[str, NDArray] | None:
-        return next(self._feeds, None)
+    def get_next(self) -> dict[str, NDArray]:
+        return next(self._feeds, None)  # pyright: ignore[reportReturnType] - None is how it learns of the end
 
 
 def _batches(data: NDArray) -> list[NDArray]:

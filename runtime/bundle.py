@@ -110,7 +110,7 @@ class Bundle:
         if not folder.is_dir():
             raise DataError(f"{folder} is not a bundle: no such folder; catvae-export --onnx RUN -o {folder} makes one")
         manifest = parse_manifest(_read(folder / "manifest.json", MAX_BYTES), str(folder / "manifest.json"))
-        graphs = {role: _read_verified(folder, record) for role, record in manifest.graphs.items()}
+        graphs: dict[Role, bytes] = {role: _read_verified(folder, record) for role, record in manifest.graphs.items()}
         return cls(manifest, graphs, folder, device=device, threads=threads, tf32=tf32)
 
     @property

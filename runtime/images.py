@@ -52,6 +52,10 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True):
         """(H, W, C)."""
         return self.height, self.width, self.channels
 
+    def swapped(self, swap: bool = True) -> "Preprocess":
+        """These rules for images of the other polarity, if they are."""
+        return msgspec.structs.replace(self, invert=self.invert != swap)
+
 
 class Decoded(NamedTuple):
     """One image file, as a model sees it."""

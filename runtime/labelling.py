@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from .bundle import Bundle
 from .errors import UsageError
 from .files import atomic_write, make_folder
-from .generate import cluster_rows
-from .grid import grid, png_bytes
+from .generate import preview
 from .labelled import LabelledImages
 from .manifest import Manifest
 from .matching import match_counts, most_frequent
@@ -89,5 +88,5 @@ def write_names(bundle: Bundle, manifest: Manifest, output: Path) -> None:
         for record in (*manifest.graphs.values(), manifest.golden):
             atomic_write(output / record.name, (bundle.path / record.name).read_bytes())
     atomic_write(output / "MODEL_CARD.md", model_card(manifest).encode())
-    atomic_write(output / "preview.png", png_bytes(grid(cluster_rows(bundle, per_cluster=10, seed=0), manifest.names)))
+    atomic_write(output / "preview.png", preview(bundle, manifest.names))
     atomic_write(output / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")

@@ -1,6 +1,7 @@
 """Points of the latent space, made with numpy outside the graphs: one seed gives the same latents on every machine.
 
-Generation follows the paper's figures: draws from a cluster's mode, straight lines between modes, walks along a cluster's own subspace.
+Generation follows the paper's figures: draws from a cluster's mode, straight lines between modes, walks along a cluster's own subspace, and
+the same style in every cluster.
 """
 
 import numpy as np
@@ -33,6 +34,22 @@ def walk(means: Latents, cluster: int, n: int, reach: float = 2.0) -> Latents:
     """`n` points from the origin through a cluster's mean to `reach` times its distance, (n, D): the paper's lambda figure."""
     _require_cluster(cluster, len(means))
     return np.linspace(0, reach, n, dtype=np.float32)[:, None] * means[cluster]
+
+
+def transfer(latents: Latents, assignment: Latents, means: Latents) -> Latents:
+    """Images' latents in every cluster, (N, K, D): style, what is left of a latent without its cluster's mean, is kept and K means added.
+
+    Parameters
+    ----------
+    latents : ndarray, (N, D)
+        Posterior means.
+    assignment : ndarray, (N, K)
+        Theirs: a posterior mean carries the cluster means mixed by it.
+    means : ndarray, (K, D)
+        Of the prior.
+    """
+    style = latents - assignment @ means
+    return (style[:, None] + means).astype(np.float32)
 
 
 def _require_cluster(cluster: int, clusters: int) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
 from .bundle import UNKNOWN, Bundle
@@ -60,9 +59,7 @@ def classify_stream(bundle: Bundle, sources: Iterable[str], options: Options) ->
         ``{"path", "ok": True, "cluster", "name", "confidence", "assignment", "provider"}``, with ``score``, ``embedding`` and ``frames``
         where there are any, or ``{"path", "ok": False, "error": {"code", "message"}}``.
     """
-    rules = bundle.preprocess
-    if options.invert:
-        rules = msgspec.structs.replace(rules, invert=not rules.invert)
+    rules = bundle.preprocess.swapped(options.invert)
     for block in _decoded_blocks(iter(sources), rules, options):
         yield from _answered(bundle, block, options)
 

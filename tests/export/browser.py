@@ -1,4 +1,4 @@
-"""A real Chromium for tests of pages, and a plain web server on this machine; tests that need them are skipped where they are not installed."""
+"""A real Chromium and a plain web server, for tests of pages; where they are not installed, those tests are skipped."""
 
 import contextlib
 import functools
@@ -39,10 +39,10 @@ def served(folder: Path, types: dict[str, str] | None = None) -> Iterator[str]:
     """The address of `folder` on this machine; `types` replaces MIME types by suffix."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
-        extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript", **(types or {})}
-
         def log_message(self, *_):
             pass
+
+    Handler.extensions_map = {**Handler.extensions_map, ".mjs": "text/javascript", **(types or {})}
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()

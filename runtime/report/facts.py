@@ -1,0 +1,175 @@
+"""What a report says: figures, cluster cards, maps, as plain values. How they look stands in `page`, what a bundle adds in `of_bundle`."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..latents import prior_samples
+from .maps import Map, maps_of
+
+SHOWN = 8
+"""Images per strip."""
+BINS = 20
+"""Of a confidence histogram."""
+EXAMINED = 5000
+"""Images a report looks at, evenly chosen from all."""
+MAPPED = 1500
+"""Points of a latent map."""
+MOST_CLASSES = 100
+"""Classes in a table of labels."""
+
+Images = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+class Drawer(Protocol):
+    """What cluster cards need of a model; `Bundle` is one."""
+
+    @property
+    def names(self) -> list[str]:
+        """Cluster names in cluster order."""
+        ...
+
+    @property
+    def means(self) -> Floats:
+        """Prior means, (K, D)."""
+        ...
+
+    def decode(self, latents: Floats) -> Floats:
+        """Images (N, H, W, C) in [0, 1] of latents (N, D)."""
+        ...
+
+
+class Examined(NamedTuple):
+    """Images and what a model said of them."""
+
+    images: Images
+    """(N, H, W, C)."""
+    clusters: NDArray[np.int64]
+    """(N,) decided clusters, 0 to K - 1."""
+    confidence: Floats
+    """(N,) of the decided clusters."""
+    assignment: Floats
+    """(N, K)."""
+    embedding: Floats
+    """(N, D)."""
+
+
+class Card(NamedTuple):
+    """One cluster. Image arrays are (n, H, W, C), bytes or floats in [0, 1]."""
+
+    cluster: int
+    name: str
+    share: float
+    """Of the examined images."""
+    training_share: float
+    confidence: float
+    """Mean over its images; 0 where there are none."""
+    prototype: Floats
+    """(H, W, C): what the decoder makes of the prior mean."""
+    nearest: Images
+    """Real images whose embeddings lie closest to the prior mean."""
+    generated: Floats
+    borderline: Images
+    """The least certain ones."""
+    closest: str
+    """The cluster its images are next most likely in; empty where there is none."""
+    histogram: list[int]
+    """Counts of its images by confidence, `BINS` parts of [0, 1]."""
+
+
+class Confusion(NamedTuple):
+    """How known classes fall into clusters."""
+
+    classes: Sequence[str]
+    counts: NDArray[np.int64]
+    """(classes, K)."""
+
+
+class Facts(msgspec.Struct, kw_only=True):
+    """Everything a report shows; what is empty is left out of the page."""
+
+    title: str
+    about: str
+    names: Sequence[str]
+    """Cluster names in cluster order."""
+    verdict: str = ""
+    """healthy or degenerate; empty where nobody judged."""
+    reasons: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    tiles: Mapping[str, str] = {}
+    """Large figures, by what they are."""
+    cards: Sequence[Card] = ()
+    maps: Sequence[Map] = ()
+    groups: NDArray[np.int64] | None = None
+    """Cluster of each point of a map."""
+    originals: Images | None = None
+    rebuilt: Floats | None = None
+    curves: Mapping[str, Sequence[tuple[float, float]]] = {}
+    """Terms of the loss: (epoch, nats)."""
+    confusion: Confusion | None = None
+    tables: Mapping[str, Mapping[str, str]] = {}
+    """Rows of name and value, by title."""
+
+
+def pictured(examined: Examined, drawer: Drawer, training_shares: Sequence[float]) -> dict[str, object]:
+    """The fields of `Facts` that come from images alone: cards, maps, reconstructions."""
+    rows, shown = evenly(len(examined.images), MAPPED), evenly(len(examined.images), 2 * SHOWN)
+    return {
+        "names": drawer.names,
+        "cards": cards(examined, drawer, training_shares),
+        "maps": maps_of(examined.embedding[rows]),
+        "groups": examined.clusters[rows],
+        "originals": examined.images[shown],
+        "rebuilt": drawer.decode(examined.embedding[shown]),
+    }
+
+
+def cards(examined: Examined, drawer: Drawer, training_shares: Sequence[float]) -> list[Card]:
+    """A card for each cluster, the largest first."""
+    sizes = np.bincount(examined.clusters, minlength=len(drawer.names))
+    prototypes = drawer.decode(drawer.means)
+    return [
+        _card(c, examined, drawer, prototypes[c], float(sizes[c] / max(1, sizes.sum())), training_shares[c])
+        for c in np.argsort(-sizes, kind="stable").tolist()
+    ]
+
+
+def _card(c: int, examined: Examined, drawer: Drawer, prototype: Floats, share: float, training_share: float) -> Card:
+    members = np.flatnonzero(examined.clusters == c)
+    confidence = examined.confidence[members]
+    distance = ((examined.embedding[members] - drawer.means[c]) ** 2).sum(1)
+    closest = ""
+    if len(members) and len(drawer.names) > 1:
+        other = np.where(np.arange(len(drawer.names)) == c, -1.0, examined.assignment[members].mean(0))
+        closest = drawer.names[int(other.argmax())]
+    return Card(
+        cluster=c,
+        name=drawer.names[c],
+        share=share,
+        training_share=training_share,
+        confidence=float(confidence.mean()) if len(members) else 0.0,
+        prototype=prototype,
+        nearest=examined.images[members[np.argsort(distance, kind="stable")[:SHOWN]]],
+        generated=drawer.decode(prior_samples(drawer.means, c, SHOWN, 0)),
+        borderline=examined.images[members[np.argsort(confidence, kind="stable")[:SHOWN]]],
+        closest=closest,
+        histogram=np.histogram(np.clip(confidence, 0, 1), BINS, (0, 1))[0].tolist(),  # float32 sums may pass 1 by one part in 10^7
+    )
+
+
+def confusion(clusters: NDArray[np.int64], labels: NDArray[np.int64], classes: Sequence[str], count: int) -> Confusion | None:
+    """Counts of each class (label) in each of `count` clusters; None where there are too many classes to read."""
+    if not len(classes) or len(classes) > MOST_CLASSES:
+        return None
+    counts = np.zeros((len(classes), count), np.int64)
+    np.add.at(counts, (labels, clusters), 1)
+    return Confusion(classes, counts)
+
+
+def evenly(count: int, at_most: int) -> NDArray[np.int64]:
+    """At most so many of 0..count-1, evenly spaced."""
+    return np.linspace(0, count - 1, min(count, at_most)).astype(np.int64)

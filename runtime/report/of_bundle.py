@@ -1,0 +1,63 @@
+"""The facts of a report on a bundle, and on images it is shown."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import Bundle
+from .facts import Examined, Facts, Images, confusion, pictured
+
+DRAWN = 20
+"""Images drawn per cluster where none are shown."""
+
+
+def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | None = None, classes: Sequence[str] = ()) -> Facts:
+    """A report on a bundle and on what it makes of images; without any, of what it draws itself.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    images : ndarray, (N, H, W, C), uint8
+    labels : ndarray, (N,), optional
+        Known classes of the images, into `classes`; only compared with the clusters.
+    """
+    m, p = bundle.manifest, bundle.manifest.provenance
+    drawn = not len(images)
+    if drawn:
+        images = np.concatenate([np.round(bundle.sample(c, DRAWN, 1) * 255).astype(np.uint8) for c in range(len(m.clusters))])
+    answers = bundle.examine(images, embed=True, score=m.scoring is not None)
+    assert answers.embedding is not None
+    clusters, _ = bundle.decide(answers.assignment)
+    examined = Examined(images, clusters, answers.confidence, answers.assignment, answers.embedding)
+    tiles = {"clusters": str(len(m.clusters)), "images examined": f"{len(images):,}", "mean confidence": f"{answers.confidence.mean():.3f}"}
+    if m.scoring is not None and not drawn:
+        tiles["unknown to the model"] = f"{(answers.clusters < 0).mean():.1%}"
+    tiles |= {f"ACC, {part} images": f"{scores['acc']:.3f}" for part, scores in m.metrics.items()}
+    return Facts(
+        title=f"{p.data}: {len(m.clusters)} clusters",
+        about=f"A bundle learnt from {p.images:,} images without labels."
+        + (" No images were shown to it: these are its own drawings." if drawn else ""),
+        tiles=tiles,
+        confusion=confusion(clusters, labels, classes, len(m.clusters)) if labels is not None else None,
+        tables={
+            "Model": {
+                "model": m.model_id,
+                "precision": m.precision,
+                "prior": f"K = {len(m.clusters)} modes, delta = {m.delta} dimensions each, lambda = {m.lam:g}",
+                "images": " x ".join(map(str, m.preprocess.shape)),
+                **{g.name: f"{g.size:,} bytes, sha256 {g.sha256[:16]}" for g in m.graphs.values()},
+                "largest difference from PyTorch": f"{max(m.parity.max_difference.values()):.1e}",
+            },
+            "Clusters after training": {name: f"{value:.4g}" for name, value in m.health.items()},
+            "Where it comes from": {
+                "recipe": p.recipe,
+                "seed": str(p.seed),
+                "epochs": str(p.epochs),
+                "data": p.data,
+                "data hash": p.data_hash,
+                **p.versions,
+            },
+        },
+        **pictured(examined, bundle, [cluster.share for cluster in m.clusters]),  # pyright: ignore[reportArgumentType]
+    )

@@ -1,0 +1,180 @@
+"""The page of a report: one file with everything inside, light and dark, for screens of any width; verdict first, provenance last.
+
+No script and no request: a report can be mailed, archived, and opened in ten years.
+"""
+
+import base64
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..grid import png_bytes, to_uint8
+from .charts import colour, histogram, line, scatter
+from .facts import Card, Facts
+
+STYLE = Path(__file__).with_name("style.css")
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+MOST_CARDS = 100
+"""Clusters with a card: more would be a page nobody scrolls."""
+VERDICTS = {
+    "healthy": ("Healthy", "every cluster is alive, and images are assigned with confidence."),
+    "degenerate": ("Degenerate", "do not rely on these clusters."),
+    "": ("To look at", ""),
+}
+
+
+def render(facts: Facts) -> bytes:
+    """The page, UTF-8; characters that no encoding holds (of file names) become question marks."""
+    sections = {
+        "clusters": ("Clusters", _cards(facts)),
+        "map": ("Map of the latent space", _maps(facts)),
+        "reconstructions": ("Reconstructions", _reconstructions(facts)),
+        "confusion": ("Known classes", _confusion(facts)),
+        "curves": ("Terms of the loss", _curves(facts)),
+        "details": ("Details", _tables(facts)),
+    }
+    shown = {key: value for key, value in sections.items() if value[1]}
+    links = "".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in shown.items())
+    body = "".join(
+        f'<section aria-labelledby="{key}"><h2 id="{key}">{title}</h2>{inside}</section>' for key, (title, inside) in shown.items()
+    )
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f"<title>{escape(facts.title)}</title><style>{STYLE.read_text(encoding='utf-8')}</style></head><body>"
+        f'<header><h1>{escape(facts.title)}</h1><p class="soft">{escape(facts.about)}</p>{_verdict(facts)}{_tiles(facts)}'
+        f'<nav aria-label="Sections">{links}</nav></header><main>{body}</main>'
+        "<footer>Made by CatVAE. Labels, where there are any, are compared with the clusters and name them; nothing learns from them"
+        " unless the configuration gives them a weight.</footer></body></html>\n"
+    )
+    return page.encode("utf-8", "replace")
+
+
+def _verdict(facts: Facts) -> str:
+    if not facts.verdict and not facts.notes:
+        return ""
+    items = [f"<li>{escape(text)}</li>" for text in facts.reasons] + [f'<li class="note">{escape(text)}</li>' for text in facts.notes]
+    head, meaning = VERDICTS[facts.verdict]
+    listed = f"<ul>{''.join(items)}</ul>" if items else ""
+    return f'<div class="verdict {facts.verdict}"><strong>{head}.</strong> {meaning.capitalize()}{listed}</div>'
+
+
+def _tiles(facts: Facts) -> str:
+    tiles = "".join(f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for name, value in facts.tiles.items())
+    return f'<div class="tiles">{tiles}</div>' if tiles else ""
+
+
+def _cards(facts: Facts) -> str:
+    found = "".join(_card(card, colour(card.cluster, len(facts.names))) for card in facts.cards[:MOST_CARDS])
+    left = len(facts.cards) - MOST_CARDS
+    rest = f'<p class="soft">and {left:,} smaller ones</p>' if left > 0 else ""
+    return f'<div class="cards">{found}</div>{rest}' if found else ""
+
+
+def _card(card: Card, tint: str) -> str:
+    name = escape(card.name)
+    strips = [
+        ("Nearest to the centre", card.nearest, f"{len(card.nearest)} images nearest to the centre of cluster {card.name}"),
+        ("New, drawn from it", card.generated, f"{len(card.generated)} generated images of cluster {card.name}"),
+        ("Least certain", card.borderline, f"the {len(card.borderline)} least certain images of cluster {card.name}"),
+    ]
+    rows = "".join(f"<h4>{title}</h4>{_strip(images, alt)}" for title, images, alt in strips if len(images))
+    closest = f", next most like <b>{escape(card.closest)}</b>" if card.closest else ""
+    sure = f"{card.confidence:.3f} sure on average{closest}" if card.histogram and sum(card.histogram) else "no image fell into it"
+    bars = histogram(card.histogram, f"confidence of {sum(card.histogram):,} images of cluster {card.name}, from 0 to 1")
+    return (
+        f'<article class="card" style="--colour:{tint}"><div class="head">'
+        f"{_picture(card.prototype, f'prototype of cluster {card.name}')}"
+        f"<div><h3>{name}</h3><p>{card.share:.1%} of these images, {card.training_share:.1%} in training</p>"
+        f'<p class="soft">{sure}</p></div></div>{rows}<h4>Confidence, 0 to 1</h4>{bars}</article>'
+    )
+
+
+def _maps(facts: Facts) -> str:
+    if facts.groups is None:
+        return ""
+    count = len(facts.groups)
+    return "".join(
+        f'<figure class="panel">{scatter(plane.points, facts.groups, facts.names, f"map of {count:,} images, coloured by cluster")}'
+        f"<figcaption>{count:,} images: {escape(plane.how)}.</figcaption></figure>"
+        for plane in facts.maps
+    )
+
+
+def _curves(facts: Facts) -> str:
+    figures = "".join(
+        f"<figure>{line(values, name)}<figcaption>{escape(name)}</figcaption></figure>"
+        for name, values in facts.curves.items()
+        if len(values) > 1
+    )
+    return f'<div class="panel curves">{figures}</div><p class="soft">Nats per image, by epoch.</p>' if figures else ""
+
+
+def _confusion(facts: Facts) -> str:
+    if facts.confusion is None:
+        return ""
+    classes, counts = facts.confusion
+    order = np.argsort(counts.argmax(0), kind="stable").tolist()  # by the class a cluster holds most of: what agrees lies on the diagonal
+    counts = counts[:, order]
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (facts.names[int(c)] for c in order))
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(f'<td style="--share:{share:.3f}">{count or ""}</td>' for count, share in zip(row, part, strict=True))
+        + "</tr>"
+        for name, row, part in zip(classes, counts.tolist(), shares, strict=True)
+    )
+    return (
+        '<div class="panel" tabindex="0" role="region" aria-label="classes and clusters">'
+        '<table class="matrix"><caption class="soft">Images of each known class (rows) in each cluster (columns)</caption>'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _reconstructions(facts: Facts) -> str:
+    if facts.originals is None or facts.rebuilt is None:
+        return ""
+    count = len(facts.originals)
+    pairs = "".join(
+        f'<div class="pair">{_picture(image, f"image {i + 1} of {count}")}{_picture(made, f"reconstruction of image {i + 1}")}</div>'
+        for i, (image, made) in enumerate(zip(facts.originals, facts.rebuilt, strict=True))
+    )
+    return f'<div class="panel pairs">{pairs}</div><p class="soft">Images above, below them what the model makes of their latents.</p>'
+
+
+def _tables(facts: Facts) -> str:
+    return "".join(
+        f'<details><summary>{escape(title)}</summary><table class="facts">{_rows(rows.items())}</table></details>'
+        for title, rows in facts.tables.items()
+        if rows
+    )
+
+
+def _rows(pairs: Iterable[tuple[str, str]]) -> str:
+    return "".join(f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in pairs)
+
+
+def _picture(image: NDArray, alt: str) -> str:
+    return f'<img src="{_data([image])}" alt="{escape(alt)}">'
+
+
+def _strip(images: NDArray, alt: str) -> str:
+    return f'<img class="strip" src="{_data(images)}" alt="{escape(alt)}">'
+
+
+def _data(images: Iterable[NDArray]) -> str:
+    """Images (H, W, C) side by side in one PNG, clear gaps between them, as a data URL."""
+    pixels = [to_uint8(image) for image in images]
+    height, width = pixels[0].shape[:2]
+    gap = max(1, width // 14)
+    sheet = np.zeros((height, len(pixels) * (width + gap) - gap, 4), np.uint8)
+    for i, image in enumerate(pixels):
+        left = i * (width + gap)
+        sheet[:, left : left + width, :3] = image
+        sheet[:, left : left + width, 3] = 255
+    return "data:image/png;base64," + base64.b64encode(png_bytes(Image.fromarray(sheet))).decode()
