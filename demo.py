@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 
 RUN = Path("runs/demo")
 BUNDLE = RUN / "bundle"
+STUDIO = RUN / "studio"
 IMAGES = RUN / "images"
 BIN = Path(sys.executable).parent
 
@@ -41,19 +42,19 @@ def write_images(folder: Path) -> None:
 
 def main() -> None:
     show(f"catvae-train digits -o {RUN} --overwrite")
-    show(f"catvae-export --onnx {RUN} -o {BUNDLE} --overwrite --quiet")
+    show(f"catvae-export --onnx {RUN} -o {BUNDLE} --web {STUDIO} --overwrite --quiet")
     write_images(IMAGES)
     show(f"catvae-infer -b {BUNDLE} {IMAGES} --format table")
     show(f"catvae-generate -b {BUNDLE} -o {RUN / 'generated.png'}")
-    show(f"catvae-generate -b {BUNDLE} -o {RUN / 'interpolation.png'} --interpolate 0 1 -n 12")
+    show(f"catvae-generate -b {BUNDLE} -o {RUN / 'ring.png'} --ring -n 12")
     print("\nLook at:")
-    for name, what in {
-        "samples/clusters.png": "real images, a row per cluster, most certain first",
-        "generated.png": "new images, a row per cluster",
-        "interpolation.png": "from one cluster to another",
-        "samples/reconstructions.png": "images and what the model makes of them",
+    for path, what in {
+        RUN / "generated.png": "new images, a row per cluster",
+        RUN / "ring.png": "from each cluster to the next",
+        RUN / "report.html": "the report: every cluster on a card, a map, the terms of the loss",
+        STUDIO: f"the studio: python3 -m http.server -d {STUDIO}, then http://localhost:8000 in a browser",
     }.items():
-        print(f"  {RUN / name}   {what}")
+        print(f"  {path!s:<24} {what}")
 
 
 if __name__ == "__main__":

@@ -275,13 +275,15 @@ def _read(path: Path, at_most: int) -> bytes:
     except OSError as error:
         what = "it is a link, and a bundle's files must lie in its folder" if path.is_symlink() else error.strerror or str(error)
         raise DataError(f"cannot read {path}: {what}") from error
-    with os.fdopen(handle, "rb") as file:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"cannot read {path}: it is not a regular file")
         if status.st_size > at_most:
             raise DataError(f"{path} has {status.st_size:,} bytes, at most {at_most:,} are expected")
-        try:
+        with os.fdopen(handle, "rb", closefd=False) as file:
             return file.read(at_most + 1)
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    finally:
+        os.close(handle)

@@ -65,7 +65,8 @@ def _facts(bundle: Bundle, arguments: tuple[str, ...], invert: bool, quiet: bool
     if first and not pixels:
         raise DataError(f"none of {len(paths):,} images could be read; {first}")
     if first:
-        say(f"catvae-report: {min(len(paths), EXAMINED) - len(pixels):,} images could not be read; {first}", quiet=quiet)
+        tried = min(len(paths), EXAMINED)
+        say(f"catvae-report: {tried - len(pixels):,} of {tried:,} images could not be read; {first}", quiet=quiet)
     images = np.stack(pixels) if pixels else np.zeros((0, *bundle.preprocess.shape), np.uint8)
     folders = [os.path.basename(os.path.dirname(path)) for path in read]
     classes = sorted(set(folders))

@@ -1,5 +1,6 @@
 """One onnxruntime session with explicit threads and device; onnxruntime itself is imported only when a session is made."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,8 @@ class Session:
         options.enable_cpu_mem_arena = False  # the arena keeps the peak of the largest batch for ever
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle device should be idle
+        # A graph read from memory would look for weights outside it in the working directory; where nothing can lie, it finds none.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         providers = _providers(runtime, device, tf32)
         try:
             self._session = runtime.InferenceSession(model, options, providers=providers)

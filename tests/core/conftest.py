@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from catvae.core.config import resolve
+from catvae.core.config import TrainConfig, resolve
 from catvae.core.data import ImageData, load_data, native_preprocess
 
 
@@ -25,21 +25,22 @@ def blobs() -> ImageData:
     return ImageData("blobs", images, native_preprocess(images), labels.astype(np.int64), ("a", "b", "c"))
 
 
+def quick_config(**settings) -> TrainConfig:
+    """A configuration that trains in a second or two."""
+    base = {
+        "clusters": 3,
+        "epochs": 4,
+        "batch_size": 32,
+        "precision": "fp32",
+        "hidden": 16,
+        "starts": 1,
+        "overclusters": 2,
+        "generated_per_cluster": 2,
+    }
+    return resolve({**base, **settings})
+
+
 @pytest.fixture
 def quick():
-    """A configuration that trains in a second or two."""
-
-    def make(**settings):
-        base = {
-            "clusters": 3,
-            "epochs": 4,
-            "batch_size": 32,
-            "precision": "fp32",
-            "hidden": 16,
-            "starts": 1,
-            "overclusters": 2,
-            "generated_per_cluster": 2,
-        }
-        return resolve({**base, **settings})
-
-    return make
+    """`quick_config`."""
+    return quick_config

@@ -75,6 +75,6 @@ def test_starting_again_removes_what_the_last_run_left(interrupted, blobs, quick
     (interrupted.path / "samples").mkdir(exist_ok=True)
     (interrupted.path / "samples" / "old.png").write_bytes(b"x")
     Session.start(interrupted, blobs, quick(seed=1), Origin(data="blobs"))
-    assert sorted(p.name for p in interrupted.path.iterdir() if p.is_file()) == ["config.json", "run.json"]
+    assert sorted(p.name for p in interrupted.path.iterdir() if p.is_file()) == ["calibration.safetensors", "config.json", "run.json"]
     assert list((interrupted.path / "samples").iterdir()) == []
     assert json.loads((interrupted.path / "config.json").read_text())["seed"] == 1

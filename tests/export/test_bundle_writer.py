@@ -4,8 +4,11 @@ import json
 import shutil
 
 import numpy as np
+import onnx
 import pytest
+import torch
 
+from catvae.core.checkpoint import weights_bytes
 from catvae.core.data import load_data
 from catvae.core.evaluation import assign
 from catvae.core.run_folder import RunFolder
@@ -13,6 +16,7 @@ from catvae.export import bundle_writer
 from catvae.export.bundle_writer import export_bundle
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.errors import DataError, UsageError
+from catvae.runtime.files import sha256
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,51 @@ def test_a_second_export_is_byte_identical_and_needs_overwrite(finished_run, exp
     export_bundle(finished_run, exported, overwrite=True)
     assert {p.name: p.read_bytes() for p in exported.iterdir()} == before
     assert list(exported.parent.iterdir()) == [exported]
+
+
+def test_graphs_of_two_exports_are_not_mixed(finished_run, exported, tmp_path):
+    """A decoder of other weights, vouched for by the manifest, is noticed by what the graph itself says it was made from."""
+    other = tmp_path / "run"
+    shutil.copytree(finished_run, other)
+    model = RunFolder(other).read_model()
+    with torch.no_grad():
+        model.E += 0.25
+    (other / "model.safetensors").write_bytes(weights_bytes(model))
+    export_bundle(other, tmp_path / "other")
+    mixed = tmp_path / "mixed"
+    shutil.copytree(exported, mixed)
+    shutil.copy(tmp_path / "other" / "decoder.onnx", mixed / "decoder.onnx")
+    manifest = json.loads((mixed / "manifest.json").read_text())
+    manifest["graphs"]["decoder"] = json.loads((tmp_path / "other" / "manifest.json").read_text())["graphs"]["decoder"]
+    (mixed / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="files of two bundles are mixed"):
+        Bundle.load(mixed).sample(0)
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "../weights.bin"])
+def test_weights_outside_the_graph_are_never_read(exported, tmp_path, monkeypatch, location):
+    """Not beside the bundle and not in the working directory, whatever the manifest vouches for."""
+    folder, work = tmp_path / "bundle", tmp_path / "work" / "here"
+    shutil.copytree(exported, folder)
+    work.mkdir(parents=True)
+    model = onnx.load(str(folder / "classifier.onnx"))
+    tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+    for place in (folder, work, work.parent):
+        (place / "weights.bin").write_bytes(tensor.raw_data)
+    length = len(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", str(length))):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    content = model.SerializeToString()
+    (folder / "classifier.onnx").write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["graphs"]["classifier"].update(sha256=sha256(content), size=len(content))
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.chdir(work)
+    with pytest.raises(DataError, match="cannot be loaded"):
+        Bundle.load(folder).predict(np.zeros((1, 8, 8, 1), np.uint8))
 
 
 def test_over_tolerance_nothing_appears(finished_run, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from catvae.runtime.bundle import PRETRAINED, Bundle
 from catvae.runtime.errors import DataError, UsageError
 from catvae.runtime.images import read_image
 
-from .browser import chromium, served
+from ..browser import chromium, served
 
 WAIT = 60_000
 PIXELS = "id => Array.from(document.getElementById(id).getContext('2d').getImageData(0, 0, 28, 28).data).filter((_, i) => i % 4 == 0)"

@@ -1,6 +1,8 @@
 """Bundles: what they answer, and what is refused before a single byte of a graph is run."""
 
+import hashlib
 import json
+import os
 import shutil
 import threading
 
@@ -168,6 +170,71 @@ def test_manifests_that_are_no_json(copy, content):
     folder, _ = copy
     (folder / "manifest.json").write_bytes(content)
     with pytest.raises(DataError, match="not a bundle manifest"):
+        Bundle.load(folder)
+
+
+def test_links_are_not_followed_and_only_files_are_read(copy):
+    folder, _ = copy
+    path = folder / "encoder.onnx"
+    moved = folder.parent / "elsewhere.onnx"
+    path.rename(moved)
+    path.symlink_to(moved)
+    with pytest.raises(DataError, match=r"encoder\.onnx: it is a link"):
+        Bundle.load(folder)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DataError, match="not a regular file"):
+        Bundle.load(folder)
+    path.rmdir()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="not a regular file"):  # and no waiting for a writer
+        Bundle.load(folder)
+
+
+def test_a_file_swapped_after_loading_changes_nothing(copy, images):
+    folder, _ = copy
+    loaded = Bundle.load(folder)
+    for path in folder.glob("*.onnx"):
+        path.write_bytes(b"something else")
+    assert np.array_equal(loaded.predict(images), Bundle.load(PRETRAINED / "digits").predict(images))
+
+
+def test_a_graph_without_a_manifest_is_never_run(tmp_path):
+    shutil.copy(PRETRAINED / "digits" / "decoder.onnx", tmp_path / "decoder.onnx")
+    with pytest.raises(DataError, match=r"manifest\.json is missing"):
+        Bundle.load(tmp_path)
+
+
+def replace_graph(folder, edit, content: bytes) -> None:
+    """Put other bytes in the classifier's place, with a manifest that vouches for them."""
+    (folder / "classifier.onnx").write_bytes(content)
+    edit(lambda m: m["graphs"]["classifier"].update(sha256=hashlib.sha256(content).hexdigest(), size=len(content)))
+
+
+@pytest.mark.parametrize("content", [b"", b"text\n" * 9, bytes(4096), os.urandom(999)], ids=["empty", "text", "zeros", "noise"])
+def test_bytes_that_are_no_graph(copy, images, content):
+    folder, edit = copy
+    replace_graph(folder, edit, content)
+    with pytest.raises(DataError, match=r"classifier\.onnx"):
+        Bundle.load(folder).predict(images)
+
+
+def test_a_graph_for_a_newer_runtime(copy, images):
+    """The number of the form is in the first bytes of the file: 9 becomes 99."""
+    folder, edit = copy
+    content = bytearray((folder / "classifier.onnx").read_bytes())
+    assert content[:1] == b"\x08"
+    content[1] = 99
+    replace_graph(folder, edit, bytes(content))
+    with pytest.raises(DataError, match="cannot be loaded by onnxruntime"):
+        Bundle.load(folder).predict(images)
+
+
+def test_a_manifest_larger_than_any(copy):
+    folder, _ = copy
+    with (folder / "manifest.json").open("r+b") as file:
+        file.truncate(100 * 2**20)
+    with pytest.raises(DataError, match="at most"):
         Bundle.load(folder)
 
 

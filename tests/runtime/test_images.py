@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from catvae.runtime.errors import ImageError
-from catvae.runtime.images import MAX_BYTES, Preprocess, image_size_of, read_image
+from catvae.runtime.images import MAX_BYTES, Preprocess, decode_image, image_size_of, read_image
 
 GREY = Preprocess(height=8, width=8, channels=1)
 COLOUR = Preprocess(height=8, width=8, channels=3)
@@ -143,6 +143,58 @@ def huge_png() -> bytes:
 )
 def test_refused_bytes(data, code):
     assert code_of(data) == code
+
+
+@pytest.mark.parametrize(
+    "magic", [b"8BPS\0\1" + bytes(20), b"SIMPLE  =                    T", b"<svg xmlns='http://www.w3.org/2000/svg'/>"]
+)
+def test_formats_that_are_not_on_the_list(magic):
+    assert code_of(magic) == "not_an_image"
+
+
+def test_no_interpreter_is_started_for_postscript(tmp_path, monkeypatch):
+    for name in ("gs", "gswin64c"):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert code_of(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n") == "not_an_image"
+    assert not (tmp_path / "started").exists()
+
+
+def test_the_format_is_told_by_content_not_by_name(tmp_path):
+    path = tmp_path / "really-a-png.jpg"
+    path.write_bytes(encoded(Image.new("L", (8, 8), 77)))
+    assert (read_image(path, GREY) == 77).all()
+
+
+def test_the_cap_is_on_pixels_as_announced():
+    assert code_of(encoded(Image.new("1", (6001, 4000)))) == "too_many_pixels"
+    assert read_image(encoded(Image.new("1", (6000, 4000), 1)), GREY).max() == 255
+
+
+def test_a_large_text_chunk_is_no_way_in():
+    """64 MB of text in a PNG of 65 kB: refused or passed over, never kept."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("comment", "x" * 64_000_000, zip=True)
+    data = encoded(Image.new("L", (8, 8), 5), pnginfo=text)
+    assert len(data) < 100_000
+    assert code_of(data) == "corrupt_image"
+
+
+@pytest.mark.parametrize("format_", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_several_frames_the_first_is_read_and_all_are_counted(format_):
+    frames = [Image.new("L", (8, 8), level) for level in (10, 120, 250)]
+    data = encoded(frames[0], format_, save_all=True, append_images=frames[1:], **({"lossless": True} if format_ == "WEBP" else {}))
+    found = decode_image(data, GREY)
+    assert found.frames == 3
+    assert abs(int(found.pixels.max()) - 10) <= 1  # WebP keeps colour as luma and chroma
+
+
+def test_counting_many_frames_is_bounded():
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 6, 6), dtype=np.uint8)
+    frames = [Image.fromarray(pixels) for pixels in noise]
+    assert decode_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), GREY).frames == 1000
 
 
 def test_damaged_files_are_corrupt_not_crashes():

@@ -1,0 +1,241 @@
+"""Reports: what their facts say, that the page is whole and safe, and how it behaves in a real browser."""
+
+import re
+import sys
+import types
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from catvae.runtime.report import charts, facts, maps
+from catvae.runtime.report.facts import Examined, Facts, cards, confusion, evenly
+from catvae.runtime.report.of_bundle import facts_of_bundle
+from catvae.runtime.report.page import render
+
+from ..browser import chromium
+
+HOSTILE = "<script>alert(1)</script>\"' &\udcff"
+
+
+class Circles:
+    """A drawer of three clusters in a plane whose images are its latents."""
+
+    names = ("a", "b", HOSTILE)
+    means = np.array([[4, 0], [0, 4], [-4, 0]], np.float32)
+
+    def decode(self, latents):
+        return np.clip(np.broadcast_to(latents.mean(1)[:, None, None, None], (len(latents), 6, 6, 1)) / 8 + 0.5, 0, 1).astype(np.float32)
+
+
+@pytest.fixture
+def examined():
+    """Two images of b, three of a, none of the third; how far each lies from its centre grows with its number."""
+    clusters = np.array([0, 1, 0, 1, 0])
+    confidence = np.array([0.9, 0.8, 0.7, 0.99, 1.0], np.float32)
+    assignment = np.full((5, 3), 0.0, np.float32)
+    assignment[np.arange(5), clusters] = confidence
+    assignment[np.arange(5), 2 - clusters] = 1 - confidence
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 6, 6, 1), np.uint8)
+    embedding = Circles.means[clusters] + 0.1 * np.arange(5, dtype=np.float32)[:, None]
+    return Examined(images, clusters, confidence, assignment, embedding)
+
+
+def test_cards_are_sorted_by_size_and_show_the_nearest_and_the_least_certain(examined):
+    first, second, empty = cards(examined, Circles(), [0.5, 0.3, 0.2])
+    assert (first.cluster, second.cluster, empty.cluster) == (0, 1, 2)
+    assert first.share == pytest.approx(0.6)
+    assert first.training_share == 0.5
+    assert first.nearest[:, 0, 0, 0].tolist() == [0, 2, 4]
+    assert first.borderline[:, 0, 0, 0].tolist() == [2, 0, 4]
+    assert first.confidence == pytest.approx((0.9 + 0.7 + 1.0) / 3)
+    assert first.histogram[-1] == 1  # the image that is quite sure
+    assert sum(first.histogram) == 3
+    assert first.closest == HOSTILE
+    assert (len(empty.nearest), empty.share, empty.closest) == (0, 0, "")
+
+
+def test_a_table_of_classes_counts_every_image():
+    table = confusion(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 1]), ["x", "y"], 3)
+    assert table is not None
+    assert table.counts.tolist() == [[1, 0, 0], [1, 1, 1]]
+    assert confusion(np.zeros(1, int), np.zeros(1, int), [str(i) for i in range(facts.MOST_CLASSES + 1)], 3) is None
+
+
+def test_evenly_chosen_rows_are_distinct_and_reach_both_ends():
+    assert evenly(3, 10).tolist() == [0, 1, 2]
+    assert evenly(0, 10).tolist() == []
+    rows = evenly(1_000_003, 5000)
+    assert (rows[0], rows[-1], len(set(rows.tolist()))) == (0, 1_000_002, 5000)
+
+
+def test_the_principal_plane_keeps_distances_of_points_that_lie_in_one():
+    rng = np.random.default_rng(0)
+    flat = rng.normal(size=(40, 2)) * [5, 2]
+    basis, _ = np.linalg.qr(rng.normal(size=(7, 2)))
+    plane = maps.principal_plane((flat @ basis.T + 3).astype(np.float32))
+    gaps = lambda points: np.linalg.norm(points[:, None] - points[None], axis=-1)  # noqa: E731
+    np.testing.assert_allclose(gaps(plane), gaps(flat), atol=1e-5)
+    assert maps.principal_plane(rng.normal(size=(5, 1))).shape == (5, 2)
+    assert np.isfinite(maps.principal_plane(np.zeros((4, 3)))).all()
+
+
+def test_umap_comes_first_where_it_is_installed(monkeypatch):
+    class UMAP:
+        def __init__(self, **options):
+            assert options["random_state"] == 0
+
+        def fit_transform(self, points):
+            return points[:, :2] * 2
+
+    points = np.random.default_rng(1).normal(size=(40, 5))
+    monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=UMAP))
+    first, second = maps.maps_of(points)
+    assert "UMAP" in first.how
+    assert "principal" in second.how
+    np.testing.assert_array_equal(first.points, points[:, :2] * 2)
+    monkeypatch.setitem(sys.modules, "umap", None)
+    assert len(maps.maps_of(points)) == 1
+    assert maps.maps_of(points[:2]) == []
+
+
+def test_colours_of_clusters_differ():
+    assert len({charts.colour(i, 20) for i in range(20)}) == 20
+
+
+class Page(HTMLParser):
+    """What a page refers to, and whether its pictures say what they show."""
+
+    def __init__(self, page: bytes):
+        super().__init__()
+        self.images, self.ids, self.links, self.tags, self.text = [], [], [], [], ""
+        self.feed(page.decode())
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.tags.append(tag)
+        self.links += [given[name] for name in ("src", "href", "srcset", "action") if given.get(name)]
+        self.ids += [given["id"]] if "id" in given else []
+        if tag == "img" or given.get("role") == "img":
+            self.images.append(given.get("alt") or given.get("aria-label"))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_is_self_contained_and_hostile_names_are_text(examined):
+    found = facts.pictured(examined, Circles(), [0.5, 0.3, 0.2])
+    page = Page(
+        render(
+            Facts(
+                title=HOSTILE,
+                about=HOSTILE,
+                verdict="degenerate",
+                reasons=[HOSTILE],
+                notes=["look"],
+                tiles={HOSTILE: HOSTILE},
+                curves={HOSTILE: [(1, 2.0), (2, 1.0)], "one point": [(1, 1.0)]},
+                confusion=confusion(examined.clusters, examined.clusters, [HOSTILE, "y"], 3),
+                tables={HOSTILE: {HOSTILE: HOSTILE}, "empty": {}},
+                **found,  # pyright: ignore[reportArgumentType]
+            )
+        )
+    )
+    assert "script" not in page.tags
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    assert all(page.images)
+    assert len(page.images) > 10
+    assert "do not rely on these clusters" in page.text.lower()
+    assert "one point" not in page.text  # a curve needs two
+    assert "no image fell into it" in page.text
+
+
+def test_a_report_of_a_bundle_is_the_same_every_time(bundle):
+    images = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), dtype=np.uint8)
+    assert render(facts_of_bundle(bundle, images)) == render(facts_of_bundle(bundle, images))
+
+
+def test_the_command_sorts_sub_folders_into_a_table_and_names_what_it_left_out(run, png, bundle, tmp_path):
+    for cluster in (2, 5):
+        for i, image in enumerate(bundle.sample(cluster, 4, seed=3)):
+            png(f"images/class {cluster}/{i}.png", np.round(image[..., 0] * 255).astype(np.uint8))
+    (tmp_path / "images/class 2/torn.png").write_bytes(b"nothing")
+    result = run("catvae-report", bundle.path, "images")
+    assert result.returncode == 0, result.stderr
+    assert "1 of 9 images could not be read; images/class 2/torn.png" in result.stderr.decode()
+    page = Page((tmp_path / "report.html").read_bytes())
+    assert "Known classes" in page.text
+    assert "class 5" in page.text
+    assert re.search(r"8\s*images examined", page.text)
+
+
+def test_without_images_the_bundle_shows_its_own(run, tmp_path):
+    assert run("catvae-report", "-o", "page.html").returncode == 0
+    assert "its own drawings" in Page((tmp_path / "page.html").read_bytes()).text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("nowhere",), 3, "no such folder"),
+        (("{bundle}", "no*.png"), 3, "no images found"),
+        (("{bundle}", "torn.png"), 3, "none of 1 images could be read"),
+        (("-o", "."), 2, "is a folder"),
+        (("run",), 2, "its report is run/report.html"),
+    ],
+)
+def test_one_line_and_an_exit_code(run, bundle, tmp_path, arguments, code, message):
+    (tmp_path / "torn.png").write_bytes(b"nothing")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    result = run("catvae-report", *(part.format(bundle=bundle.path) for part in arguments))
+    assert result.returncode == code
+    assert message in result.stderr.decode()
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_a_browser_it_fits_asks_for_nothing_and_answers_the_keyboard(browser, bundle, tmp_path, width, scheme):
+    path = tmp_path / "report.html"
+    path.write_bytes(render(facts_of_bundle(bundle, np.zeros((0, 28, 28, 1), np.uint8))))
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page, complaints = context.new_page(), []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("request", lambda request: None if request.url.startswith(("file:", "data:")) else complaints.append(request.url))
+    page.goto(path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).reduce((a, b) => a + Number(b), 0) > 380")
+    assert light == (scheme == "light")
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.tagName") == "SUMMARY":
+            break
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.querySelector('details').open")
+    context.close()
+    assert complaints == []
+
+
+def test_a_picture_strip_keeps_pixels(examined):
+    """What is shown is what was given: decoded from the page, the nearest images of a card are the bytes that went in."""
+    import base64
+    import io
+
+    page = render(Facts(title="t", about="", **facts.pictured(examined, Circles(), [1, 0, 0])))  # pyright: ignore[reportArgumentType]
+    found = re.search(rb'<img class="strip" src="data:image/png;base64,([^"]+)" alt="3 images nearest', page)
+    assert found
+    strip = np.asarray(Image.open(io.BytesIO(base64.b64decode(found[1]))))
+    assert strip.shape == (6, 3 * 6 + 2, 4)
+    assert strip[0, ::7, 0].tolist() == [0, 2, 4]
+    assert strip[0, 6::7, 3].tolist() == [0, 0]  # gaps are clear
