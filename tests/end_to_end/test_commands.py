@@ -35,7 +35,8 @@ def work(tmp_path_factory):
 def test_a_run_folder_holds_what_it_should(work):
     run = work / "run"
     assert {p.name for p in run.iterdir()} == {
-        "config.json", "run.json", "metrics.csv", "model.safetensors", "state.safetensors", "state.json", "samples",
+        "config.json", "run.json", "metrics.csv", "model.safetensors", "state.safetensors", "state.json", "samples", "report.html",
+        "calibration.safetensors",
     }  # fmt: skip
     record = json.loads((run / "run.json").read_text())
     assert record["status"] == "finished"

@@ -125,7 +125,7 @@ def test_another_models_graph_fails_the_gate(exported):
         (lambda p: setattr(p.graph.initializer[0], "data_location", onnx.TensorProto.EXTERNAL), "outside the file"),
     ],
 )
-def testlint_refuses(exported, change, message):
+def test_lint_refuses(exported, change, message):
     _, specs, graphs = exported
     proto = onnx.load_from_string(graphs["classifier"])
     change(proto)
