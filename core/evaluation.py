@@ -85,7 +85,8 @@ def health_record(state: Health, joints: Joints) -> dict[str, float]:
         record["separation"] = float(separations(joints.clusters).min())
     # Nats that clusters of an image and of its view share, and how often both are the same: comparable between runs on the same data.
     record["view_information"] = mutual_information(joints.clusters)
-    record["neighbour_information"] = mutual_information(joints.cluster_neighbours)
+    # The same with nearest neighbours, in the hidden layer and by pixels together, at most 2 log K.
+    record["neighbour_information"] = mutual_information(joints.cluster_neighbours) + mutual_information(joints.cluster_pixels)
     record["view_agreement"] = float(np.trace(joints.clusters))
     return record
 

@@ -42,6 +42,8 @@ class Joints(NamedTuple):
     """(J, J), of images and their nearest by pixels."""
     cluster_neighbours: NDArray[np.float64]
     """(K, K), as `neighbours`."""
+    cluster_pixels: NDArray[np.float64]
+    """(K, K), as `pixels`."""
 
 
 @torch.no_grad()
@@ -78,6 +80,7 @@ def estimate_joints(model: CatVAE, images: Tensor, policy: ViewPolicy, batch: in
         neighbour_joint(o[crowd], by_features),
         neighbour_joint(o[crowd], by_pixels),
         neighbour_joint(a[crowd], by_features),
+        neighbour_joint(a[crowd], by_pixels),
     )
 
 

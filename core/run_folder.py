@@ -89,7 +89,7 @@ class SeedRecord(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     clusters: int
     neighbour_information: float
-    """Nats its clusters share with those of nearest neighbours: what the kept run was chosen by, among healthy ones."""
+    """Nats its clusters share with those of nearest neighbours, in the hidden layer and by pixels: what the kept run was chosen by."""
     agreement: float
     """Mean adjusted Rand index with the other runs' clusters."""
     verdict: str
@@ -108,7 +108,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     config_hash: str
     """SHA-256 of `config.json`: a resumed run must be the one that was started."""
     start_scores: list[float] = []
-    """Nats that the merges of the short runs at the beginning share with neighbours; the best went on."""
+    """How far neighbours agreed with the merges of the short runs at the beginning, in nats; the best went on."""
     data: DataRecord
     clusters: list[ClusterRecord] = []
     scores: dict[str, dict[str, float]] = {}

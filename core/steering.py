@@ -13,12 +13,12 @@ from .guard import choose_clusters, watch
 from .head_surgery import Trained, reseed, split_into, take_merge, with_clusters
 from .joints import estimate_joints
 from .labelled import LabelledImages, clusters_of_classes
-from .merging import align, grouped, merge_by_neighbours, mutual_information
+from .merging import agreement, align, merge_by_neighbours
 from .objective import Taught
 from .views import ViewPolicy
 
 GAIN = 0.01
-"""Nats by which a later merge must be more informative than the one before to replace it."""
+"""Nats by which neighbours must agree more with a later merge than with the one before for it to be taken."""
 MEMORY = 0.95
 """Of the running cluster shares, per step: about the last 20 batches."""
 GUARD_EVERY = 50
@@ -79,11 +79,9 @@ class Steering:
             clusters = choose_clusters(joints.overclusters, clusters, unequal=self.unequal)
             position.events.append(Event(step=step, what=f"K = {clusters} chosen of at most {trained.model.spec.clusters}"))
         merge = merge_by_neighbours(joints, clusters, unequal=self.unequal)
-        if position.group and not self.unequal:
-            before = grouped(joints.neighbours, np.array(position.group), clusters)
-            if merge.information < mutual_information(before) + GAIN:
-                return trained  # hardly more informative than the last merge: clusters stay as they are
-        group = merge.group
+        group, last = merge.group, np.array(position.group)
+        if len(last) and not self.unequal and agreement(joints, group, clusters) < agreement(joints, last, clusters) + GAIN:
+            return trained  # neighbours hardly prefer it to the last merge: clusters stay as they are
         if clusters == trained.model.spec.clusters:
             rows = torch.from_numpy(align(group, joints.shared)).to(self.images.device)
             take_merge(trained, rows)

@@ -24,7 +24,7 @@ from .head_surgery import Trained
 from .held_back import split
 from .joints import Joints, estimate_joints
 from .labelled import LabelledImages, labelled_batch, require_room
-from .merging import merge_by_neighbours, mutual_information
+from .merging import agreement, merge_by_neighbours, mutual_information
 from .model import CatVAE, ModelSpec
 from .objective import BatchLoss, Terms, batch_loss
 from .steering import Steering
@@ -62,7 +62,7 @@ class Trainer:
         count = len(rows)
         if config.most_clusters > count:
             option = "--max-clusters" if config.choose_clusters else "--clusters"
-            raise UsageError(f"{option} is {config.most_clusters}, but there are only {count:,} images: choose at most {count}")
+            raise UsageError(f"{option} is {config.most_clusters}, but only {count:,} images are trained on: choose at most {count}")
         if count < 2:
             raise UsageError("there is 1 image: training needs at least 2")
         if labelled is not None:
@@ -152,7 +152,7 @@ class Trainer:
             on_step(loss)
 
     def _choose_start(self, on_step: Callable[[BatchLoss], None] | None, stop: list[int]) -> None:
-        """Go on from the short run whose clusters share most information with those of neighbours; no label is involved.
+        """Go on from the short run whose clusters neighbours agree with most; no label is involved.
 
         Interrupted, the run is back at its beginning: the short runs are a function of the seed, so nothing but their time is lost.
         """
@@ -177,12 +177,13 @@ class Trainer:
             self.position.start_scores, self.position.seconds = scores, seconds
 
     def _worth(self, joints: Joints) -> float:
-        """Nats that the clusters a short run is about to get share with neighbours; those of all over-clusters while K is not chosen."""
+        """How far neighbours agree with the clusters a short run is about to get; with all over-clusters while K is not chosen."""
         if self.config.choose_clusters:
-            return mutual_information(joints.neighbours)
+            return mutual_information(joints.neighbours) + mutual_information(joints.pixels)
         if self.steering.merge_steps:
-            return merge_by_neighbours(joints, self.config.most_clusters, unequal=self.steering.unequal).information
-        return mutual_information(joints.cluster_neighbours)
+            clusters = self.config.most_clusters
+            return agreement(joints, merge_by_neighbours(joints, clusters, unequal=self.steering.unequal).group, clusters)
+        return mutual_information(joints.cluster_neighbours) + mutual_information(joints.cluster_pixels)
 
     def step(self) -> BatchLoss:
         """One optimiser step on the next batch."""

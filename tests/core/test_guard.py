@@ -22,7 +22,7 @@ def joints_of(classes: list[int], homes: list[int]) -> Joints:
     """Those small clusters, living in clusters `homes`."""
     over, home = joint_of(classes), np.eye(max(homes) + 1)[homes]
     clusters = home.T @ over @ home
-    return Joints(clusters, over, over.sum(1)[:, None] * home, over, over, clusters)
+    return Joints(clusters, over, over.sum(1)[:, None] * home, over, over, clusters, clusters)
 
 
 def test_watch_names_what_collapsed():

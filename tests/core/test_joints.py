@@ -11,7 +11,7 @@ from catvae.core.training import Trainer
 def test_joints_are_distributions(blobs, quick):
     trainer = Trainer(blobs, quick(augment="none"))
     joints = estimate_joints(trainer.model, trainer.images, trainer.policy)
-    assert joints.clusters.shape == joints.cluster_neighbours.shape == (3, 3)
+    assert joints.clusters.shape == joints.cluster_neighbours.shape == joints.cluster_pixels.shape == (3, 3)
     assert joints.overclusters.shape == joints.neighbours.shape == joints.pixels.shape == (6, 6)
     assert joints.shared.shape == (6, 3)
     for joint in joints:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from catvae.core.joints import Joints
 from catvae.core.merging import (
     _merge_losses,
+    agreement,
     align,
     cut,
     grouped,
@@ -125,7 +126,7 @@ def test_alignment_keeps_the_numbers_of_clusters_that_survive():
 
 def joints_from(views: np.ndarray, neighbours: np.ndarray, pixels: np.ndarray) -> Joints:
     empty = np.zeros((0, 0))
-    return Joints(empty, views / views.sum(), empty, neighbours / neighbours.sum(), pixels / pixels.sum(), empty)
+    return Joints(empty, views / views.sum(), empty, neighbours / neighbours.sum(), pixels / pixels.sum(), empty, empty)
 
 
 def blocks(*groups: list[int], size: int = 6, within: float = 0.2) -> np.ndarray:
@@ -140,6 +141,14 @@ def test_neighbours_decide_where_views_say_something_else():
     views, neighbours = blocks([0, 1], [2, 3], [4, 5]), blocks([0, 2], [1, 3], [4, 5])
     group = merge_by_neighbours(joints_from(views, neighbours, views), 3).group
     assert group[0] == group[2] != group[1] == group[3] != group[4] == group[5]
+
+
+def test_agreement_counts_neighbours_of_both_kinds():
+    group, equal = np.array([0, 0, 1, 1, 2, 2]), blocks([0, 1], [2, 3], [4, 5])
+    denied = joints_from(equal, equal, blocks([0, 2], [1, 3], [4, 5]))
+    both = agreement(joints_from(equal, equal, equal), group, 3)
+    assert both == pytest.approx(2 * mutual_information(grouped(equal / equal.sum(), group, 3)))
+    assert agreement(denied, group, 3) < both
 
 
 def test_pixels_decide_between_merges_that_tie():

@@ -136,7 +136,7 @@ def test_signals_stop_after_the_step_under_way(blobs, quick, signum):
 
 
 def test_more_clusters_than_images(blobs, quick):
-    with pytest.raises(UsageError, match="--clusters is 121, but there are only 120 images"):
+    with pytest.raises(UsageError, match="--clusters is 121, but only 120 images are trained on"):
         Trainer(blobs, quick(clusters=121))
 
 

@@ -162,7 +162,7 @@ def test_a_folder_of_mixed_sizes_trains_and_exports(sources, tmp_path):
     ("arguments", "code", "message"),
     [
         (("digits", "--recipe", "robst"), 2, "did you mean 'robust'?"),
-        (("digits", "--clusters", "2000"), 2, "--clusters is 2000, but there are only 1,797 images"),
+        (("digits", "--clusters", "2000"), 2, "--clusters is 2000, but only 1,707 images are trained on"),
         (("digits", "-k", "0"), 2, "'0' is not a number of clusters"),
         (("digits", "-k", "ten"), 2, "ten"),
         (("digits", "--epoch", "3"), 2, "--epoch"),
