@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 KERNEL := $(wildcard kernels/build_*.py kernels/*.h kernels/cpu/* kernels/cuda/*)
 
-.PHONY: setup demo test bench lint clean
+.PHONY: setup demo test bench screenshots lint clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,9 @@ bench: setup
 	$(BIN)/python -m benchmarks.kernel_sweeps
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.plots
+
+screenshots: setup
+	$(BIN)/python docs/screenshots.py
 
 clean:
 	rm -rf build dist *.egg-info kernels/*.so kernels/_cpu.c $(VENV) runs

@@ -15,11 +15,13 @@ from .conftest import ROOT, command
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 COMMANDS = re.findall(r"^\$ (catvae-.*)$", README, re.MULTILINE)
+SCRIPTS = set(re.findall(r"^(catvae-\w+) =", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def test_there_is_something_to_test():
     assert len(PYTHON) == 3
-    assert len(COMMANDS) == 7
+    assert len(COMMANDS) == 17
+    assert {line.split()[0] for line in COMMANDS} == SCRIPTS - {"catvae-doctor"}
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=["runtime", "training", "kernel"])
@@ -42,7 +44,11 @@ def test_commands_run_in_order(tmp_path):
             image.save(tmp_path / "known-images" / str(digits.target[i] % 8) / f"{i}.png")
     for line in COMMANDS:
         name, *arguments = shlex.split(line, comments=True)
-        extra = ["--epochs", "2", "-q"] if name == "catvae-train" else []
+        extra = ["--epochs", "150", "-q"] if name == "catvae-train" else []
         result = command(name, *arguments, *extra, cwd=tmp_path)
         assert result.returncode == 0, (line, result.stderr)
-    assert (tmp_path / "new.png").exists()
+    for name in ("new.png", "ring.png", "walk.png", "style.png", "path.png", "rebuilt.png", "report.html", "rows.jsonl", "my-page/index.html"):
+        assert (tmp_path / name).exists(), name
+    assert (tmp_path / "my-small-bundle" / "manifest.json").exists()
+    for pair in re.findall(r"\]\(((?!http)\S+?)\)|src=\"(\S+?)\"", README):
+        assert (ROOT / "".join(pair)).exists(), pair
