@@ -15,13 +15,14 @@ from .merging import mutual_information, separations
 from .metrics import Health, calibration_error, generation_ceiling, label_scores, match
 from .model import CatVAE
 from .run_folder import ClusterRecord
-from .views import to_float
+from .views import at_a_time, to_float
 
 
 @torch.no_grad()
 def assign(model: CatVAE, images: NDArray[np.uint8], *, batch: int = 1024, dropout: bool = False) -> NDArray[np.float32]:
     """q(c|x), (N, K), of uint8 images (N, H, W, C); `dropout` keeps it active, as the published code does."""
     model.train(dropout)
+    batch = at_a_time(images, batch)
     device = model.prior.device
     pieces = [
         model(to_float(torch.from_numpy(np.ascontiguousarray(images[i : i + batch])).to(device))).cpu()
@@ -44,6 +45,7 @@ def cluster_names(assignment: NDArray[np.float32], data: ImageData, labelled: La
     count = assignment.shape[1]
     names = [str(i) for i in range(count)]
     if labelled is not None:
+        names = [f"cluster {i}" for i in range(count)]  # a bare number might be the name of a class
         for name, cluster in zip(labelled.names, homes, strict=True):
             if cluster >= 0:
                 names[cluster] = name
@@ -85,8 +87,8 @@ def health_record(state: Health, joints: Joints) -> dict[str, float]:
         record["separation"] = float(separations(joints.clusters).min())
     # Nats that clusters of an image and of its view share, and how often both are the same: comparable between runs on the same data.
     record["view_information"] = mutual_information(joints.clusters)
-    # The same with nearest neighbours, in the hidden layer and by pixels together, at most 2 log K.
-    record["neighbour_information"] = mutual_information(joints.cluster_neighbours) + mutual_information(joints.cluster_pixels)
+    # The same with nearest neighbours, the mean of those in the hidden layer and those by pixels.
+    record["neighbour_information"] = (mutual_information(joints.cluster_neighbours) + mutual_information(joints.cluster_pixels)) / 2
     record["view_agreement"] = float(np.trace(joints.clusters))
     return record
 
@@ -115,6 +117,7 @@ def draw_samples(model: CatVAE, *, per_cluster: int = 10, seed: int = 0, centroi
 def encode_mean(model: CatVAE, images: NDArray[np.uint8], *, batch: int = 1024) -> NDArray[np.float32]:
     """Means (N, D) of q(z|x): cluster offsets mixed by the image's own assignment."""
     model.eval()
+    batch = at_a_time(images, batch)
     pieces = []
     for i in range(0, len(images), batch):
         posterior = model.encode(to_float(torch.from_numpy(np.ascontiguousarray(images[i : i + batch])).to(model.prior.device)))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .joints import Joints
-from .merging import grouped, inner_separations, merge_clusters, separations, unequal_is_clearer
+from .merging import cut, grouped, information_paths, inner_separations, merge_along, separation_path, separations, unequal_is_clearer
 from .metrics import Health
 
 ONE_CLASS = 0.9
@@ -76,7 +76,8 @@ def verdict(state: Health, joints: Joints | None = None, *, unequal: bool = Fals
     shares = np.array(state.shares)
     K = len(shares)
     if K == 1:
-        return Verdict(status="healthy")
+        note = "everything is in one cluster: nothing was separated; if there are kinds to tell apart, give -k or train longer"
+        return Verdict(status="healthy", notes=(note,))
     reasons, notes = [], []
     alarm = watch(shares)
     if alarm and alarm.kind == "one class":
@@ -105,8 +106,10 @@ def choose_clusters(joint: NDArray[np.float64], at_most: int, *, unequal: bool =
     at_most : int
         K_max, less than the number of small clusters.
     """
+    paths = [separation_path(joint)] if unequal else information_paths(joint)  # once: a path holds the merges for every K
     for clusters in range(at_most, 1, -1):
-        if separations(grouped(joint, merge_clusters(joint, clusters, unequal=unequal).group, clusters)).min() >= APART:
+        group = cut(paths[0], clusters) if unequal else merge_along(joint, paths, clusters).group
+        if separations(grouped(joint, group, clusters)).min() >= APART:
             return clusters
     return 1
 

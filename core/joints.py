@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .model import CatVAE
-from .views import ViewPolicy, random_view, to_float
+from .views import ViewPolicy, at_a_time, random_view, to_float
 
 PAIRS = 20_000
 """Image-view pairs that a joint distribution is estimated on, about; a small set is viewed several times."""
@@ -50,6 +50,7 @@ class Joints(NamedTuple):
 def estimate_joints(model: CatVAE, images: Tensor, policy: ViewPolicy, batch: int = 1024) -> Joints:
     """Estimate all of them on evenly spaced images, (N, H, W, C) uint8; views draw from the default generator."""
     model.eval()
+    batch = at_a_time(images, batch)
     chosen = images[:: max(1, len(images) // PAIRS)]
     rounds = max(1, round(PAIRS / len(chosen)))
     K, J = model.spec.clusters, model.spec.overclusters

@@ -24,7 +24,9 @@ from .views import to_float
 
 LOG_2PI = math.log(2 * math.pi)
 DECODED = 4096
-"""Latents decoded at a time."""
+"""Latents whose draws are held at a time."""
+PIXELS = 2**22
+"""Pixels decoded at a time: with what the decoder holds in between some 2 GB."""
 
 
 class Likelihood(NamedTuple):
@@ -80,11 +82,9 @@ def likelihood(model: CatVAE, images: NDArray[np.uint8], *, draws: int = 100, at
 
 def _bound_terms(model: CatVAE, x: Tensor, posterior: Posterior, noise: Tensor) -> Tensor:
     """Sums over the batch of reconstruction, kl, neg_entropy, and the number of images, (4,), every cluster decoded."""
-    n, clusters = len(x), model.spec.clusters
-    mean, log_variance = (t.flatten(0, 1) for t in _components(model, posterior))
-    pixels = model.decode(mean + torch.exp(0.5 * log_variance) * noise)
-    target = x[:, None].expand(-1, clusters, -1, -1, -1).flatten(0, 1)
-    error = nnF.binary_cross_entropy_with_logits(pixels, target, reduction="none").flatten(1).sum(1).view(n, clusters)
+    n = len(x)
+    mean, log_variance = _components(model, posterior)
+    error = -_log_likelihood(model, x, mean + torch.exp(0.5 * log_variance) * noise.view_as(mean))
     loss = mixture_kl(posterior.m, posterior.v, model.E, model.F, model.prior, posterior.logits)
     return torch.stack([(loss.assignment * error).sum(), loss.kl, loss.neg_entropy, error.new_tensor(n)]).double()
 
@@ -100,13 +100,23 @@ def _importance_weighted(model: CatVAE, x: Tensor, posterior: Posterior, draws: 
     noise = torch.from_numpy(rng.standard_normal((n, draws, mean.shape[-1]), dtype=np.float32)).to(x.device)
     rows = torch.arange(n, device=x.device)[:, None]
     z = mean[rows, c] + torch.exp(0.5 * log_variance[rows, c]) * noise  # (N, S, D)
-    pixels = model.decode(z.flatten(0, 1))
-    target = x[:, None].expand(-1, draws, -1, -1, -1).flatten(0, 1)
-    log_likelihood = -nnF.binary_cross_entropy_with_logits(pixels, target, reduction="none").flatten(1).sum(1).view(n, draws)
+    log_likelihood = _log_likelihood(model, x, z)
     zero = torch.zeros_like(model.prior)
     log_prior = _log_mixture(z, torch.full_like(log_q, -math.log(log_q.shape[1])), model.prior.expand(n, -1, -1), zero.expand(n, -1, -1))
     weight = log_likelihood + log_prior - _log_mixture(z, log_q, mean, log_variance)
     return (math.log(draws) - weight.logsumexp(1)).cpu()
+
+
+def _log_likelihood(model: CatVAE, x: Tensor, z: Tensor) -> Tensor:
+    """log p(x|z), (N, S), of images (N, C, H, W) and S latents for each, (N, S, D); as many at a time as memory holds."""
+    n, count = z.shape[:2]
+    at_once = max(1, PIXELS // x[0].numel())
+    owner = torch.arange(n, device=x.device).repeat_interleave(count)
+    parts = [
+        nnF.binary_cross_entropy_with_logits(model.decode(latents), x[rows], reduction="none").flatten(1).sum(1)
+        for latents, rows in zip(z.flatten(0, 1).split(at_once), owner.split(at_once), strict=True)
+    ]
+    return -torch.cat(parts).view(n, count)
 
 
 def _components(model: CatVAE, posterior: Posterior) -> tuple[Tensor, Tensor]:

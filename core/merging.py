@@ -40,6 +40,10 @@ TIE = 0.003
 """Nats of information within which two merges say the same: crossed sevens lie with the sevens or with the twos at equal information."""
 
 
+Path = list[tuple[int, int]]
+"""Merges of a greedy path, see `merge_path`."""
+
+
 class Merge(NamedTuple):
     """A partition of the small clusters."""
 
@@ -74,12 +78,12 @@ def merge_by_neighbours(joints: Joints, clusters: int, *, unequal: bool = False)
 
 
 def agreement(joints: Joints, group: NDArray[np.int64], clusters: int) -> float:
-    """Nats that groups share with those of nearest neighbours, in the hidden layer and by pixels together; at most 2 log K.
+    """Nats that groups share with those of nearest neighbours, the mean of those in the hidden layer and those by pixels; at most log K.
 
     What compares different networks, and different times of one: in its own hidden layer a network finds near what it has put together, by
     pixels nothing follows it. Three of six MNIST starts put crossed sevens with the twos; the hidden layer alone would go on with one.
     """
-    return sum(mutual_information(grouped(joint, group, clusters)) for joint in (joints.neighbours, joints.pixels))
+    return sum(mutual_information(grouped(joint, group, clusters)) for joint in (joints.neighbours, joints.pixels)) / 2
 
 
 def merge_clusters(joint: NDArray[np.float64], clusters: int, *, unequal: bool = False) -> Merge:
@@ -95,8 +99,17 @@ def merge_clusters(joint: NDArray[np.float64], clusters: int, *, unequal: bool =
     if unequal:
         group = most_apart(joint, clusters)
         return Merge(group, mutual_information(grouped(joint, group, clusters)))
-    groups = [cut(merge_path(joint, cost), clusters) for cost in (_merge_losses, _exchange_rates)]
-    return max((refine(joint, group, clusters) for group in groups), key=lambda merge: merge.information)
+    return merge_along(joint, information_paths(joint), clusters)
+
+
+def information_paths(joint: NDArray[np.float64]) -> list[Path]:
+    """Greedy merges by lost information and by rate of exchange: the places that `merge_along` refines, for every K."""
+    return [merge_path(joint, cost) for cost in (_merge_losses, _exchange_rates)]
+
+
+def merge_along(joint: NDArray[np.float64], paths: list[Path], clusters: int) -> Merge:
+    """The most informative partition that refining the paths' cuts at K = `clusters` leads to."""
+    return max((refine(joint, cut(path, clusters), clusters) for path in paths), key=lambda merge: merge.information)
 
 
 def unequal_is_clearer(joint: NDArray[np.float64], clusters: int) -> bool:
@@ -113,40 +126,58 @@ def unequal_is_clearer(joint: NDArray[np.float64], clusters: int) -> bool:
 
 
 def most_apart(joint: NDArray[np.float64], clusters: int) -> NDArray[np.int64]:
-    """Groups (n,) left by merging what is least apart; crumbs, too rare to be told from noise, are merged before anything else."""
+    """Groups (n,) left by merging what is least apart."""
+    return cut(separation_path(joint), clusters)
+
+
+def separation_path(joint: NDArray[np.float64]) -> Path:
+    """Greedy merges of what is least apart; crumbs, too rare to be told from noise, are merged before anything else."""
     crumb = CRUMB / len(joint)
 
-    def cost(P: NDArray[np.float64]) -> NDArray[np.float64]:
+    def cost(P: NDArray[np.float64], pairs: NDArray[np.float64]) -> NDArray[np.float64]:
         rare = P.sum(1) < crumb
-        return separations(P) - 2.0 * (rare[:, None] | rare[None])
+        return separations(P, pairs) - 2.0 * (rare[:, None] | rare[None])
 
-    return cut(merge_path(joint, cost), clusters)
+    return merge_path(joint, cost)
 
 
-def merge_path(joint: NDArray[np.float64], cost: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> list[tuple[int, int]]:
-    """Merge the pair of least cost until one group is left.
+def merge_path(joint: NDArray[np.float64], cost: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]) -> Path:
+    """Merge the pair of least cost until one group is left, in O(n^3): sums over pairs of rows are kept up to date, not made anew.
 
     Parameters
     ----------
     joint : ndarray, (n, n)
     cost : callable
-        From a joint distribution to the cost (n, n) of merging each pair, infinite on the diagonal.
+        From a joint distribution and its `pair_sums` to the cost (n, n) of merging each pair, infinite on the diagonal.
 
     Returns
     -------
     list of (int, int)
         n - 1 pairs i < j: the group of cluster i took in that of cluster j.
     """
-    P = joint.copy()
+    P, pairs = joint.copy(), pair_sums(joint)
     names = list(range(len(P)))
     path = []
     while len(P) > 1:
-        i, j = sorted(divmod(int(cost(P).argmin()), len(P)))
+        i, j = sorted(divmod(int(cost(P, pairs).argmin()), len(P)))
         path.append((names[i], names.pop(j)))
+        pairs -= _column_share(P[:, i]) + _column_share(P[:, j])
         P[i] += P[j]
         P[:, i] += P[:, j]
-        P = np.delete(np.delete(P, j, 0), j, 1)
+        pairs += _column_share(P[:, i])
+        P, pairs = (np.delete(np.delete(matrix, j, 0), j, 1) for matrix in (P, pairs))
+        pairs[i] = pairs[:, i] = _plogp(P + P[i]).sum(1)
     return path
+
+
+def pair_sums(P: NDArray[np.float64]) -> NDArray[np.float64]:
+    """sum over l of f(P_il + P_jl), (n, n), with f(p) = p log p."""
+    return np.stack([_plogp(P + row).sum(1) for row in P])  # row by row: all at once would need n^3 numbers
+
+
+def _column_share(column: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What one column adds to `pair_sums`."""
+    return _plogp(column[:, None] + column[None])
 
 
 def grouped(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int) -> NDArray[np.float64]:
@@ -155,7 +186,7 @@ def grouped(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int)
     return member.T @ joint @ member
 
 
-def separations(joint: NDArray[np.float64]) -> NDArray[np.float64]:
+def separations(joint: NDArray[np.float64], pairs: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """How far apart every two clusters are, (n, n): the information merging them loses over the most it could lose, 0 to 1.
 
     Infinite on the diagonal; 0 for a cluster that nothing falls into.
@@ -163,7 +194,7 @@ def separations(joint: NDArray[np.float64]) -> NDArray[np.float64]:
     share = joint.sum(1)
     together = share[:, None] + share[None]
     most = _plogp(together) - _plogp(share)[:, None] - _plogp(share)[None]  # (p_i + p_j) times the entropy of i against j
-    apart = np.divide(_merge_losses(joint), most, out=np.zeros_like(joint), where=most > 1e-15)
+    apart = np.divide(_merge_losses(joint, pairs), most, out=np.zeros_like(joint), where=most > 1e-15)
     np.fill_diagonal(apart, np.inf)
     return apart
 
@@ -196,7 +227,7 @@ def _mean_nearest(joint: NDArray[np.float64]) -> float:
     return float(separations(joint).min(1).mean())
 
 
-def cut(path: list[tuple[int, int]], clusters: int) -> NDArray[np.int64]:
+def cut(path: Path, clusters: int) -> NDArray[np.int64]:
     """Groups (n,) in 0..clusters-1 that are left when `clusters` remain of a path's n."""
     group = np.arange(len(path) + 1)
     for into, taken in path[: len(group) - clusters]:
@@ -232,7 +263,7 @@ def refine(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int) 
     return Merge(group, mutual_information(member.T @ joint @ member))
 
 
-def _exchange_rates(P: NDArray[np.float64]) -> NDArray[np.float64]:
+def _exchange_rates(P: NDArray[np.float64], _pairs: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Minus P_ij / (p_i p_j), (n, n), infinite on the diagonal; empty clusters exchange nothing."""
     share = P.sum(1)
     expected = share[:, None] * share[None]
@@ -241,7 +272,7 @@ def _exchange_rates(P: NDArray[np.float64]) -> NDArray[np.float64]:
     return rate
 
 
-def _merge_losses(P: NDArray[np.float64]) -> NDArray[np.float64]:
+def _merge_losses(P: NDArray[np.float64], pairs: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """(n, n) information lost by merging each pair; infinite on the diagonal.
 
     With f(p) = p log p, I = sum f(P_ij) - 2 sum f(p_i): only rows, columns and marginals of the pair change.
@@ -252,7 +283,7 @@ def _merge_losses(P: NDArray[np.float64]) -> NDArray[np.float64]:
     own_i = _plogp(diagonal[:, None] + P)  # column i of the merged row: P_ii + P_ji
     own_j = _plogp(diagonal[None] + P)
     before = 2 * (rows[:, None] + rows[None]) - np.diag(f)[:, None] - np.diag(f)[None] - 2 * f
-    pairs = np.stack([_plogp(P + row).sum(1) for row in P])  # row by row: all at once would need n^3 numbers
+    pairs = pair_sums(P) if pairs is None else pairs
     after = 2 * (pairs - own_i - own_j) + _plogp(diagonal[:, None] + diagonal[None] + 2 * P)
     marginals = _plogp(share)[:, None] + _plogp(share)[None] - _plogp(share[:, None] + share[None])
     loss = before - after - 2 * marginals

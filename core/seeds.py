@@ -79,7 +79,7 @@ def train_seeds(
     seeds = read_plan(folder)
     runs = {seed: RunFolder(folder.path / "seeds" / str(seed)) for seed in seeds}
     for index, (seed, run) in enumerate(runs.items(), 1):
-        if (run.path / "model.safetensors").is_file():
+        if (run.path / "run.json").is_file() and run.read_record().status == "finished":
             continue
         if (run.path / "state.json").is_file():
             session = Session.resume(run, data, labelled)

@@ -62,7 +62,9 @@ class Session:
         )
         folder.start(config, record)
         write_calibration(folder.path, data.images)
-        return cls(folder, trainer, data, record)
+        session = cls(folder, trainer, data, record)
+        session._save_state()  # a run killed during its short starts begins them again
+        return session
 
     @classmethod
     def resume(cls, folder: RunFolder, data: ImageData, labelled: LabelledImages | None = None) -> "Session":
@@ -92,6 +94,7 @@ class Session:
         except Exception:
             self._write("failed")
             raise
+        self._save_state()  # what is left to do, `finish`, can be repeated
 
     def finish(self) -> RunRecord:
         """Weights, scores, health, verdict, the final pictures and the report."""

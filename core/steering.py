@@ -17,7 +17,7 @@ from .merging import agreement, align, merge_by_neighbours
 from .objective import Taught
 from .views import ViewPolicy
 
-GAIN = 0.01
+GAIN = 0.005
 """Nats by which neighbours must agree more with a later merge than with the one before for it to be taken."""
 MEMORY = 0.95
 """Of the running cluster shares, per step: about the last 20 batches."""
@@ -46,7 +46,8 @@ class Steering:
     def __init__(self, config: TrainConfig, steps: int, images: Tensor, policy: ViewPolicy, labelled: LabelledImages | None):
         self.config, self.images, self.policy, self.labelled = config, images, policy, labelled
         self.unequal = config.sizes == "unequal"
-        self.merge_steps = sorted({round(share * steps) for share in config.regroup}) if config.overclusters else []
+        merges = config.overclusters and config.invariance_weight  # without views over-clusters learn nothing
+        self.merge_steps = sorted({min(steps - 1, round(share * steps)) for share in config.regroup}) if merges else []
 
     def before(self, step: int, trained: Trained, position: Position) -> Trained:
         """What is due before `step`; the same network, or a new one with the chosen K."""

@@ -179,11 +179,11 @@ class Trainer:
     def _worth(self, joints: Joints) -> float:
         """How far neighbours agree with the clusters a short run is about to get; with all over-clusters while K is not chosen."""
         if self.config.choose_clusters:
-            return mutual_information(joints.neighbours) + mutual_information(joints.pixels)
+            return (mutual_information(joints.neighbours) + mutual_information(joints.pixels)) / 2
         if self.steering.merge_steps:
             clusters = self.config.most_clusters
             return agreement(joints, merge_by_neighbours(joints, clusters, unequal=self.steering.unequal).group, clusters)
-        return mutual_information(joints.cluster_neighbours) + mutual_information(joints.cluster_pixels)
+        return (mutual_information(joints.cluster_neighbours) + mutual_information(joints.cluster_pixels)) / 2
 
     def step(self) -> BatchLoss:
         """One optimiser step on the next batch."""

@@ -15,6 +15,8 @@ import torch.nn.functional as nnF
 from numpy.typing import NDArray
 from torch import Tensor
 
+AT_A_TIME_PIXELS = 56 * 56
+"""Values per image up to which a full batch is encoded at a time: about 300 MB of activations at 1024."""
 MIRROR_CORRELATION = 0.62
 """`auto` takes images for objects when they correlate with their own mirror image at least this much on average."""
 
@@ -89,6 +91,11 @@ def mirror_correlation(images: NDArray[np.uint8], at_most: int = 2000) -> float:
 def to_float(images: Tensor) -> Tensor:
     """uint8 (N, H, W, C) to float (N, C, H, W) in [0, 1], stored channels last."""
     return images.permute(0, 3, 1, 2).float().div_(255)
+
+
+def at_a_time(images: Tensor | NDArray[np.uint8], at_most: int) -> int:
+    """How many of images (N, ...) go through the encoder at a time: `at_most` of 56 x 56 in grey, fewer of larger ones."""
+    return max(1, min(at_most, at_most * AT_A_TIME_PIXELS // max(1, math.prod(images.shape[1:]))))
 
 
 def random_view(x: Tensor, policy: ViewPolicy) -> Tensor:

@@ -147,7 +147,7 @@ def test_agreement_counts_neighbours_of_both_kinds():
     group, equal = np.array([0, 0, 1, 1, 2, 2]), blocks([0, 1], [2, 3], [4, 5])
     denied = joints_from(equal, equal, blocks([0, 2], [1, 3], [4, 5]))
     both = agreement(joints_from(equal, equal, equal), group, 3)
-    assert both == pytest.approx(2 * mutual_information(grouped(equal / equal.sum(), group, 3)))
+    assert both == pytest.approx(mutual_information(grouped(equal / equal.sum(), group, 3)))
     assert agreement(denied, group, 3) < both
 
 

@@ -47,7 +47,17 @@ def test_commands_run_in_order(tmp_path):
         extra = ["--epochs", "150", "-q"] if name == "catvae-train" else []
         result = command(name, *arguments, *extra, cwd=tmp_path)
         assert result.returncode == 0, (line, result.stderr)
-    for name in ("new.png", "ring.png", "walk.png", "style.png", "path.png", "rebuilt.png", "report.html", "rows.jsonl", "my-page/index.html"):
+    for name in (
+        "new.png",
+        "ring.png",
+        "walk.png",
+        "style.png",
+        "path.png",
+        "rebuilt.png",
+        "report.html",
+        "rows.jsonl",
+        "my-page/index.html",
+    ):
         assert (tmp_path / name).exists(), name
     assert (tmp_path / "my-small-bundle" / "manifest.json").exists()
     for pair in re.findall(r"\]\(((?!http)\S+?)\)|src=\"(\S+?)\"", README):
