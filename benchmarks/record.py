@@ -1,6 +1,7 @@
 """What every result file begins with: where, with what, and from which commit it was measured."""
 
 import csv
+import io
 import json
 import os
 import platform
@@ -9,6 +10,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from catvae.runtime.files import atomic_write
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -41,9 +44,11 @@ def write_csv(name: str, rows: list[dict[str, Any]]) -> Path:
     """`results/NAME.csv`, circumstances first as a comment line of JSON."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.write("# " + json.dumps(circumstances()) + "\n")
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    text.write("# " + json.dumps(circumstances()) + "\n")
+    columns = list(dict.fromkeys(key for row in rows for key in row))  # rows of an earlier call may know fewer
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic_write(path, text.getvalue())
     return path

@@ -189,7 +189,7 @@ def resolve(options: dict[str, Any], file: dict[str, Any] | None = None) -> Trai
         if key not in KEYS:
             raise UsageError(f"unknown setting '{key}'{_nearest(key)}")
     recipe = given.get("recipe", "robust")
-    values = {**RECIPES.get(recipe, {}), **(LEGACY if given.get("legacy") else {}), **given}
+    values = {**RECIPES.get(str(recipe), {}), **(LEGACY if given.get("legacy") else {}), **given}
     try:
         return msgspec.convert(values, TrainConfig)
     except msgspec.ValidationError as error:

@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from catvae.runtime.errors import DataError, ImageError
 from catvae.runtime.files import sha256
 from catvae.runtime.images import SUFFIXES, Preprocess, image_size_of, read_image
+from catvae.runtime.sources import is_image_name
 
 from .idx import find_pairs, read_idx
 
@@ -49,7 +50,7 @@ class ImageData:
     @property
     def hash(self) -> str:
         """SHA-256 of shape and pixels of the training images."""
-        return sha256(repr(self.images.shape).encode() + self.images.tobytes())
+        return sha256(repr(self.images.shape).encode(), np.ascontiguousarray(self.images).reshape(-1).data)
 
 
 def load_data(source: str, *, image_size: int | None = None, warn: Callable[[str], None] = lambda _: None) -> ImageData:
@@ -226,13 +227,7 @@ def _as_labels(array: NDArray | None, count: int, path: Path) -> tuple[Labels | 
 
 def _folder(folder: Path, image_size: int | None, warn: Callable[[str], None]) -> ImageData:
     """Every image below `folder`, in sorted order; the first folder level names the label."""
-    files = [
-        Path(parent) / name
-        for parent, folders, names in os.walk(folder, onerror=lambda error: warn(f"left out: {error}"))
-        if folders.sort() is None  # in place: os.walk goes down in this order
-        for name in sorted(names)
-        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-    ]
+    files = list(_image_files(folder, warn))
     if not files:
         raise DataError(f"{folder} holds no images: expected {', '.join(sorted(SUFFIXES))} files in it or in its sub-folders")
     kept, sizes, skipped = [], Counter(), 0
@@ -259,12 +254,24 @@ def _folder(folder: Path, image_size: int | None, warn: Callable[[str], None]) -
     if (images[..., :1] == images).all():  # grey pictures saved as RGB train as grey
         images, preprocess = images[..., :1].copy(), msgspec.structs.replace(preprocess, channels=1)
     parents = [file.relative_to(folder).parts[0] if file.parent != folder else "" for file in readable]
+    parents = [parent.encode(errors="backslashreplace").decode() for parent in parents]  # a name that is no text still names a class
     names = tuple(sorted(set(parents)))
     labelled = "" not in names and len(names) > 1
     labels = np.array([names.index(parent) for parent in parents], dtype=np.int64) if labelled else None
     notes = [f"{skipped:,} of {len(files):,} image files could not be read and were left out"] if skipped else []
     notes += [note] if note else []
     return ImageData(folder.resolve().name, images, preprocess, labels, names if labelled else (), notes=tuple(notes))
+
+
+def _image_files(folder: Path, warn: Callable[[str], None]) -> Iterator[Path]:
+    """Images below `folder` in sorted order; hidden files and folders are passed over, and pictures that runs of ours have left there."""
+    for parent, folders, names in os.walk(folder, onerror=lambda error: warn(f"left out: {error}")):
+        if any(name in names for name in ("run.json", "seeds.json")):
+            warn(f"left out {parent}: it is a run folder")
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent) / name for name in sorted(names) if is_image_name(name))
 
 
 def _target_size(sizes: Counter, image_size: int | None) -> tuple[tuple[int, int], str]:

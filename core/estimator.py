@@ -46,7 +46,8 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
     def fit(self, X: NDArray[np.uint8], y: object = None) -> "InfoCatVAE":
         """Train on uint8 images (N, H, W) or (N, H, W, C) with 1 or 3 channels; `y` is ignored."""
         images = _images(X)
-        config = resolve({**(self.settings or {}), "clusters": self.n_clusters, "seed": self.random_state})
+        clusters = self.n_clusters if isinstance(self.n_clusters, str) else int(self.n_clusters)  # numpy's integers, of parameter grids
+        config = resolve({**(self.settings or {}), "clusters": clusters, "seed": int(self.random_state)})
         trainer = Trainer(ImageData("array", images, native_preprocess(images)), config)
         trainer.run()
         self.model_ = trainer.model

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -56,7 +57,9 @@ def find_pairs(folder: Path) -> dict[str, tuple[Path, Path | None]]:
     pairs: dict[str, tuple[Path, Path | None]] = {}
     files = sorted(p for p in folder.iterdir() if p.is_file() and "idx" in p.name and "images" in p.name)
     for path in files:
-        part = "test" if path.name.startswith(("t10k", "test")) else "train"
+        part = "test" if {"t10k", "test"} & set(re.split(r"[-_.]", path.name)) else "train"
+        if part in pairs and path.name.removesuffix(".gz") != pairs[part][0].name.removesuffix(".gz"):
+            raise DataError(f"{folder} holds two sets of {part} images, {pairs[part][0].name} and {path.name}: keep one of them there")
         label = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
         pairs.setdefault(part, (path, label if label.exists() else None))
     return pairs

@@ -89,7 +89,7 @@ def conclude(record: RunRecord, path: Path) -> None:
     for part, score in record.scores.items():
         print(
             f"{part:<9} ACC {score['acc']:.4f}  NMI {score['nmi']:.4f}  ARI {score['ari']:.4f}  calibration error {score['ece']:.4f}"
-            "  (labels used for this line only)"
+            "  (labels name clusters and score them)"
         )
     for line in record.seeds and seed_lines(record):
         print(line)

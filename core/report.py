@@ -14,6 +14,7 @@ from catvae.runtime.report.page import render
 from .config import TrainConfig
 from .data import ImageData
 from .evaluation import encode_mean
+from .held_back import split
 from .model import CatVAE
 from .run_folder import RunRecord
 
@@ -73,7 +74,7 @@ def run_report(
     return render(
         Facts(
             title=f"{data.name}: {len(names)} clusters",
-            about=f"Learnt from {len(data.images):,} images without labels, recipe {config.recipe}, seed {config.seed}.",
+            about=_about(len(data.images), config),
             verdict=verdict.status if verdict else "",
             reasons=verdict.reasons if verdict else (),
             notes=(*(verdict.notes if verdict else ()), *(f"step {event.step:,}: {event.what}" for event in record.events)),
@@ -84,6 +85,13 @@ def run_report(
             **pictured(examined, Trained(model, names), [cluster.share for cluster in record.clusters]),  # pyright: ignore[reportArgumentType]
         )
     )
+
+
+def _about(images: int, config: TrainConfig) -> str:
+    rows = split(images)
+    held = f" ({len(rows.held_back):,} more were held back)" if len(rows.held_back) else ""
+    labels = f"a few labels with weight {config.label_weight:g}" if config.label_weight else "no labels"
+    return f"Learnt from {len(rows.trained):,} images{held} and {labels}, recipe {config.recipe}, seed {config.seed}."
 
 
 def _tiles(record: RunRecord) -> dict[str, str]:

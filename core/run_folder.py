@@ -107,6 +107,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
     origin: Origin
     config_hash: str
     """SHA-256 of `config.json`: a resumed run must be the one that was started."""
+    labels_hash: str = ""
+    """SHA-256 of the images and classes given with --labels."""
     start_scores: list[float] = []
     """How far neighbours agreed with the merges of the short runs at the beginning, in nats; the best went on."""
     data: DataRecord

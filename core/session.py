@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from catvae.runtime.errors import DataError
@@ -47,6 +48,7 @@ class Session:
             spec=trainer.spec,
             origin=origin,
             config_hash=_hash(config),
+            labels_hash=_labels_hash(labelled),
             data=DataRecord(
                 name=data.name,
                 count=len(data.images),
@@ -78,6 +80,8 @@ class Session:
             raise DataError(f"{folder.path}/config.json was changed since the state was saved: restore it, or start a new run")
         if record.data.hash != data.hash:
             raise DataError(f"{record.origin.data} holds other images than this run was started with: restore them, or start a new run")
+        if record.labels_hash != _labels_hash(labelled):
+            raise DataError(f"{record.origin.labels} holds other images or classes than this run was started with: restore them")
         if trainer.precision != record.precision:
             raise DataError(f"this run was trained in {record.precision}, this machine would go on in {trainer.precision}")
         record.status = "running"
@@ -97,7 +101,14 @@ class Session:
         self._save_state()  # what is left to do, `finish`, can be repeated
 
     def finish(self) -> RunRecord:
-        """Weights, scores, health, verdict, the final pictures and the report."""
+        """Weights, scores, health, verdict, the final pictures and the report; interrupted, it can be resumed and done again."""
+        try:
+            return self._finish()
+        except (Interrupted, KeyboardInterrupt):
+            self._write("interrupted")
+            raise
+
+    def _finish(self) -> RunRecord:
         trainer, record, data = self.trainer, self.record, self.data
         model, seed, dropout = trainer.model, trainer.config.seed, trainer.config.legacy
         with torch.random.fork_rng(devices=[]):
@@ -153,6 +164,12 @@ class Session:
         self.record.events = self.trainer.position.events
         self.record.start_scores = self.trainer.position.start_scores
         self.record.seconds = round(self.trainer.position.seconds, 2)
+
+
+def _labels_hash(labelled: LabelledImages | None) -> str:
+    if labelled is None:
+        return ""
+    return sha256(repr(labelled.names).encode(), np.ascontiguousarray(labelled.images).reshape(-1).data, labelled.labels.data)
 
 
 def _hash(config: TrainConfig) -> str:

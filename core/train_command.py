@@ -93,9 +93,11 @@ def train(
     if resume is not None and refused:
         names = ", ".join("--" + key.replace("_", "-") for key in refused)
         raise UsageError(f"--resume goes on with the settings of {resume}: leave out {names}")
-    if config_file is None and labels is None and given.get("label_weight"):
-        raise UsageError("--label-weight needs --labels FILE")
     config = resolve(given, read_config_file(config_file) if config_file else None)
+    if config.label_weight and labels is None and resume is None:
+        raise UsageError("--label-weight needs --labels FILE")
+    if "max_clusters" in given and not config.choose_clusters:
+        raise UsageError(f"--max-clusters belongs to -k auto, got -k {config.clusters}")
 
     say("loading torch ...", quiet=quiet)
     try:
@@ -111,8 +113,10 @@ def train(
     from .seeds import folder_of, is_planned, plan, train_seeds
     from .session import Session
 
+    several = seeds > 1
     if resume is not None:
         folder = RunFolder(resume)
+        several = is_planned(folder)
         settings = folder_of(resume)
         record, config = settings.read_record(), settings.read_config()
         if settings.path == resume and record.status == "finished":
@@ -122,6 +126,8 @@ def train(
         origin = Origin.of(data or "digits", image_size, str(labels) if labels else None)
         folder = RunFolder(output or Path("runs") / Path(data or "digits").resolve().stem)
         folder.check_free(overwrite=overwrite)
+        if image_size is not None and not Path(origin.data).is_dir():
+            raise UsageError(f"--image-size is for a folder of images; {origin.data} has images of its own size")
     images = load_data(origin.data, image_size=origin.image_size, warn=say)
     known = read_labelled(origin.labels, images.preprocess) if origin.labels else None
 
@@ -130,7 +136,7 @@ def train(
         train_with_bar(session, quiet, prefix)
 
     try:
-        if seeds > 1 or is_planned(folder):
+        if several:
             if resume is None:
                 plan(folder, list(range(config.seed, config.seed + seeds)))
             record = train_seeds(folder, images, config, origin, known, train_one)

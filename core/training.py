@@ -60,11 +60,12 @@ class Trainer:
     def __init__(self, data: ImageData, config: TrainConfig, labelled: LabelledImages | None = None):
         rows = split(len(data.images)).trained
         count = len(rows)
-        if config.most_clusters > count:
-            option = "--max-clusters" if config.choose_clusters else "--clusters"
-            raise UsageError(f"{option} is {config.most_clusters}, but only {count:,} images are trained on: choose at most {count}")
         if count < 2:
             raise UsageError("there is 1 image: training needs at least 2")
+        if config.choose_clusters and config.max_clusters > count:
+            config = msgspec.structs.replace(config, max_clusters=count)
+        if config.most_clusters > count:
+            raise UsageError(f"--clusters is {config.most_clusters}, but only {count:,} images are trained on: choose at most {count}")
         if labelled is not None:
             require_room(labelled, config.most_clusters)
         self.config = config

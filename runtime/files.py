@@ -83,6 +83,9 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def sha256(data: bytes) -> str:
-    """Hexadecimal SHA-256 of `data`."""
-    return hashlib.sha256(data).hexdigest()
+def sha256(*parts: bytes | memoryview) -> str:
+    """Hexadecimal SHA-256 of bytes and one-dimensional views, one after the other; nothing is copied."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

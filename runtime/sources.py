@@ -41,9 +41,9 @@ def shard_of(paths: Iterable[str], part: int, parts: int) -> Iterator[str]:
 
 
 def walk_images(folder: str) -> Iterator[str]:
-    """Image files below `folder`, depth first, each folder in sorted order; hidden files are passed over."""
+    """Image files below `folder`, depth first, each folder in sorted order; hidden files and folders are passed over."""
     for parent, folders, names in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (os.path.join(parent, name) for name in sorted(names) if is_image_name(name))
 
 

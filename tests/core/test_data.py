@@ -1,6 +1,8 @@
 """Every kind of source, and every way a source can be damaged: one clear line, exit code 3, before training starts."""
 
+import dataclasses
 import gzip
+import os
 import struct
 
 import numpy as np
@@ -190,3 +192,36 @@ def test_openml_rows_become_images(monkeypatch):
     assert data.images.shape == (60000, 28, 28, 1)
     assert data.test_images.shape == (3, 28, 28, 1)
     assert data.label_names[3] == "dress"
+
+
+def test_hidden_folders_and_runs_of_ours_are_no_data(tmp_path):
+    for name in ("a/1.png", "b/2.png", ".thumbnails/3.png", "runs/mine/samples/4.png"):
+        save(tmp_path / name)
+    (tmp_path / "runs" / "mine" / "run.json").write_text("{}")
+    warnings = []
+    data = load_data(str(tmp_path), warn=warnings.append)
+    assert (len(data.images), data.label_names) == (2, ("a", "b"))
+    assert warnings == [f"left out {tmp_path}/runs/mine: it is a run folder"]
+
+
+def test_a_class_whose_name_is_no_text_can_be_written_down(tmp_path):
+    for name in (b"\xff\xfe", b"plain"):
+        save(tmp_path / os.fsdecode(name) / "1.png")
+    assert load_data(str(tmp_path)).label_names == ("\\udcff\\udcfe", "plain")
+
+
+def test_the_part_of_an_idx_file_is_told_by_any_word_of_its_name(tmp_path):
+    for part, count in (("train", 5), ("test", 3)):
+        (tmp_path / f"emnist-letters-{part}-images-idx3-ubyte").write_bytes(idx(np.zeros((count, 4, 4), np.uint8)))
+    data = load_data(str(tmp_path))
+    assert len(data.images) == 5
+    assert data.test_images is not None
+    assert len(data.test_images) == 3
+    (tmp_path / "emnist-digits-train-images-idx3-ubyte").write_bytes(idx(np.zeros((2, 4, 4), np.uint8)))
+    with pytest.raises(DataError, match="two sets of train images"):
+        load_data(str(tmp_path))
+
+
+def test_the_hash_is_of_the_pixels_in_order(digits):
+    assert dataclasses.replace(digits, images=digits.images[:, ::-1]).hash != digits.hash
+    assert dataclasses.replace(digits, images=np.asfortranarray(digits.images)).hash == digits.hash

@@ -121,3 +121,8 @@ def test_k_auto_finds_three_kinds_and_prunes_the_rest(blobs, quick):
     assert trainer.model.prior.shape == (3, 12)
     assert "K = 3 chosen of at most 8" in trainer.position.events[0].what
     assert label_scores(assign(trainer.model, blobs.images).argmax(1), blobs.labels).acc == 1.0
+
+
+def test_one_cluster_for_everything_is_said():
+    (note,) = verdict(health(np.ones((9, 1), np.float32))).notes
+    assert "nothing was separated" in note

@@ -9,7 +9,7 @@ from catvae.core.labelled import LabelledImages, clusters_of_classes
 from catvae.core.run_folder import Origin, RunFolder
 from catvae.core.session import Session
 from catvae.core.training import Trainer
-from catvae.runtime.errors import UsageError
+from catvae.runtime.errors import DataError, UsageError
 
 
 @pytest.fixture
@@ -51,8 +51,23 @@ def test_more_classes_than_clusters(blobs, quick, given):
         Trainer(blobs, quick(clusters=2), given)
 
 
-def test_clusters_without_a_labelled_image_keep_their_number(blobs, given):
+def test_clusters_without_a_labelled_image_are_named_by_number(blobs, given):
     two = LabelledImages(given.images[:4], given.labels[:4], given.names[:2], given.paths[:4])
     assignment = np.eye(3, dtype=np.float32)[blobs.labels]
-    assert cluster_names(assignment, blobs, two, [2, 0]) == ["bean", "1", "apple"]
+    assert cluster_names(assignment, blobs, two, [2, 0]) == ["bean", "cluster 1", "apple"]
     assert cluster_names(assignment, blobs, None, []) == ["a", "b", "c"]
+
+
+def test_one_labelled_image_trains_too(blobs, quick):
+    one = LabelledImages(blobs.images[:1], np.array([0]), ("apple",), ("",))
+    trainer = Trainer(blobs, quick(label_weight=1.0, regroup=(), overclusters=0), one)
+    trainer.run()
+    assert trainer.finished
+
+
+def test_a_run_goes_on_with_the_labels_it_was_started_with(blobs, quick, given, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    Session.start(folder, blobs, quick(), Origin(data="blobs", labels="some"), given)
+    Session.resume(folder, blobs, given)
+    with pytest.raises(DataError, match="some holds other images or classes"):
+        Session.resume(folder, blobs, given._replace(labels=given.labels[::-1].copy()))

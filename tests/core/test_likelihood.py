@@ -77,3 +77,10 @@ def test_calibration_of_known_assignments():
     wrong = certain.copy()
     wrong[:20] = [0, 1]  # says 1.0, is right for 80 of 100
     assert calibration_error(wrong, labels) == pytest.approx(0.2, abs=1e-6)
+
+
+def test_large_images_are_decoded_a_few_at_a_time(blobs, model, monkeypatch):
+    whole = likelihood(model, blobs.images, at_most=9, draws=12)
+    monkeypatch.setattr("catvae.core.likelihood.PIXELS", 5 * blobs.images[0].size)
+    parts = likelihood(model, blobs.images, at_most=9, draws=12)
+    assert parts == pytest.approx(whole, abs=1e-4)

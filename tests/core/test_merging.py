@@ -181,3 +181,17 @@ def test_a_merged_pair_of_clusters_is_taken_apart(blobs, quick):
     from catvae.core.metrics import label_scores
 
     assert label_scores(assign(trainer.model, blobs.images).argmax(1), blobs.labels).acc == 1.0
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(3, 12), st.integers(0, 10_000))
+def test_sums_kept_up_to_date_along_a_path_are_those_made_anew(n, seed):
+    joint = random_joint(n, seed)
+    kept, anew = merge_path(joint, _merge_losses), merge_path(joint, lambda P, _: _merge_losses(P))
+    assert kept == anew
+
+
+def test_without_views_nothing_is_merged(blobs, quick):
+    trainer = Trainer(blobs, quick(invariance_weight=0.0))
+    trainer.run()
+    assert trainer.position.group == []

@@ -7,6 +7,7 @@ import pytest
 from catvae.core.guard import Verdict
 from catvae.core.run_folder import Origin, RunFolder
 from catvae.core.seeds import best_seed, plan, read_plan, train_seeds
+from catvae.core.session import Session
 from catvae.runtime.errors import DataError
 from catvae.runtime.interruption import Interrupted
 
@@ -77,3 +78,13 @@ def test_a_damaged_plan_is_named(tmp_path):
     (tmp_path / "seeds.json").write_text("{")
     with pytest.raises(DataError, match=r"seeds\.json is damaged"):
         read_plan(RunFolder(tmp_path))
+
+
+def test_a_run_with_weights_but_without_an_end_is_finished_first(blobs, quick, tmp_path):
+    """Killed between its weights and its last record, the first run must be finished, not compared as it is."""
+    folder = RunFolder(tmp_path / "run")
+    plan(folder, [0, 1])
+    session = Session.start(RunFolder(folder.path / "seeds" / "0"), blobs, quick(seed=0), ORIGIN)
+    session.train()
+    (folder.path / "seeds" / "0" / "model.safetensors").write_bytes(b"")
+    assert len(train_seeds(folder, blobs, quick(), ORIGIN, None, train).seeds) == 2

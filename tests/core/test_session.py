@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from catvae.core.checkpoint import read_position
 from catvae.core.run_folder import Origin, RunFolder
 from catvae.core.session import Session
 from catvae.runtime.errors import DataError, NumericError, UsageError
@@ -75,6 +76,36 @@ def test_starting_again_removes_what_the_last_run_left(interrupted, blobs, quick
     (interrupted.path / "samples").mkdir(exist_ok=True)
     (interrupted.path / "samples" / "old.png").write_bytes(b"x")
     Session.start(interrupted, blobs, quick(seed=1), Origin(data="blobs"))
-    assert sorted(p.name for p in interrupted.path.iterdir() if p.is_file()) == ["calibration.safetensors", "config.json", "run.json"]
+    assert sorted(p.name for p in interrupted.path.iterdir() if p.is_file()) == [
+        "calibration.safetensors", "config.json", "run.json", "state.json", "state.safetensors",
+    ]  # fmt: skip
+    assert read_position(interrupted.path).step == 0
     assert list((interrupted.path / "samples").iterdir()) == []
     assert json.loads((interrupted.path / "config.json").read_text())["seed"] == 1
+
+
+def test_killed_before_its_first_save_a_run_begins_again(blobs, quick, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    Session.start(folder, blobs, quick(), Origin(data="blobs"))  # and no more: as after kill -9
+    session = Session.resume(folder, blobs)
+    session.train()
+    assert session.finish().status == "finished"
+
+
+def test_interrupted_while_it_is_scored_a_run_can_be_finished_later(blobs, quick, tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run")
+    session = Session.start(folder, blobs, quick(), Origin(data="blobs"))
+    session.train()
+
+    def stop(*_args, **_kwargs):
+        raise Interrupted(15)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("catvae.core.evaluation.bound_record", stop)
+        with pytest.raises(Interrupted):
+            session.finish()
+    assert folder.read_record().status == "interrupted"
+    again = Session.resume(folder, blobs)
+    again.train()
+    assert again.finish().scores
+    assert folder.read_record().status == "finished"

@@ -1,5 +1,6 @@
 """The loop: it learns, repeats itself exactly, resumes exactly, and stops when its numbers break."""
 
+import dataclasses
 import os
 import signal
 
@@ -224,3 +225,8 @@ def test_interrupted_while_choosing_a_start_nothing_is_half_done(blobs, quick, t
     resumed = resume(Trainer(blobs, quick(starts=2, epochs=5)), tmp_path)
     resumed.run()
     assert same(weights(whole), weights(resumed))
+
+
+def test_few_images_bound_the_largest_k_that_may_be_chosen(blobs, quick):
+    few = dataclasses.replace(blobs, images=blobs.images[:15], labels=blobs.labels[:15])
+    assert Trainer(few, quick(clusters="auto", max_clusters=20, batch_size=8)).spec.clusters == 15

@@ -15,7 +15,7 @@ ROOMS = {
     "export": {"export", "core", "runtime"},
     "runtime": {"runtime"},
 }
-CORE_MAY_USE_OF_RUNTIME = {"command", "errors", "files", "grid", "images", "interruption", "labelled", "matching", "report"}
+CORE_MAY_USE_OF_RUNTIME = {"command", "errors", "files", "grid", "images", "interruption", "labelled", "matching", "report", "sources"}
 HEAVY = {"torch", "onnx", "onnxscript", "sklearn", "scipy", "matplotlib", "safetensors"}
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 

@@ -131,6 +131,7 @@ def sources(tmp_path_factory):
         for i in range(12):
             pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / "mixed" / kind / f"{i}.png")
+    (folder / "odd.json").write_text('{"recipe": ["paper"]}')
     return folder
 
 
@@ -166,6 +167,10 @@ def test_a_folder_of_mixed_sizes_trains_and_exports(sources, tmp_path):
         (("digits", "-k", "0"), 2, "'0' is not a number of clusters"),
         (("digits", "-k", "ten"), 2, "ten"),
         (("digits", "--epoch", "3"), 2, "--epoch"),
+        (("digits", "--max-clusters", "3"), 2, "--max-clusters belongs to -k auto"),
+        (("digits", "--image-size", "9"), 2, "--image-size is for a folder of images"),
+        (("digits", "--label-weight", "1"), 2, "--label-weight needs --labels"),
+        (("digits", "--config", "{sources}/odd.json"), 2, "recipe"),
         (("digits", "--legacy"), 2, "--legacy belongs to --recipe paper"),
         (("digits", "--device", "cuda"), 4, "no CUDA device"),
         (("digits", "--config", "none.json"), 3, "cannot read the configuration"),
