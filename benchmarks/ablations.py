@@ -8,11 +8,17 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from catvae.core.data import load_data
+from catvae.core.model import CatVAE
+from catvae.core.run_folder import RunFolder
+
+from .judge import Judge
 from .quality import spread
 from .record import write_csv
 
@@ -28,6 +34,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "views: those of objects": {"augment": "objects"},
     "no views": {"invariance_weight": 0.0, "overclusters": 0, "regroup": [], "neg_entropy_weight": 1.0},
     "no information term": {"objective": "catvae"},
+    "generated: both sides learn": {"information_trains": "both"},
+    "generated: read without a view": {"information_views": False},
+    "generated: both learn, no view, weight 2": {"information_trains": "both", "information_views": False, "information_weight": 2.0},
     "fp32": {"precision": "fp32"},
 }
 
@@ -39,20 +48,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def main(data: str, seeds: int, only: tuple[str, ...]) -> None:
     """Train DATA with one part changed at a time."""
     rows: list[dict[str, Any]] = []
+    images = load_data(data)
+    judge = Judge(images)
     for name, settings in VARIANTS.items():
         if only and not any(part in name for part in only):
             continue
-        found = []
+        found, drawn = [], []
         for seed in range(seeds):
-            record = _train(data, settings, seed)
+            record, generation = _train(data, settings, seed, lambda model: judge.agreement(model, images))
             score = record["scores"]["train"]
             found.append(score["acc"])
+            drawn.append(generation)
             rows.append(
                 {
                     "variant": name,
                     "settings": json.dumps(settings),
                     "seed": seed,
                     **score,
+                    "generation": generation,
                     "view_information": record["health"]["view_information"],
                     "elbo": record["bound"]["elbo"],
                     "verdict": record["verdict"]["status"],
@@ -60,11 +73,11 @@ def main(data: str, seeds: int, only: tuple[str, ...]) -> None:
                 }
             )
             write_csv(f"ablations-{Path(data).name}", rows)
-        click.echo(f"{name:<32} train ACC {spread(found)}")
+        click.echo(f"{name:<42} train ACC {spread(found)}; generation {spread(drawn)}")
 
 
-def _train(data: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
-    """`run.json` of ``catvae-train DATA --config FILE --seed SEED``."""
+def _train(data: str, settings: dict[str, Any], seed: int, judged: Callable[[CatVAE], float]) -> tuple[dict[str, Any], float]:
+    """`run.json` of ``catvae-train DATA --config FILE --seed SEED``, and what is said of its model."""
     with tempfile.TemporaryDirectory() as folder:
         file, run = Path(folder) / "settings.json", Path(folder) / "run"
         file.write_text(json.dumps(settings), encoding="utf-8")
@@ -80,7 +93,7 @@ def _train(data: str, settings: dict[str, Any], seed: int) -> dict[str, Any]:
             str(run),
         ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return json.loads((run / "run.json").read_text())
+        return json.loads((run / "run.json").read_text()), judged(RunFolder(run).read_model())
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ class Judge:
             images, labels = images[kept], labels[kept]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = nn.Sequential(ConvEncoder((images.shape[3], images.shape[1], images.shape[2]), 256), nn.Linear(256, 10))
+            self.net = nn.Sequential(
+                ConvEncoder((images.shape[3], images.shape[1], images.shape[2]), 256), nn.Linear(256, int(labels.max()) + 1)
+            )
             self._train(images, labels)
         self.accuracy = float((self.read(held) == held_labels).mean())
 
