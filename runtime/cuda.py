@@ -7,7 +7,7 @@ truth is what a session reports, the reason has to be searched for.
 import ctypes
 import os
 import re
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 
 WHEELS = ("onnxruntime", "onnxruntime-gpu")
@@ -16,7 +16,12 @@ PROVIDER = "capi/libonnxruntime_providers_cuda.so"
 
 def installed_wheels() -> list[str]:
     """Which onnxruntime wheels are installed; two of them overwrite each other."""
-    return [name for name in WHEELS if _installed(name)]
+    site = _site("onnxruntime")
+    if site is None:
+        return []
+    # By the names of folders: importlib.metadata says the same and costs 30 ms, a fifth of a cold start.
+    distributions = {name.split("-")[0] for name in os.listdir(site) if name.endswith(".dist-info")}
+    return [name for name in WHEELS if name.replace("-", "_") in distributions]
 
 
 def obstacles() -> list[str]:
@@ -36,10 +41,10 @@ def obstacles() -> list[str]:
 
 def needed_libraries() -> list[str]:
     """Names of the CUDA libraries that the installed provider asks for, read from its file; empty without one."""
+    site = _site("onnxruntime")
     try:
-        provider = Path(str(distribution("onnxruntime-gpu").locate_file("onnxruntime"))) / PROVIDER
-        data = provider.read_bytes()
-    except (PackageNotFoundError, OSError):
+        data = (site / "onnxruntime" / PROVIDER).read_bytes() if site else b""
+    except OSError:
         return []
     names = set(re.findall(rb"lib(?:cudart|cublas|cublasLt|curand|cufft|cudnn)\.so\.\d+", data))
     return sorted(name.decode() for name in names)
@@ -57,16 +62,11 @@ def _loads(library: str) -> bool:
 
 def _from_wheels(library: str) -> list[Path]:
     """Where NVIDIA's own wheels would have put a library."""
-    try:
-        packages = Path(str(distribution("numpy").locate_file("nvidia")))
-    except PackageNotFoundError:
-        return []
-    return list(packages.glob(f"**/{library}")) if packages.is_dir() else []
+    site = _site("numpy")
+    return list((site / "nvidia").glob(f"**/{library}")) if site else []
 
 
-def _installed(name: str) -> bool:
-    try:
-        distribution(name)
-    except PackageNotFoundError:
-        return False
-    return True
+def _site(package: str) -> Path | None:
+    """The folder that an installed package lies in, without importing it; None when it is not installed."""
+    spec = find_spec(package)
+    return Path(spec.origin).parent.parent if spec and spec.origin else None

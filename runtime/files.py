@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 from .errors import OutputError
@@ -32,6 +31,8 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
     target = Path(path)
     payload = data.encode() if isinstance(data, str) else data
     temporary = None
+    import tempfile  # 6 ms, and most that starts this module never writes
+
     try:
         make_folder(target.parent)
         refuse_special_target(target)

@@ -129,13 +129,14 @@ def infer(
     return 1 if tally.failed else 0
 
 
-def _write_rows(rows: Iterable[Row], write: Writer, tally: Tally) -> None:
+def _write_rows(blocks: Iterable[list[Row]], write: Writer, tally: Tally) -> None:
     signals = Signals()
     with signals.installed():
-        for row in rows:
+        for rows in blocks:
             with signals:
-                write(row)
-            tally.add(row)
+                write(rows)
+            for row in rows:
+                tally.add(row)
 
 
 def _say_fallback() -> None:

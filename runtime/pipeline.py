@@ -8,22 +8,27 @@ import itertools
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .bundle import UNKNOWN, Bundle
 from .errors import ImageError
-from .images import Decoded, Preprocess, decode_image
+from .images import Preprocess, decode_image
 from .processors import default_threads
 from .sources import STDIN
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Row = dict[str, Any]
 AHEAD = 3
 """Blocks decoded or being decoded while one is answered."""
 DIGITS = 7
 """Decimals of assignments, embeddings and scores in a row: what float32 holds of numbers below 1."""
+
+NOT_FINITE = "the model answered with numbers that are not finite: its weights are damaged, export it again"
 
 
 class Options(NamedTuple):
@@ -40,11 +45,18 @@ class Options(NamedTuple):
     """Decoding threads; `default_threads` when left out."""
 
 
-Block = list[tuple[str, Decoded | ImageError]]
+class Block(NamedTuple):
+    """Sources that are answered together."""
+
+    paths: list[str]
+    frames: list[int | ImageError]
+    """Of each source: frames in its file, or why it cannot be read."""
+    pixels: NDArray[np.uint8]
+    """(N, H, W, C), of the sources that can be read."""
 
 
-def classify_stream(bundle: Bundle, sources: Iterable[str], options: Options) -> Iterator[Row]:
-    """Yield one row per source, in order.
+def classify_stream(bundle: Bundle, sources: Iterable[str], options: Options) -> Iterator[list[Row]]:
+    """Yield the rows of one block of sources after the other: one row per source, in order.
 
     Parameters
     ----------
@@ -55,13 +67,13 @@ def classify_stream(bundle: Bundle, sources: Iterable[str], options: Options) ->
 
     Yields
     ------
-    dict
+    list of dict
         ``{"path", "ok": True, "cluster", "name", "confidence", "assignment", "provider"}``, with ``score``, ``embedding`` and ``frames``
         where there are any, or ``{"path", "ok": False, "error": {"code", "message"}}``.
     """
     rules = bundle.preprocess.swapped(options.invert)
     for block in _decoded_blocks(iter(sources), rules, options):
-        yield from _answered(bundle, block, options)
+        yield _answered(bundle, block, options)
 
 
 def _decoded_blocks(sources: Iterator[str], rules: Preprocess, options: Options) -> Iterator[Block]:
@@ -71,8 +83,10 @@ def _decoded_blocks(sources: Iterator[str], rules: Preprocess, options: Options)
         return
     second = list(itertools.islice(sources, 1))
     if not second:  # a single image: no threads to start
-        yield [(first[0], _decode(first[0], rules))]
+        yield _decode_block(first, rules)
         return
+    from concurrent.futures import ThreadPoolExecutor  # 10 ms of a cold start that one image does not need
+
     sources = itertools.chain(first, second, sources)
     decoders = options.decoders or default_threads()
     with ThreadPoolExecutor(decoders, thread_name_prefix="decode") as pool:
@@ -89,48 +103,47 @@ def _decoded_blocks(sources: Iterator[str], rules: Preprocess, options: Options)
 
 
 def _decode_block(paths: list[str], rules: Preprocess) -> Block:
-    return [(path, _decode(path, rules)) for path in paths]
-
-
-def _decode(path: str, rules: Preprocess) -> Decoded | ImageError:
-    try:
-        return decode_image(sys.stdin.buffer.read() if path == STDIN else path, rules)
-    except ImageError as error:
-        return error
-
-
-def _answered(bundle: Bundle, block: Block, options: Options) -> Iterator[Row]:
-    decoded = [found for _, found in block if isinstance(found, Decoded)]
-    answers = iter(_answer_rows(bundle, decoded, options) if decoded else ())
-    for path, found in block:
-        if isinstance(found, ImageError):
-            yield {"path": path, "ok": False, "error": {"code": found.code, "message": str(found)}}
+    pixels = np.empty((len(paths), *rules.shape), np.uint8)
+    frames: list[int | ImageError] = []
+    filled = 0
+    for path in paths:
+        try:
+            found = decode_image(sys.stdin.buffer.read() if path == STDIN else path, rules)
+        except ImageError as error:
+            frames.append(error)
         else:
-            yield {"path": path, **next(answers)}
+            pixels[filled] = found.pixels
+            frames.append(found.frames)
+            filled += 1
+    return Block(paths, frames, pixels[:filled])
 
 
-def _answer_rows(bundle: Bundle, decoded: list[Decoded], options: Options) -> Iterator[Row]:
-    images = np.stack([found.pixels for found in decoded])
+def _answered(bundle: Bundle, block: Block, options: Options) -> list[Row]:
+    answers = iter(_answer_rows(bundle, block.pixels, options) if len(block.pixels) else ())
+    rows = []
+    for path, frames in zip(block.paths, block.frames, strict=True):
+        row: Row = {"path": path}
+        if isinstance(frames, ImageError):
+            row |= {"ok": False, "error": {"code": frames.code, "message": str(frames)}}
+        else:
+            row |= next(answers)
+            if frames > 1:
+                row["frames"] = frames
+        rows.append(row)
+    return rows
+
+
+def _answer_rows(bundle: Bundle, images: NDArray[np.uint8], options: Options) -> Iterator[Row]:
     answers = bundle.examine(images, embed=options.embed, score=options.score, batch_size=options.batch_size)
-    names, provider = bundle.names, bundle.provider
-    confidences = _rounded(answers.confidence)
-    assignments = _rounded(answers.assignment)
-    embeddings = _rounded(answers.embedding) if answers.embedding is not None else None
-    scores = _rounded(answers.score) if answers.score is not None else None
-    for i, cluster in enumerate(answers.clusters.tolist()):
-        if not answers.finite[i]:
-            message = "the model answered with numbers that are not finite: its weights are damaged, export it again"
-            yield {"ok": False, "error": {"code": "non_finite_output", "message": message}}
-            continue
-        name = "unknown" if cluster == UNKNOWN else names[cluster]
-        row: Row = {"ok": True, "cluster": cluster, "name": name, "confidence": confidences[i], "assignment": assignments[i]}
-        if scores is not None:
-            row["score"] = scores[i]
-        if embeddings is not None:
-            row["embedding"] = embeddings[i]
-        if decoded[i].frames > 1:
-            row["frames"] = decoded[i].frames
-        yield {**row, "provider": provider}
+    names, provider = {UNKNOWN: "unknown", **dict(enumerate(bundle.names))}, bundle.provider
+    columns = {"cluster": answers.clusters.tolist(), "name": [names[cluster] for cluster in answers.clusters.tolist()]}
+    numbers = {"confidence": answers.confidence, "assignment": answers.assignment, "score": answers.score, "embedding": answers.embedding}
+    columns |= {name: _rounded(values) for name, values in numbers.items() if values is not None}
+    for finite, *values in zip(answers.finite.tolist(), *columns.values(), strict=True):
+        if finite:
+            yield {"ok": True, **dict(zip(columns, values, strict=True)), "provider": provider}
+        else:
+            yield {"ok": False, "error": {"code": "non_finite_output", "message": NOT_FINITE}}
 
 
 def _rounded(values: np.ndarray) -> list[Any]:

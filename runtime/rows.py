@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, TextIO
 from .errors import UsageError
 
 Row = dict[str, Any]
-Writer = Callable[[Row], None]
+Writer = Callable[[list[Row]], None]
 
 
 def resolve_format(format_: str, output: Path | None, *, embed: bool = False) -> str:
@@ -31,15 +30,15 @@ def resolve_format(format_: str, output: Path | None, *, embed: bool = False) ->
 
 
 def row_writer(format_: str, stream: TextIO, *, score: bool = False) -> Writer:
-    """A function that writes rows to `stream` as ``table``, ``csv`` or ``jsonl``."""
+    """A function that writes a block of rows to `stream` as ``table``, ``csv`` or ``jsonl``."""
     return {"table": _table, "csv": _csv, "jsonl": _jsonl}[format_](stream, score)
 
 
 def _jsonl(stream: TextIO, score: bool) -> Writer:
     encode = json.JSONEncoder(ensure_ascii=True).encode  # ASCII, so that any file name survives any terminal and pipe
 
-    def write(row: Row) -> None:
-        stream.write(encode(row) + "\n")
+    def write(rows: list[Row]) -> None:
+        stream.write("".join([encode(row) + "\n" for row in rows]))  # one call: a thread that writes may lose its turn
 
     return write
 
@@ -49,28 +48,34 @@ def _csv(stream: TextIO, score: bool) -> Writer:
     columns = ["cluster", "name", "confidence", *(["score"] if score else []), "provider"]
     writer.writerow(["path", "ok", *columns, "error"])
 
-    def write(row: Row) -> None:
+    def fields(row: Row) -> list[Any]:
         path = row["path"].encode(errors="surrogateescape").decode(errors="backslashreplace")
         if row["ok"]:
-            writer.writerow([path, "true", *(row[column] for column in columns), ""])
-        else:
-            writer.writerow([path, "false", *[""] * len(columns), f"{row['error']['code']}: {row['error']['message']}"])
+            return [path, "true", *(row[column] for column in columns), ""]
+        return [path, "false", *[""] * len(columns), f"{row['error']['code']}: {row['error']['message']}"]
+
+    def write(rows: list[Row]) -> None:
+        writer.writerows(map(fields, rows))
 
     return write
 
 
 def _table(stream: TextIO, score: bool) -> Writer:
+    import shutil  # it loads every compressor there is, 3 ms of a cold start
+
     room = max(16, min(60, shutil.get_terminal_size((100, 24)).columns - 50 - 12 * score))
     stream.write(f"{'image':<{room}}  {'cluster':>7}  {'name':<14}  {'confidence':>10}{'  score, nats' if score else ''}\n")
 
-    def write(row: Row) -> None:
+    def line(row: Row) -> str:
         path = printable(row["path"])
         path = path if len(path) <= room else "..." + path[3 - room :]
         if row["ok"]:
             last = f"  {row['score']:>11.1f}" if score else ""
-            stream.write(f"{path:<{room}}  {row['cluster']:>7}  {printable(row['name'])[:14]:<14}  {row['confidence']:>10.3f}{last}\n")
-        else:
-            stream.write(f"{path:<{room}}  {'-':>7}  {row['error']['code']}: {printable(row['error']['message'])}\n")
+            return f"{path:<{room}}  {row['cluster']:>7}  {printable(row['name'])[:14]:<14}  {row['confidence']:>10.3f}{last}\n"
+        return f"{path:<{room}}  {'-':>7}  {row['error']['code']}: {printable(row['error']['message'])}\n"
+
+    def write(rows: list[Row]) -> None:
+        stream.write("".join(map(line, rows)))
 
     return write
 
