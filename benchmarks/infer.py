@@ -1,11 +1,13 @@
 """What `catvae-infer` costs: `python -m benchmarks.infer` writes cold start, throughput, memory and int8 rows.
 
 Cold start is a whole process, from its start to its exit, beside the same imports with one session and nothing else, and beside the
-PyTorch way. Throughput is a folder of small PNG files beside decoding them alone and running onnxruntime alone on what was decoded.
+PyTorch way. Throughput is a folder of PNG files beside decoding them alone, on one thread, and running onnxruntime alone on what was
+decoded: once files of the model's own size, where Python's bookkeeping outweighs the work, once of the size that cameras write.
 Everything is read in one run, rounds alternating, on an otherwise idle machine; the median is given.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +26,8 @@ from catvae.runtime.images import read_image
 
 from .record import write_csv
 
+LARGE = 512
+"""Pixels a side."""
 BIN = Path(sys.executable).parent
 BARE = (
     "import numpy, PIL.Image, onnxruntime as o; s = o.SessionOptions(); s.intra_op_num_threads = 2;"
@@ -50,7 +54,9 @@ def main(data: str, run: Path | None, rounds: int, files: int, most: int) -> Non
         bundle = Bundle.load()
         paths = write_images(folder / "images", load_data(data).images, bundle, files)
         rows += cold_start(paths[0], run, rounds)
-        rows += throughput(folder, paths, bundle)
+        rows += throughput(folder, paths, bundle, "x".join(map(str, bundle.preprocess.shape[:2])))
+        large = write_images(folder / "large", load_data(data).images, bundle, files // 5, LARGE)
+        rows += throughput(folder, large, bundle, f"{LARGE}x{LARGE}")
         rows += memory(folder, paths, most)
         if run is not None:
             rows += reduced(folder, run, paths)
@@ -59,15 +65,18 @@ def main(data: str, run: Path | None, rounds: int, files: int, most: int) -> Non
     write_csv("infer", rows)
 
 
-def write_images(folder: Path, images: np.ndarray, bundle: Bundle, count: int) -> list[str]:
-    """`count` PNG files of the bundle's own size."""
+def write_images(folder: Path, images: np.ndarray, bundle: Bundle, count: int, size: int | None = None) -> list[str]:
+    """`count` grey PNG files, of the bundle's own size, or square ones with a camera's noise, which is what makes files large."""
     folder.mkdir()
-    height, width = bundle.preprocess.shape[:2]
+    height, width = (size, size) if size else bundle.preprocess.shape[:2]
+    rng = np.random.default_rng(0)
     paths = []
     for i in range(count):
         picture = Image.fromarray(images[i % len(images), :, :, 0])
         if picture.size != (width, height):
             picture = picture.resize((width, height))
+        if size:
+            picture = Image.fromarray(np.minimum(np.asarray(picture) + rng.integers(0, 12, (size, size)), 255).astype(np.uint8))
         path = folder / f"{i:06}.png"
         picture.save(path)
         paths.append(str(path))
@@ -98,13 +107,13 @@ def cold_start(image: str, run: Path | None, rounds: int) -> list[dict[str, Any]
     return rows
 
 
-def throughput(folder: Path, paths: list[str], bundle: Bundle) -> list[dict[str, Any]]:
+def throughput(folder: Path, paths: list[str], bundle: Bundle, size: str) -> list[dict[str, Any]]:
     began = time.perf_counter()
     pixels = np.stack([read_image(path, bundle.preprocess) for path in paths])
     decoding = len(paths) / (time.perf_counter() - began)
     bundle.predict_proba(pixels[:64])
     began = time.perf_counter()
-    bundle.predict_proba(pixels, batch_size=32)
+    bundle.predict_proba(pixels)
     running = len(paths) / (time.perf_counter() - began)
     (folder / "list").write_text("\n".join(paths))
     command = [str(BIN / "catvae-infer"), "--files-from", str(folder / "list"), "-o", str(folder / "rows.jsonl"), "--quiet"]
@@ -112,9 +121,9 @@ def throughput(folder: Path, paths: list[str], bundle: Bundle) -> list[dict[str,
     whole = len(paths) / took
     slower = min(decoding, running)
     return [
-        row("folder: decoding alone", decoding, "images/s", f"{len(paths):,} files, one thread"),
-        row("folder: onnxruntime alone", running, "images/s", "batch 32"),
-        row("folder: catvae-infer, start included", whole, "images/s", f"{whole / slower:.2f} x the slower of the two"),
+        row(f"folder, {size}: decoding alone", decoding, "images/s", f"{len(paths):,} files, one thread"),
+        row(f"folder, {size}: onnxruntime alone", running, "images/s", "batch 64"),
+        row(f"folder, {size}: catvae-infer, start included", whole, "images/s", f"{whole / slower:.2f} x the slower of the two"),
     ]
 
 
@@ -141,7 +150,7 @@ def reduced(folder: Path, run: Path, paths: list[str]) -> list[dict[str, Any]]:
             pixels = np.stack([read_image(path, bundle.preprocess) for path in paths])
         bundle.predict_proba(pixels[:64])
         began = time.perf_counter()
-        clusters = bundle.predict_proba(pixels, batch_size=32).argmax(1)
+        clusters = bundle.predict_proba(pixels).argmax(1)
         speed = len(paths) / (time.perf_counter() - began)
         expected = clusters if expected is None else expected
         size = sum(record.size for record in bundle.manifest.graphs.values())
@@ -151,13 +160,14 @@ def reduced(folder: Path, run: Path, paths: list[str]) -> list[dict[str, Any]]:
 
 
 def spent(command: list[str]) -> tuple[float, float]:
-    """Wall seconds and peak bytes of a process."""
+    """Wall seconds and peak bytes of a process, compiled modules allowed, as pip leaves them."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     code = (
         "import json, resource, subprocess, sys, time; t = time.perf_counter();"
         "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL);"
         "print(json.dumps([time.perf_counter() - t, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024]))"
     )
-    result = subprocess.run([sys.executable, "-I", "-S", "-c", code, *command], check=True, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-S", "-c", code, *command], check=True, capture_output=True, text=True, env=environment)
     took, peak = json.loads(result.stdout)
     return took, peak
 

@@ -5,7 +5,6 @@ cannot be written; 6 training stopped by the numeric guard; 130 and 143 interrup
 """
 
 import contextlib
-import difflib
 import errno
 import os
 import signal
@@ -25,6 +24,8 @@ class Choice(click.Choice):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and value not in self.choices:
+            import difflib  # only a mistake needs it
+
             near = difflib.get_close_matches(value, list(self.choices), 1, cutoff=0.3)
             hint = f", did you mean '{near[0]}'?" if near else ""
             self.fail(f"'{value}' is not one of {', '.join(self.choices)}{hint}", param, ctx)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # numpy and Pillow wait until the options are known to be goo
 @click.option("--invert", is_flag=True, help="Swap black and white first: for dark ink on white, when the model saw white on black.")
 @click.option("--resume", is_flag=True, help="Go on with the rows an interrupted call left beside -o.")
 @click.option("--shard", metavar="I/N", help="Only the I-th of N parts of the images, by a hash of the path.")
-@click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images per run of the model.")
+@click.option("--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True, help="Images per run of the model.")
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads of the model. [default: usable processors, at most 4]")
 @click.option(
     "--device",
@@ -82,7 +82,6 @@ def infer(
     from .bundle import Bundle
     from .drift import Tally
     from .pipeline import Options, classify_stream
-    from .row_file import earlier_rows, growing_file, part_of, skip_answered
     from .rows import resolve_format, row_writer
     from .sources import expand, parse_shard, read_list, shard_of
     from .stdout import rows_stream
@@ -109,10 +108,12 @@ def infer(
         tally, options = Tally(bundle.manifest), Options(batch_size, embed, score, invert)
         if output is None:
             _write_rows(classify_stream(bundle, paths, options), row_writer(format_, stdout, score=score), tally)
-        elif resume and output.exists() and not part_of(output).exists():
-            say(f"catvae-infer: {output} is complete; nothing to resume", quiet=quiet)
-            return 0
         else:
+            from .row_file import earlier_rows, growing_file, part_of, skip_answered
+
+            if resume and output.exists() and not part_of(output).exists():
+                say(f"catvae-infer: {output} is complete; nothing to resume", quiet=quiet)
+                return 0
             made_with = {"model": bundle.manifest.model_id, "embed": embed, "score": score, "invert": invert, "shard": shard}
             if resume:
                 for row in skip_answered(earlier_rows(output, made_with), paths, part_of(output)):

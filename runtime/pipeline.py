@@ -6,6 +6,7 @@ reader of the rows stops the decoding. Every image is decided on its own: rows d
 
 import itertools
 import sys
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 AHEAD = 3
 """Blocks decoded or being decoded while one is answered."""
+QUICK = 2e-4
+"""Seconds: an image decoded within this keeps the interpreter's lock nearly all the while, and a second thread would only take turns."""
 DIGITS = 7
 """Decimals of assignments, embeddings and scores in a row: what float32 holds of numbers below 1."""
 
@@ -34,7 +37,7 @@ NOT_FINITE = "the model answered with numbers that are not finite: its weights a
 class Options(NamedTuple):
     """What rows are to say, and how."""
 
-    batch_size: int = 32
+    batch_size: int = 64
     embed: bool = False
     """Add the posterior mean as ``embedding``."""
     score: bool = False
@@ -42,7 +45,7 @@ class Options(NamedTuple):
     invert: bool = False
     """Swap black and white, on top of what the bundle asks for."""
     decoders: int | None = None
-    """Decoding threads; `default_threads` when left out."""
+    """Decoding threads; when left out one for images that decode within `QUICK`, else `default_threads`."""
 
 
 class Block(NamedTuple):
@@ -78,17 +81,18 @@ def classify_stream(bundle: Bundle, sources: Iterable[str], options: Options) ->
 
 def _decoded_blocks(sources: Iterator[str], rules: Preprocess, options: Options) -> Iterator[Block]:
     """Blocks of decoded sources, in order, at most `AHEAD` of them ahead of the one that is handed out."""
-    first = list(itertools.islice(sources, 1))
-    if not first:
+    paths = list(itertools.islice(sources, options.batch_size))
+    if not paths:
         return
-    second = list(itertools.islice(sources, 1))
-    if not second:  # a single image: no threads to start
-        yield _decode_block(first, rules)
+    began = time.perf_counter()
+    first = _decode_block(paths, rules)
+    each = (time.perf_counter() - began) / len(paths)
+    yield first
+    if len(paths) < options.batch_size:
         return
-    from concurrent.futures import ThreadPoolExecutor  # 10 ms of a cold start that one image does not need
+    from concurrent.futures import ThreadPoolExecutor  # 10 ms of a cold start that a few images do not need
 
-    sources = itertools.chain(first, second, sources)
-    decoders = options.decoders or default_threads()
+    decoders = options.decoders or (1 if each < QUICK else default_threads())
     with ThreadPoolExecutor(decoders, thread_name_prefix="decode") as pool:
         waiting: deque[Future[Block]] = deque()
         try:
