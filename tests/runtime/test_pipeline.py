@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -82,3 +83,19 @@ def test_frames_are_told(bundle, tmp_path):
 
 def test_nothing_gives_nothing(bundle):
     assert list(classify(bundle, [], Options())) == []
+
+
+@pytest.mark.parametrize(("quick", "expected"), [(10.0, 1), (0.0, 3)])
+def test_tiny_images_are_decoded_by_one_thread(bundle, names, monkeypatch, quick, expected):
+    used = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, threads, **options):
+            used.append(threads)
+            super().__init__(threads, **options)
+
+    monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(pipeline, "default_threads", lambda: 3)
+    monkeypatch.setattr(pipeline, "QUICK", quick)
+    assert [row["path"] for row in classify(bundle, names, Options(batch_size=4))] == names
+    assert used == [expected]

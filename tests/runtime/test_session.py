@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import distributions
 
 import numpy as np
 import pytest
@@ -70,6 +71,16 @@ def test_a_fork_answers_too():
     )
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
+
+
+def test_installed_wheels_are_those_of_the_package_index(monkeypatch, tmp_path):
+    assert cuda.installed_wheels() == [name for name in cuda.WHEELS if any(distributions(name=name))]
+    for name in ("onnxruntime-1.27.0.dist-info", "onnxruntime_gpu-1.27.0.dist-info", "onnxruntime_extensions-0.14.dist-info"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(cuda, "_site", lambda package: tmp_path)
+    assert cuda.installed_wheels() == ["onnxruntime", "onnxruntime-gpu"]
+    monkeypatch.setattr(cuda, "_site", lambda package: None)
+    assert cuda.installed_wheels() == []
 
 
 def test_two_wheels_at_once_are_named(monkeypatch):
