@@ -73,7 +73,10 @@ def test_15_an_empty_folder_and_one_of_bad_files(run, tmp_path):
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory of a process from /proc")
 def test_16_a_long_list_needs_no_memory(png, tmp_path):
-    """20,000 paths: rows come before the list ends, and memory stays what a short list needs."""
+    """60,000 paths: memory stays what a short list needs.
+
+    Two equal runs differ by up to 30 MB (onnxruntime 1.17: 81 to 112); pixels or rows that were kept would add more than 60 MB.
+    """
     png("a.png")
     code = (
         "import sys; from catvae.runtime.command import run_command; from catvae.runtime.infer_command import infer;"
@@ -81,12 +84,12 @@ def test_16_a_long_list_needs_no_memory(png, tmp_path):
         "print([line for line in open('/proc/self/status') if line.startswith('VmHWM')][0].split()[1], file=sys.stderr)"
     )
     peaks = []
-    for count in (2_000, 20_000):  # the first is long enough for every thread and buffer to exist
+    for count in (2_000, 60_000):  # the first is long enough for every thread and buffer to exist
         arguments = [sys.executable, "-c", code, "--files-from", "-", "--format", "csv", "--quiet"]
         result = subprocess.run(arguments, input=b"a.png\n" * count, capture_output=True, cwd=tmp_path, timeout=120)
         assert result.stdout.count(b"\n") == count + 1
         peaks.append(int(result.stderr.split()[-1]))
-    assert peaks[1] < peaks[0] + 8_000  # kB
+    assert peaks[1] < peaks[0] + 40_000  # kB
     assert peaks[1] < 256_000  # what a small container has; onnxruntime 1.17 takes 175 MB of it
 
 
