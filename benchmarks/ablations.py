@@ -1,7 +1,7 @@
 """What each part of the recipe is worth: `python -m benchmarks.ablations digits --seeds 3`.
 
 Every row is one `catvae-train` run that differs from the defaults in one setting; the command that made it stands in the row. Labels score
-finished runs alone.
+finished runs alone. Rows already in the result file stay, and are not made again, unless the code has changed since.
 """
 
 import json
@@ -20,7 +20,7 @@ from catvae.core.run_folder import RunFolder
 
 from .judge import Judge
 from .quality import spread
-from .record import write_csv
+from .record import rows_before, write_csv
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "the recipe": {},
@@ -47,24 +47,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
 @click.option("--only", multiple=True, help="Only variants with this in their name; repeatable.")
 def main(data: str, seeds: int, only: tuple[str, ...]) -> None:
     """Train DATA with one part changed at a time."""
-    rows: list[dict[str, Any]] = []
+    title = f"ablations-{Path(data).name}"
+    rows = rows_before(title)
     images = load_data(data)
     judge = Judge(images)
     for name, settings in VARIANTS.items():
         if only and not any(part in name for part in only):
             continue
-        found, drawn = [], []
         for seed in range(seeds):
+            if any((row["variant"], int(row["seed"])) == (name, seed) for row in rows):
+                continue
             record, generation = _train(data, settings, seed, lambda model: judge.agreement(model, images))
-            score = record["scores"]["train"]
-            found.append(score["acc"])
-            drawn.append(generation)
             rows.append(
                 {
                     "variant": name,
                     "settings": json.dumps(settings),
                     "seed": seed,
-                    **score,
+                    **record["scores"]["train"],
                     "generation": generation,
                     "view_information": record["health"]["view_information"],
                     "elbo": record["bound"]["elbo"],
@@ -72,7 +71,9 @@ def main(data: str, seeds: int, only: tuple[str, ...]) -> None:
                     "seconds": record["seconds"],
                 }
             )
-            write_csv(f"ablations-{Path(data).name}", rows)
+            write_csv(title, rows)
+        mine = [row for row in rows if row["variant"] == name]
+        found, drawn = ([float(row[score]) for row in mine] for score in ("acc", "generation"))
         click.echo(f"{name:<42} train ACC {spread(found)}; generation {spread(drawn)}")
 
 

@@ -2,6 +2,7 @@
 
 k-means on pixels; k-means and a Gaussian mixture on the code of an autoencoder of our own trunk; the published InfoCatVAE (recipe paper,
 with and without its code's deviations); ClustPy's DEC and VaDE where that package is installed. Each row names its seed and seconds.
+Rows already in the result file stay, and are not made again, unless the code has changed since.
 """
 
 import json
@@ -26,7 +27,7 @@ from catvae.core.networks import ConvDecoder, ConvEncoder
 from catvae.core.views import to_float
 
 from .quality import spread
-from .record import write_csv
+from .record import rows_before, write_csv
 
 CODE = 10
 """Dimensions of the autoencoder's code."""
@@ -38,13 +39,15 @@ CODE = 10
 @click.option("--only", multiple=True, help="Only methods with this in their name; repeatable.")
 def main(data: str, seeds: int, only: tuple[str, ...]) -> None:
     """Score the alternatives on DATA."""
-    images, rows = load_data(data), []
+    title = f"baselines-{Path(data).name}"
+    images, rows = load_data(data), rows_before(title)
     assert images.labels is not None
     for name, method in methods(data).items():
         if only and not any(part in name for part in only):
             continue
-        found = []
         for seed in range(seeds):
+            if any((row["method"], int(row["seed"])) == (name, seed) for row in rows):
+                continue
             began = time.perf_counter()
             try:
                 clusters = method(images, seed)
@@ -52,9 +55,9 @@ def main(data: str, seeds: int, only: tuple[str, ...]) -> None:
                 click.echo(f"{name}: not run, {error}")
                 break
             score = label_scores(clusters, images.labels)
-            found.append(score.acc)
             rows.append({"method": name, "seed": seed, **score._asdict(), "seconds": round(time.perf_counter() - began, 1)})
-            write_csv(f"baselines-{Path(data).name}", rows)
+            write_csv(title, rows)
+        found = [float(row["acc"]) for row in rows if row["method"] == name]
         if found:
             click.echo(f"{name:<28} train ACC {spread(found)}")
 

@@ -52,3 +52,15 @@ def write_csv(name: str, rows: list[dict[str, Any]]) -> Path:
     writer.writerows(rows)
     atomic_write(path, text.getvalue())
     return path
+
+
+def rows_before(name: str) -> list[dict[str, Any]]:
+    """Rows of `results/NAME.csv`, values as text, where no code has changed since: what a stopped run has finished. Else none."""
+    path = RESULTS / f"{name}.csv"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8") as file:
+        commit = json.loads(file.readline().removeprefix("# "))["commit"]
+        if commit.endswith("+changes") or subprocess.run(["git", "diff", "--quiet", commit, "--", *CODE], cwd=RESULTS.parent).returncode:
+            return []
+        return list(csv.DictReader(file))

@@ -22,9 +22,10 @@ def announce(session: Session, quiet: bool) -> None:
         say(note)
     spec = trainer.spec
     clusters = f"K={spec.clusters}, D={spec.clusters * spec.delta}" if not trainer.config.choose_clusters else f"K at most {spec.clusters}"
+    views = f"views '{trainer.policy.name}'" if trainer.config.invariance_weight or trainer.config.information_views else "no views"
     say(
         f"{data.name}: {len(data.images):,} images of {width} x {height}, {'grey' if channels == 1 else 'colour'};"
-        f" {clusters}, views '{trainer.policy.name}', {trainer.epochs} epochs of"
+        f" {clusters}, {views}, {trainer.epochs} epochs of"
         f" {trainer.steps_per_epoch:,} steps on {trainer.device} in {trainer.precision}, {kernel_status(trainer.device.type)}",
         quiet=quiet,
     )

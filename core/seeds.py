@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
-from catvae.runtime.errors import DataError
+from catvae.runtime.command import say
+from catvae.runtime.errors import DataError, NumericError
 from catvae.runtime.files import atomic_write, make_folder
 
 from .checkpoint import read_position
@@ -75,8 +76,14 @@ def train_seeds(
         Its seed is replaced by each of the plan's.
     train : callable
         Trains one session; the text says which of how many.
+
+    Raises
+    ------
+    NumericError
+        When every run fails. One that fails beside others is left out, and said to be.
     """
     seeds = read_plan(folder)
+    failed: dict[int, NumericError] = {}
     runs = {seed: RunFolder(folder.path / "seeds" / str(seed)) for seed in seeds}
     for index, (seed, run) in enumerate(runs.items(), 1):
         if (run.path / "run.json").is_file() and run.read_record().status == "finished":
@@ -85,9 +92,16 @@ def train_seeds(
             session = Session.resume(run, data, labelled)
         else:
             session = Session.start(run, data, msgspec.structs.replace(config, seed=seed), origin, labelled)
-        train(session, f"seed {seed} ({index} of {len(seeds)}), ")
+        try:
+            train(session, f"seed {seed} ({index} of {len(seeds)}), ")
+        except NumericError as error:
+            say(f"seed {seed} is left out: {error}")
+            failed[seed] = error
+            continue
         session.finish()
-    return _keep_best(folder, data, runs)
+    if len(failed) == len(seeds):
+        raise failed[seeds[-1]]
+    return _keep_best(folder, data, {seed: run for seed, run in runs.items() if seed not in failed})
 
 
 def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -> RunRecord:

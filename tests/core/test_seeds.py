@@ -8,7 +8,7 @@ from catvae.core.guard import Verdict
 from catvae.core.run_folder import Origin, RunFolder
 from catvae.core.seeds import best_seed, plan, read_plan, train_seeds
 from catvae.core.session import Session
-from catvae.runtime.errors import DataError
+from catvae.runtime.errors import DataError, NumericError
 from catvae.runtime.interruption import Interrupted
 
 ORIGIN = Origin(data="blobs")
@@ -88,3 +88,22 @@ def test_a_run_with_weights_but_without_an_end_is_finished_first(blobs, quick, t
     session.train()
     (folder.path / "seeds" / "0" / "model.safetensors").write_bytes(b"")
     assert len(train_seeds(folder, blobs, quick(), ORIGIN, None, train).seeds) == 2
+
+
+def test_a_seed_that_fails_is_left_out(blobs, quick, tmp_path, capsys):
+    def fail_on(*seeds: int):
+        def run(session, _prefix: str) -> None:
+            if session.trainer.config.seed in seeds:
+                raise NumericError("the loss was not a finite number")
+            session.train()
+
+        return run
+
+    folder = RunFolder(tmp_path / "run")
+    plan(folder, [0, 1])
+    record = train_seeds(folder, blobs, quick(), ORIGIN, None, fail_on(1))
+    assert [(run.seed, run.kept) for run in record.seeds] == [(0, True)]
+    assert "seed 1 is left out: the loss was not a finite number" in capsys.readouterr().err
+    plan(folder, [0, 1])
+    with pytest.raises(NumericError):
+        train_seeds(folder, blobs, quick(), ORIGIN, None, fail_on(0, 1))
