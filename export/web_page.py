@@ -14,7 +14,10 @@ from catvae.runtime.bundle import Bundle
 from catvae.runtime.errors import DataError, OutputError, UsageError
 from catvae.runtime.files import atomic_write, make_folder, umask
 
-PAGE = ("index.html", "studio.js", "studio.css", "ort/ort-wasm-simd-threaded.mjs", "ort/LICENSE")
+PAGE = (
+    *("index.html", "studio.js", "studio.css", "guard.js", "offline.js", "icon.svg"),
+    *("ort/ort-wasm-simd-threaded.mjs", "ort/LICENSE"),
+)
 ENGINE = "ort/ort-wasm-simd-threaded.wasm"
 MARK = "studio.js"
 """A folder with this file is a page of ours, which --overwrite may replace."""

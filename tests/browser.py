@@ -35,12 +35,17 @@ def chromium() -> Iterator:
 
 
 @contextlib.contextmanager
-def served(folder: Path, types: dict[str, str] | None = None) -> Iterator[str]:
-    """The address of `folder` on this machine; `types` replaces MIME types by suffix."""
+def served(folder: Path, types: dict[str, str] | None = None, headers: dict[str, str] | None = None) -> Iterator[str]:
+    """The address of `folder` on this machine; `types` replaces MIME types by suffix, `headers` go out with every answer."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
             pass
+
+        def end_headers(self):
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            super().end_headers()
 
     Handler.extensions_map = {**Handler.extensions_map, ".mjs": "text/javascript", **(types or {})}
 

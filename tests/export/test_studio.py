@@ -11,6 +11,7 @@ from catvae.export.web_page import write_page
 from catvae.runtime.bundle import PRETRAINED, Bundle
 from catvae.runtime.errors import DataError, UsageError
 from catvae.runtime.images import read_image
+from catvae.runtime.labelling import renamed, write_names
 
 from ..browser import chromium, served
 
@@ -47,10 +48,11 @@ def visit(browser):
         page = context.new_page()
         if script:
             page.add_init_script(script)
+        home = address[: address.rindex("/") + 1]
         if not tolerate:
             page.on("console", lambda message: complaints.append(message.text) if serious(message) else None)
             page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else complaints.append(f"asked {r.url}"))
+        page.on("request", lambda r: None if r.url.startswith((home, "data:", "blob:")) else complaints.append(f"asked {r.url}"))
         page.goto(address)
         return page
 
@@ -63,31 +65,71 @@ def visit(browser):
 @pytest.fixture
 def page(visit, folder):
     with served(folder) as address:
-        found = visit(address)
-        found.wait_for_selector("html[data-ready]", timeout=WAIT)
-        yield found
+        yield ready(visit(address))
 
 
 def settled(page) -> None:
-    page.wait_for_timeout(400)
+    """Wait until the page has answered all that was asked of it; events that it answers at once have marked it busy by now."""
+    page.wait_for_timeout(30)
+    page.wait_for_selector("#app:not([aria-busy=true])", state="attached", timeout=WAIT)
+
+
+def ready(page):
+    page.wait_for_selector("html[data-ready]", timeout=WAIT)
+    settled(page)
+    return page
+
+
+ANSWER = "async p => { const a = await catvae.answer(Uint8Array.from(p)); return [[...a.assignment], [...a.mean], a.cluster, a.classes] }"
+
+
+def same_answers(page, bundle: Bundle) -> None:
+    with np.load(io.BytesIO(bundle.golden())) as golden:
+        images, latents = golden["image"], golden["latent"]
+    assignments = bundle.predict_proba(images)
+    clusters, confidence = bundle.decide(assignments)
+    for i, mean in enumerate(bundle.transform(images)):
+        assignment, found_mean, cluster, classes = page.evaluate(ANSWER, images[i].ravel().tolist())
+        np.testing.assert_allclose(assignment, assignments[i], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found_mean, mean, rtol=1e-5, atol=1e-5)
+        assert cluster == clusters[i]
+        assert classes[0]["name"] == bundle.names[clusters[i]]
+        assert classes[0]["share"] == pytest.approx(confidence[i], abs=1e-5)
+        assert sum(entry["share"] for entry in classes) == pytest.approx(1, abs=1e-5)
+    decoded = page.evaluate("async z => (await catvae.decode(z.map(p => Float32Array.from(p)))).map(p => [...p])", latents.tolist())
+    np.testing.assert_allclose(np.array(decoded), bundle.decode(latents).reshape(len(latents), -1), rtol=1e-5, atol=1e-5)
+
+
+FIRST_ANSWER = """async () => {
+    const began = performance.now();
+    document.querySelector('#examples button').click();
+    while (!performance.getEntriesByName('first answer').length) await new Promise(resolve => setTimeout(resolve, 1));
+    return performance.getEntriesByName('first answer')[0].startTime - began;
+}"""
 
 
 def test_answers_are_the_runtimes(page, capsys):
-    bundle = Bundle.load(PRETRAINED / "digits")
-    with np.load(io.BytesIO(bundle.golden())) as golden:
-        images, latents = golden["image"], golden["latent"]
-    for image, expected, mean in zip(images, bundle.predict_proba(images), bundle.transform(images), strict=True):
-        found = page.evaluate(
-            "async p => { const a = await catvae.answer(Uint8Array.from(p)); return [[...a.assignment], [...a.mean], a.cluster] }",
-            image.ravel().tolist(),
-        )
-        np.testing.assert_allclose(found[0], expected, atol=1e-5)
-        np.testing.assert_allclose(found[1], mean, atol=1e-5 * max(1, np.abs(mean).max()))
-        assert found[2] == expected.argmax()
-    decoded = page.evaluate("async z => (await catvae.decode(z.map(p => Float32Array.from(p)))).map(p => [...p])", latents.tolist())
-    np.testing.assert_allclose(np.array(decoded), bundle.decode(latents).reshape(len(latents), -1), atol=1e-5)
+    answered = page.evaluate(FIRST_ANSWER)
+    same_answers(page, Bundle.load(PRETRAINED / "digits"))
+    start = int(page.get_attribute("html", "data-ready"))
     with capsys.disabled():
-        print(f"\nstudio: ready after {page.get_attribute('html', 'data-ready')} ms")
+        print(f"\nstudio: ready {start} ms after navigation, the first answer {answered:.0f} ms later")
+
+
+def test_clusters_of_one_name_are_one_class(visit, tmp_path):
+    bundle = Bundle.load(PRETRAINED / "digits")
+    names = ["same" if c in (0, 2) else name for c, name in enumerate(bundle.names)]
+    write_names(bundle, renamed(bundle.manifest, names, {}), tmp_path / "merged")
+    write_page(tmp_path / "merged", tmp_path / "page")
+    with served(tmp_path / "page") as address:
+        page = ready(visit(address))
+        same_answers(page, Bundle.load(tmp_path / "merged"))
+        page.click("#examples button:nth-child(3)")
+        settled(page)
+        assert page.inner_text("#verdict strong") == "same"
+        bars = page.locator("#bars li span:first-child").all_inner_texts()
+        assert len(bars) == len(set(bars)) == 6
+        assert page.locator("#chips button").all_inner_texts()[:3] == ["same (0)", names[1], "same (2)"]
 
 
 def test_a_drawing_is_sorted(page):
@@ -102,6 +144,16 @@ def test_a_drawing_is_sorted(page):
     assert page.locator("#bars li").count() == 6
     page.click("#clear")
     assert "Draw" in page.inner_text("#verdict")
+    page.check("#invert")  # an empty pad is no image, in either sense
+    settled(page)
+    assert "Draw" in page.inner_text("#verdict")
+
+
+def test_cleared_while_it_is_being_sorted_it_stays_clear(page):
+    page.evaluate("() => { document.querySelector('#examples button').click(); document.getElementById('clear').click(); }")
+    settled(page)
+    assert "Draw" in page.inner_text("#verdict")
+    assert page.locator("#bars li").count() == 0
 
 
 @pytest.mark.parametrize(
@@ -148,13 +200,15 @@ def test_knobs_clusters_and_style_change_the_drawing(page):
     page.click("#another")
     settled(page)
     third = page.evaluate(PIXELS, "drawn")
-    assert first != second != third
+    assert first != second != third != first
     page.click("#centre")
     settled(page)
     assert page.evaluate(PIXELS, "drawn") == first
-    page.click("#family button:nth-child(5)")
+    page.focus("#family button:nth-child(5)")
+    page.keyboard.press("Enter")
     settled(page)
     assert page.get_attribute("#chips button:nth-child(5)", "aria-checked") == "true"
+    assert page.evaluate("document.activeElement === document.querySelector('#family button:nth-child(5)')")
     page.click("#examples button:nth-child(2)")
     settled(page)
     page.click("#keep-style")
@@ -188,7 +242,10 @@ def test_the_map_and_the_walk_follow(page):
     assert page.locator("#walk-strip canvas").count() == 11
 
 
-@pytest.mark.parametrize(("button", "size"), [("#save-drawn", (280, 280)), ("#save-sort", (560, 280)), ("#save-walk", (3080, 280))])
+@pytest.mark.parametrize(
+    ("button", "size"),
+    [("#save-drawn", (280, 280)), ("#save-map", (280, 280)), ("#save-sort", (560, 280)), ("#save-walk", (3080, 280))],
+)
 def test_what_was_made_is_saved_as_png(page, tmp_path, button, size):
     page.click("#examples button")
     settled(page)
@@ -203,8 +260,7 @@ def test_what_was_made_is_saved_as_png(page, tmp_path, button, size):
 @pytest.mark.parametrize("width", [360, 800, 1400])
 def test_it_fits_the_screen_and_can_be_operated_by_key(visit, folder, width):
     with served(folder) as address:
-        page = visit(address, viewport={"width": width, "height": 800})
-        page.wait_for_selector("html[data-ready]", timeout=WAIT)
+        page = ready(visit(address, viewport={"width": width, "height": 800}))
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         reached = set()
         for _ in range(80):
@@ -248,6 +304,13 @@ def test_a_manifest_of_another_version_is_named(visit, copy):
     path.write_text("<html>not here</html>")
     with served(copy) as address:
         assert "no JSON" in message(visit(address, tolerate=True))
+    path.write_text("null")
+    with served(copy) as address:
+        assert "schema undefined" in message(visit(address, tolerate=True))
+    for incomplete in ('{"schema": 1}', '{"schema": 1, "clusters": [], "graphs": null}'):
+        path.write_text(incomplete)
+        with served(copy) as address:
+            assert "manifest.json is incomplete" in message(visit(address, tolerate=True))
 
 
 def test_a_server_that_mislabels_scripts(visit, folder):
@@ -255,10 +318,44 @@ def test_a_server_that_mislabels_scripts(visit, folder):
         assert "ort/" in message(visit(address, tolerate=True))
 
 
+@pytest.mark.parametrize("name", ["ort/ort-wasm-simd-threaded.wasm", "ort/ort-wasm-simd-threaded.mjs"])
+@pytest.mark.parametrize("damage", ["missing", "cut short"])
+def test_a_damaged_engine_is_named(visit, copy, name, damage):
+    if damage == "missing":
+        (copy / name).unlink()
+    else:
+        (copy / name).write_bytes((copy / name).read_bytes()[: 1 << 12])
+    with served(copy) as address:
+        assert "Are the files in ort/ complete" in message(visit(address, tolerate=True))
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut short", "mislabelled"])
+def test_without_its_own_script_the_page_says_so(visit, copy, damage):
+    script = copy / "studio.js"
+    if damage == "missing":
+        script.unlink()
+    elif damage == "cut short":
+        script.write_bytes(script.read_bytes()[:-100])
+    with served(copy, {".js": "text/plain"} if damage == "mislabelled" else None) as address:
+        assert "studio.js is missing, damaged" in message(visit(address, tolerate=True))
+
+
+def test_opened_as_a_file_the_page_says_how_to_serve_it(visit, copy):
+    assert "python -m http.server" in message(visit((copy / "index.html").as_uri(), tolerate=True))
+
+
+def test_a_strict_policy_in_the_header_is_met(visit, folder):
+    policy = "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' blob:; object-src 'none'; frame-ancestors 'none'"
+    with served(folder, headers={"Content-Security-Policy": policy}) as address:
+        page = ready(visit(address))
+        page.click("#examples button")
+        settled(page)
+        assert "sure" in page.inner_text("#verdict")
+
+
 def test_a_connection_that_breaks(visit, folder):
     with served(folder) as address:
-        page = visit(address, tolerate=True)
-        page.wait_for_selector("html[data-ready]", timeout=WAIT)
+        page = ready(visit(address, tolerate=True, service_workers="block"))
         page.route("**/classifier.onnx", lambda route: route.abort())
         page.reload()
         assert "cannot be reached" in message(page)
@@ -267,6 +364,18 @@ def test_a_connection_that_breaks(visit, folder):
 def test_once_loaded_it_needs_no_network(page):
     page.context.set_offline(True)
     page.click("#examples button:nth-child(3)")
+    settled(page)
+    assert "sure" in page.inner_text("#verdict")
+
+
+def test_once_visited_it_opens_without_its_server(visit, folder):
+    with served(folder) as address:
+        page = ready(visit(address, tolerate=True))
+        page.wait_for_function("async () => (await (await caches.open('catvae-studio')).keys()).length >= 9", timeout=WAIT)
+        page.evaluate("() => navigator.serviceWorker.ready.then(() => true)")
+    page.reload()  # its server is gone
+    ready(page)
+    page.click("#examples button")
     settled(page)
     assert "sure" in page.inner_text("#verdict")
 

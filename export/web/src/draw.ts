@@ -2,7 +2,7 @@
 
 import type { Bundle } from "./bundle";
 import { noise, plus } from "./latent";
-import { byId, latest, paint, painted, save } from "./paint";
+import { byId, labelled, latest, paint, save } from "./paint";
 
 const REACH = 3; // standard deviations a knob turns either way
 const MOST_KNOBS = 8;
@@ -19,16 +19,21 @@ export function startDraw(bundle: Bundle): (cluster: number, style: Float32Array
   const draw = latest(async () => {
     const [image, ...family] = await bundle.decode([plus(bundle.means[cluster], style), ...bundle.means.map((mean) => plus(mean, style))]);
     paint(drawn, image, rules);
-    byId("drawn-caption").textContent = `cluster ${bundle.names[cluster]}`;
-    const strip = family.map((relative, c) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.append(painted(relative, rules, `The same style as cluster ${bundle.names[c]}`));
-      button.addEventListener("click", () => choose(c));
-      if (c === cluster) button.setAttribute("aria-current", "true");
-      return button;
+    byId("drawn-caption").textContent = `cluster ${bundle.labels[cluster]}`;
+    family.forEach((relative, c) => {
+      paint(relatives[c], relative, rules);
+      relatives[c].parentElement!.setAttribute("aria-current", String(c === cluster));
     });
-    byId("family").replaceChildren(...strip);
+  });
+
+  // Made once and painted anew: a button that is replaced would lose the keyboard's focus.
+  const relatives = bundle.labels.map((label, c) => {
+    const canvas = labelled(`The same style as cluster ${label}`);
+    const button = Object.assign(document.createElement("button"), { type: "button" });
+    button.append(canvas);
+    button.addEventListener("click", () => choose(c));
+    byId("family").append(button);
+    return canvas;
   });
 
   const knobs = Array.from({ length: Math.min(delta, MOST_KNOBS) }, (_, i) => {
@@ -40,7 +45,7 @@ export function startDraw(bundle: Bundle): (cluster: number, style: Float32Array
     });
     input.addEventListener("input", () => {
       style[cluster * delta + i] = Number(input.value);
-      draw(undefined);
+      draw();
     });
     const label = document.createElement("label");
     label.append(`Knob ${i + 1}`, input);
@@ -48,7 +53,7 @@ export function startDraw(bundle: Bundle): (cluster: number, style: Float32Array
     return input;
   });
 
-  const chips = bundle.names.map((name, c) => {
+  const chips = bundle.labels.map((name, c) => {
     const chip = Object.assign(document.createElement("button"), { type: "button", textContent: name });
     chip.setAttribute("role", "radio");
     chip.addEventListener("click", () => choose(c));
@@ -70,7 +75,7 @@ export function startDraw(bundle: Bundle): (cluster: number, style: Float32Array
       chip.tabIndex = i === c ? 0 : -1;
     });
     knobs.forEach((knob, i) => (knob.value = String(style[c * delta + i])));
-    draw(undefined);
+    draw();
   };
 
   byId("centre").addEventListener("click", () => {

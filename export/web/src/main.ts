@@ -1,7 +1,9 @@
 // The page: load the bundle beside it, say how that goes, then start the panels.
 
-import { Bundle, StudioError } from "./bundle";
+import { Bundle } from "./bundle";
 import { startDraw } from "./draw";
+import { StudioError } from "./files";
+import { keep } from "./keep";
 import { startMap } from "./map";
 import { byId } from "./paint";
 import { startSort } from "./sort";
@@ -15,7 +17,6 @@ declare global {
 }
 
 async function main(): Promise<void> {
-  const began = performance.now();
   try {
     const bundle = await Bundle.load("model", (share, what) => {
       byId<HTMLProgressElement>("status-bar").value = share;
@@ -30,11 +31,12 @@ async function main(): Promise<void> {
     startWalk(bundle);
     await startMap(bundle);
     byId("status").hidden = true;
-    const ready = Math.round(performance.now() - began);
+    const ready = Math.round(performance.now()); // since navigation
     byId("facts").textContent = `${preprocess.width} x ${preprocess.height} ${preprocess.channels === 1 ? "grey" : "colour"}`;
     byId("engine").textContent = `Ready after ${(ready / 1000).toFixed(1)} s.`;
     document.documentElement.dataset.ready = String(ready);
     window.catvae = bundle;
+    void keep();
   } catch (error) {
     fail(error);
   }
@@ -51,4 +53,6 @@ function fail(error: unknown): void {
   document.documentElement.dataset.failed = "true";
 }
 
+document.documentElement.dataset.started = ""; // public/guard.js looks for it
+addEventListener("error", (event) => (byId("engine").textContent = `Something went wrong (${event.message}): load the page again.`));
 void main();

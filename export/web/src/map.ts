@@ -23,7 +23,7 @@ export async function startMap(bundle: Bundle): Promise<void> {
     const [image] = await bundle.decode([mixed(weights, bundle.means)]);
     paint(mapped, image, rules);
     const order = Array.from(weights.keys()).sort((a, b) => weights[b] - weights[a]);
-    const parts = order.slice(0, 3).map((c) => `${bundle.names[c]} ${Math.round(100 * weights[c])} %`);
+    const parts = order.slice(0, 3).map((c) => `${bundle.labels[c]} ${Math.round(100 * weights[c])} %`);
     byId("mapped-caption").textContent = parts.join(", ");
     context.drawImage(backdrop, 0, 0);
     const [px, py] = toPixels(x, y);
@@ -40,7 +40,7 @@ export async function startMap(bundle: Bundle): Promise<void> {
   const move = (nx: number, ny: number) => {
     const length = Math.max(1, Math.hypot(nx, ny));
     [x, y] = [nx / length, ny / length];
-    show(undefined);
+    show();
   };
   const follow = (event: PointerEvent) => {
     const box = map.getBoundingClientRect();
@@ -60,7 +60,7 @@ export async function startMap(bundle: Bundle): Promise<void> {
     move(x + 0.04 * step[0], y + 0.04 * step[1]);
   });
   byId("save-map").addEventListener("click", () => void save([mapped], "map"));
-  show(undefined);
+  show();
 }
 
 function toPixels(x: number, y: number): [number, number] {
@@ -102,7 +102,7 @@ async function drawBackdrop(bundle: Bundle, anchors: [number, number][]): Promis
   context.fillStyle = "white";
   anchors.forEach(([x, y], c) => {
     const [px, py] = toPixels(1.13 * x, 1.13 * y);
-    const name = bundle.names[c];
+    const name = bundle.labels[c];
     context.fillText(name.length > 9 ? `${name.slice(0, 8)}.` : name, px, py);
   });
   return canvas;

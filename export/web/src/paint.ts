@@ -9,11 +9,17 @@ export function paint(canvas: HTMLCanvasElement, pixels: Uint8Array | Float32Arr
   canvas.getContext("2d")!.putImageData(toImageData(pixels, shape), 0, 0);
 }
 
-/** A canvas that shows an image. */
-export function painted(pixels: Uint8Array | Float32Array, shape: Preprocess, label: string): HTMLCanvasElement {
+/** A new canvas with a text for those who cannot see it. */
+export function labelled(label: string): HTMLCanvasElement {
   const canvas = document.createElement("canvas");
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", label);
+  return canvas;
+}
+
+/** A canvas that shows an image. */
+export function painted(pixels: Uint8Array | Float32Array, shape: Preprocess, label: string): HTMLCanvasElement {
+  const canvas = labelled(label);
   paint(canvas, pixels, shape);
   return canvas;
 }
@@ -49,21 +55,35 @@ export async function save(canvases: HTMLCanvasElement[], name: string): Promise
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
+let underWay = 0;
+
+/** Wait for work with the page marked busy; what it throws reaches the page's own complaint, and later work goes on. */
+export async function working(work: Promise<void>): Promise<void> {
+  underWay += 1;
+  byId("app").setAttribute("aria-busy", "true");
+  try {
+    await work;
+  } catch (error) {
+    reportError(error);
+  } finally {
+    underWay -= 1;
+    if (!underWay) byId("app").setAttribute("aria-busy", "false");
+  }
+}
+
 /** Runs only the latest of calls that come while one is under way: a dragged slider never piles up work. */
-export function latest<T>(work: (value: T) => Promise<void>): (value: T) => void {
-  let waiting: { value: T } | null = null;
-  let busy = false;
+export function latest(work: () => Promise<void>): () => void {
+  let [busy, again] = [false, false];
   const run = async () => {
     busy = true;
-    while (waiting) {
-      const { value } = waiting;
-      waiting = null;
-      await work(value);
-    }
+    do {
+      again = false;
+      await working(work());
+    } while (again);
     busy = false;
   };
-  return (value: T) => {
-    waiting = { value };
+  return () => {
+    again = true;
     if (!busy) void run();
   };
 }

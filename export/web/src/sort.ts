@@ -3,10 +3,11 @@
 import type { Answer, Bundle } from "./bundle";
 import { openImage, preprocess } from "./image";
 import { minus } from "./latent";
-import { byId, latest, paint, painted, save, toImageData } from "./paint";
+import { byId, latest, paint, painted, save, toImageData, working } from "./paint";
 
 const SIDE = 308; // pixels of the drawing area; a multiple of the usual 28
 const BARS = 6;
+const FIRST = "first answer"; // for whoever measures: time from navigation until an answer was on the page
 
 /** Start the panel; `onStyle` hears the cluster and the style of an image when its style is to be kept. */
 export function startSort(bundle: Bundle, onStyle: (cluster: number, style: Float32Array) => void): void {
@@ -17,20 +18,23 @@ export function startSort(bundle: Bundle, onStyle: (cluster: number, style: Floa
   const verdict = byId("verdict");
   const paper = `rgb(${rules.background} ${rules.background} ${rules.background})`;
   const ink = rules.background < 128 ? "white" : "black";
-  let source: ImageData | null = null; // an opened image; null: what is on the pad
+  let source: ImageData | "pad" | null = null; // an opened image, what was drawn, or nothing yet
   let answer: Answer | null = null;
 
   pad.width = SIDE;
   pad.height = Math.round((SIDE * rules.height) / rules.width);
 
   const sort = latest(async () => {
-    const image = source ?? context.getImageData(0, 0, pad.width, pad.height);
-    const pixels = preprocess(image, rules, invert.checked);
+    if (!source) return;
+    const pixels = preprocess(source === "pad" ? context.getImageData(0, 0, pad.width, pad.height) : source, rules, invert.checked);
+    const found = await bundle.answer(pixels);
+    const [rebuilt] = await bundle.decode([found.mean]);
+    if (!source) return; // cleared meanwhile
+    answer = found;
     paint(byId<HTMLCanvasElement>("seen"), pixels, rules);
-    answer = await bundle.answer(pixels);
-    const [rebuilt] = await bundle.decode([answer.mean]);
     paint(byId<HTMLCanvasElement>("rebuilt"), rebuilt, rules);
-    showAnswer(bundle, answer);
+    showAnswer(answer);
+    if (!performance.getEntriesByName(FIRST).length) performance.mark(FIRST);
   });
 
   const clear = () => {
@@ -54,7 +58,7 @@ export function startSort(bundle: Bundle, onStyle: (cluster: number, style: Floa
     context.fillRect(0, 0, pad.width, pad.height);
     context.imageSmoothingEnabled = scale < 1;
     context.drawImage(still, (pad.width - width) / 2, (pad.height - height) / 2, width, height);
-    sort(undefined);
+    sort();
   };
 
   const open = async (file: Blob | null | undefined) => {
@@ -68,8 +72,8 @@ export function startSort(bundle: Bundle, onStyle: (cluster: number, style: Floa
   };
 
   drawOn(pad, context, ink, () => {
-    source = null;
-    sort(undefined);
+    source = "pad";
+    sort();
   });
   for (const kind of ["dragover", "dragenter"]) {
     document.addEventListener(kind, (event) => {
@@ -83,16 +87,16 @@ export function startSort(bundle: Bundle, onStyle: (cluster: number, style: Floa
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     pad.classList.remove("over");
-    void open(event.dataTransfer?.files[0]);
+    void working(open(event.dataTransfer?.files[0]));
   });
-  document.addEventListener("paste", (event) => void open([...(event.clipboardData?.files ?? [])][0]));
+  document.addEventListener("paste", (event) => void working(open([...(event.clipboardData?.files ?? [])][0])));
   const file = byId<HTMLInputElement>("file");
   file.addEventListener("change", () => {
-    void open(file.files?.[0]);
+    void working(open(file.files?.[0]));
     file.value = "";
   });
   byId("clear").addEventListener("click", clear);
-  invert.addEventListener("change", () => sort(undefined));
+  invert.addEventListener("change", () => sort());
   byId("save-sort").addEventListener("click", () => {
     void save([byId<HTMLCanvasElement>("seen"), byId<HTMLCanvasElement>("rebuilt")], "reconstruction");
   });
@@ -101,32 +105,33 @@ export function startSort(bundle: Bundle, onStyle: (cluster: number, style: Floa
   });
 
   clear();
-  void bundle.decode(bundle.means).then((images) => {
+  const showExamples = async () => {
+    const images = await bundle.decode(bundle.means);
     const examples = images.slice(0, 12).map((image, c) => {
       const button = document.createElement("button");
       button.type = "button";
-      button.append(painted(image, rules, `Sort an image of cluster ${bundle.names[c]}`));
+      button.append(painted(image, rules, `Sort an image of cluster ${bundle.labels[c]}`));
       button.addEventListener("click", () => show(toImageData(image, rules)));
       return button;
     });
     byId("examples").replaceChildren(...examples);
-  });
+  };
+  void working(showExamples());
 }
 
-function showAnswer(bundle: Bundle, { assignment, cluster }: Answer): void {
+function showAnswer({ classes }: Answer): void {
   byId("verdict").replaceChildren(
-    Object.assign(document.createElement("strong"), { textContent: bundle.names[cluster] }),
-    ` ${percent(assignment[cluster])} sure`,
+    Object.assign(document.createElement("strong"), { textContent: classes[0].name }),
+    ` ${percent(classes[0].share)} sure`,
   );
-  const order = Array.from(assignment.keys()).sort((a, b) => assignment[b] - assignment[a]);
-  const bars = order.slice(0, BARS).map((c) => {
+  const bars = classes.slice(0, BARS).map(({ name, share }) => {
     const bar = document.createElement("li");
-    const meter = Object.assign(document.createElement("meter"), { min: 0, max: 1, value: assignment[c] });
-    meter.setAttribute("aria-label", `cluster ${bundle.names[c]}`);
+    const meter = Object.assign(document.createElement("meter"), { min: 0, max: 1, value: share });
+    meter.setAttribute("aria-label", `cluster ${name}`);
     bar.append(
-      Object.assign(document.createElement("span"), { textContent: bundle.names[c] }),
+      Object.assign(document.createElement("span"), { textContent: name }),
       meter,
-      Object.assign(document.createElement("span"), { textContent: percent(assignment[c]) }),
+      Object.assign(document.createElement("span"), { textContent: percent(share) }),
     );
     return bar;
   });

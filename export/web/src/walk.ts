@@ -12,7 +12,7 @@ export function startWalk(bundle: Bundle): void {
   const [from, to] = [byId<HTMLSelectElement>("from"), byId<HTMLSelectElement>("to")];
   const slider = byId<HTMLInputElement>("walk");
   const strip = byId("walk-strip");
-  const options = bundle.names.map((name, c) => new Option(name, String(c)));
+  const options = bundle.labels.map((name, c) => new Option(name, String(c)));
   from.append(new Option("the origin", ORIGIN), ...options.map((option) => option.cloneNode(true)));
   to.append(...options);
   from.value = "0";
@@ -38,17 +38,17 @@ export function startWalk(bundle: Bundle): void {
         button.append(painted(image, rules, `Position ${Math.round(100 * places[i])} %`));
         button.addEventListener("click", () => {
           slider.value = String(places[i]);
-          show(undefined);
+          show();
         });
         return button;
       }),
     );
   });
   const changed = () => {
-    show(undefined);
-    showStrip(undefined);
+    show();
+    showStrip();
   };
-  slider.addEventListener("input", () => show(undefined));
+  slider.addEventListener("input", () => show());
   for (const select of [from, to]) select.addEventListener("change", changed);
   byId("save-walk").addEventListener("click", () => void save([...strip.querySelectorAll("canvas")], "walk"));
   changed();
