@@ -21,6 +21,7 @@ from .latents import prior_means, prior_samples
 from .manifest import MAX_BYTES, FileRecord, Manifest, Role, parse_manifest
 from .scoring import elbo, score_latents
 from .session import OutOfMemory, Session, finite_rows
+from .training_record import Training, parse_training
 
 MAX_GRAPH_BYTES = 2**30
 PRETRAINED = Path(__file__).resolve().parent / "pretrained"
@@ -155,7 +156,16 @@ class Bundle:
 
     def golden(self) -> bytes:
         """`golden.npz`, verified."""
-        return _read_verified(self.path, self.manifest.golden)
+        return self.file(self.manifest.golden)
+
+    def training(self) -> Training:
+        """What `training.json` tells, verified; nothing for bundles of earlier versions."""
+        record = self.manifest.training
+        return parse_training(self.file(record), str(self.path / record.name)) if record else Training()
+
+    def file(self, record: FileRecord) -> bytes:
+        """A file of the bundle, verified; raises `DataError` when it is not the one the manifest names."""
+        return _read_verified(self.path, record)
 
     def decide(self, assignment: Floats) -> tuple[NDArray[np.int64], Floats]:
         """The cluster and its confidence, (N,) each, from assignments (N, K).

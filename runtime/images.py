@@ -8,7 +8,7 @@ import contextlib
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -99,6 +99,32 @@ def decode_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess)
         image.load()
         upright = ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION_TAG, 1) != 1 else image
         return Decoded(fit_image(_to_grey_or_rgb(upright, preprocess.background), preprocess), frames)
+
+
+class DecodedBlock(NamedTuple):
+    """Many files, decoded."""
+
+    frames: list[int | ImageError]
+    """Of each source: frames in its file, or why it cannot be read."""
+    pixels: NDArray[np.uint8]
+    """(N, H, W, C), of the sources that can be read."""
+
+
+def decode_all(sources: Sequence[str | bytes], preprocess: Preprocess) -> DecodedBlock:
+    """`decode_image` for many; a source that cannot be read does not raise."""
+    pixels = np.empty((len(sources), *preprocess.shape), np.uint8)
+    frames: list[int | ImageError] = []
+    filled = 0
+    for source in sources:
+        try:
+            found = decode_image(source, preprocess)
+        except ImageError as error:
+            frames.append(error)
+        else:
+            pixels[filled] = found.pixels
+            frames.append(found.frames)
+            filled += 1
+    return DecodedBlock(frames, pixels[:filled])
 
 
 def image_size_of(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:

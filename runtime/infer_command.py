@@ -14,6 +14,7 @@ from .interruption import Signals
 
 if TYPE_CHECKING:  # numpy and Pillow wait until the options are known to be good
     from .bundle import Bundle
+    from .decoder_process import DecoderProcess
     from .drift import Tally
     from .rows import Row, Writer
 
@@ -95,6 +96,7 @@ def infer(
     if files_from == "-" and "-" in sources:
         raise UsageError("standard input cannot be both an image (-) and a list of paths (--files-from -)")
     with rows_stream() as stdout:
+        helper = _second_process(sources, files_from) if not testing else None
         bundle = Bundle.load(bundle_path, device=device, threads=threads, tf32=tf32)
         if testing:
             return _self_test(bundle, stdout)
@@ -107,7 +109,7 @@ def infer(
             _say_fallback()
         tally, options = Tally(bundle.manifest), Options(batch_size, embed, score, invert)
         if output is None:
-            _write_rows(classify_stream(bundle, paths, options), row_writer(format_, stdout, score=score), tally)
+            _write_rows(classify_stream(bundle, paths, options, helper), row_writer(format_, stdout, score=score), tally)
         else:
             from .row_file import earlier_rows, growing_file, part_of, skip_answered
 
@@ -120,7 +122,7 @@ def infer(
                     tally.add(row)
             with growing_file(output, made_with, resume=resume) as file:
                 write = row_writer(format_, file, score=score)
-                _write_rows(classify_stream(bundle, paths, options), write, tally)
+                _write_rows(classify_stream(bundle, paths, options, helper), write, tally)
     if not tally.total:
         say("catvae-infer: no images found; nothing to do", quiet=quiet)
     for line in tally.summary():
@@ -138,6 +140,14 @@ def _write_rows(blocks: Iterable[list[Row]], write: Writer, tally: Tally) -> Non
                 write(rows)
             for row in rows:
                 tally.add(row)
+
+
+def _second_process(sources: tuple[str, ...], files_from: str | None) -> DecoderProcess | None:
+    """Started beside the model where many images are known to come; see `pipeline`."""
+    from .decoding import MANY, second_process
+    from .sources import at_least
+
+    return second_process() if at_least(MANY, sources, files_from) else None
 
 
 def _say_fallback() -> None:

@@ -78,6 +78,8 @@ def write_names(bundle: Bundle, manifest: Manifest, output: Path) -> None:
     ------
     UsageError
         When `output` is another folder with something in it.
+    DataError
+        When a file of the bundle is missing or damaged.
     OutputError
         When it cannot be written.
     """
@@ -85,8 +87,8 @@ def write_names(bundle: Bundle, manifest: Manifest, output: Path) -> None:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise UsageError(f"{output} is not empty: choose another -o")
         make_folder(output)
-        for record in (*manifest.graphs.values(), manifest.golden):
-            atomic_write(output / record.name, (bundle.path / record.name).read_bytes())
+        for record in manifest.files:
+            atomic_write(output / record.name, bundle.file(record))
     atomic_write(output / "MODEL_CARD.md", model_card(manifest).encode())
     atomic_write(output / "preview.png", preview(bundle, manifest.names))
     atomic_write(output / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")

@@ -114,6 +114,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     preprocess: Preprocess
     graphs: dict[Role, GraphRecord]
     golden: FileRecord
+    training: FileRecord | None = None
+    """See `training_record`."""
     tolerances: dict[str, float]
     """Largest absolute difference from the golden outputs, per provider."""
     metrics: dict[str, dict[str, float]] = {}
@@ -134,6 +136,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def names(self) -> list[str]:
         """Cluster names in cluster order."""
         return [cluster.name for cluster in self.clusters]
+
+    @property
+    def files(self) -> list[FileRecord]:
+        """Every file that is read by its hash."""
+        return [*self.graphs.values(), self.golden, *([self.training] if self.training else [])]
 
     @property
     def reject_thresholds(self) -> NDArray[np.float32]:
@@ -168,7 +175,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     if missing or not manifest.clusters or manifest.delta < 1:
         lacks = ", ".join(sorted(missing)) or ("clusters" if not manifest.clusters else "latent dimensions")
         raise DataError(f"{where} describes no {lacks}")
-    for record in (*manifest.graphs.values(), manifest.golden):
+    for record in manifest.files:
         _require_plain_name(record.name, where)
     return manifest
 

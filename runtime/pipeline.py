@@ -1,13 +1,10 @@
-"""From image sources to rows, lazily and in order: files are decoded ahead by a few threads while the model runs on what is ready.
+"""From image sources to rows, lazily and in order: files are decoded ahead (`decoding`) while the model runs on what is ready.
 
-Sources are taken in blocks. At most `AHEAD` blocks are decoded and not yet answered, so memory does not grow with the input, and a slow
-reader of the rows stops the decoding. Every image is decided on its own: rows do not depend on the block or batch it came in.
+Sources are taken in blocks, of which few are decoded and not yet answered, so memory does not grow with the input, and a slow reader of the
+rows stops the decoding. Every image is decided on its own: rows do not depend on the block or batch it came in.
 """
 
-import itertools
-import sys
-import time
-from collections import deque
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,19 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import UNKNOWN, Bundle
+from .decoding import Block, Decoding
 from .errors import ImageError
-from .images import Preprocess, decode_image
-from .processors import default_threads
-from .sources import STDIN
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from .decoder_process import DecoderProcess
 
 Row = dict[str, Any]
-AHEAD = 3
-"""Blocks decoded or being decoded while one is answered."""
-QUICK = 2e-4
-"""Seconds: an image decoded within this keeps the interpreter's lock nearly all the while, and a second thread would only take turns."""
 DIGITS = 7
 """Decimals of assignments, embeddings and scores in a row: what float32 holds of numbers below 1."""
 
@@ -45,20 +36,12 @@ class Options(NamedTuple):
     invert: bool = False
     """Swap black and white, on top of what the bundle asks for."""
     decoders: int | None = None
-    """Decoding threads; when left out one for images that decode within `QUICK`, else `default_threads`."""
+    """Decoding threads; when left out, whatever suits the images: see `decoding`."""
 
 
-class Block(NamedTuple):
-    """Sources that are answered together."""
-
-    paths: list[str]
-    frames: list[int | ImageError]
-    """Of each source: frames in its file, or why it cannot be read."""
-    pixels: NDArray[np.uint8]
-    """(N, H, W, C), of the sources that can be read."""
-
-
-def classify_stream(bundle: Bundle, sources: Iterable[str], options: Options) -> Iterator[list[Row]]:
+def classify_stream(
+    bundle: Bundle, sources: Iterable[str], options: Options, helper: "DecoderProcess | None" = None
+) -> Iterator[list[Row]]:
     """Yield the rows of one block of sources after the other: one row per source, in order.
 
     Parameters
@@ -67,6 +50,8 @@ def classify_stream(bundle: Bundle, sources: Iterable[str], options: Options) ->
     sources : iterable of str
         Paths, or ``-`` for an image on standard input; consumed a block at a time.
     options : Options
+    helper : DecoderProcess, optional
+        Started already, by who knows of many sources to come; it is closed at the end. When left out, a long stream starts its own.
 
     Yields
     ------
@@ -74,58 +59,17 @@ def classify_stream(bundle: Bundle, sources: Iterable[str], options: Options) ->
         ``{"path", "ok": True, "cluster", "name", "confidence", "assignment", "provider"}``, with ``score``, ``embedding`` and ``frames``
         where there are any, or ``{"path", "ok": False, "error": {"code", "message"}}``.
     """
-    rules = bundle.preprocess.swapped(options.invert)
-    for block in _decoded_blocks(iter(sources), rules, options):
-        yield _answered(bundle, block, options)
-
-
-def _decoded_blocks(sources: Iterator[str], rules: Preprocess, options: Options) -> Iterator[Block]:
-    """Blocks of decoded sources, in order, at most `AHEAD` of them ahead of the one that is handed out."""
-    paths = list(itertools.islice(sources, options.batch_size))
-    if not paths:
-        return
-    began = time.perf_counter()
-    first = _decode_block(paths, rules)
-    each = (time.perf_counter() - began) / len(paths)
-    yield first
-    if len(paths) < options.batch_size:
-        return
-    from concurrent.futures import ThreadPoolExecutor  # 10 ms of a cold start that a few images do not need
-
-    decoders = options.decoders or (1 if each < QUICK else default_threads())
-    with ThreadPoolExecutor(decoders, thread_name_prefix="decode") as pool:
-        waiting: deque[Future[Block]] = deque()
-        try:
-            while True:
-                while len(waiting) < AHEAD + decoders and (paths := list(itertools.islice(sources, options.batch_size))):
-                    waiting.append(pool.submit(_decode_block, paths, rules))
-                if not waiting:
-                    return
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _decode_block(paths: list[str], rules: Preprocess) -> Block:
-    pixels = np.empty((len(paths), *rules.shape), np.uint8)
-    frames: list[int | ImageError] = []
-    filled = 0
-    for path in paths:
-        try:
-            found = decode_image(sys.stdin.buffer.read() if path == STDIN else path, rules)
-        except ImageError as error:
-            frames.append(error)
-        else:
-            pixels[filled] = found.pixels
-            frames.append(found.frames)
-            filled += 1
-    return Block(paths, frames, pixels[:filled])
+    decoding = Decoding(bundle.preprocess.swapped(options.invert), options.batch_size, options.decoders, helper)
+    with contextlib.closing(decoding):
+        for block in decoding.blocks(iter(sources)):
+            yield _answered(bundle, block, options)
 
 
 def _answered(bundle: Bundle, block: Block, options: Options) -> list[Row]:
-    answers = iter(_answer_rows(bundle, block.pixels, options) if len(block.pixels) else ())
+    all_frames, pixels = block.decoded
+    answers = iter(_answer_rows(bundle, pixels, options) if len(pixels) else ())
     rows = []
-    for path, frames in zip(block.paths, block.frames, strict=True):
+    for path, frames in zip(block.paths, all_frames, strict=True):
         row: Row = {"path": path}
         if isinstance(frames, ImageError):
             row |= {"ok": False, "error": {"code": frames.code, "message": str(frames)}}

@@ -1,4 +1,4 @@
-"""`catvae-report`: what a bundle makes of images, as one HTML page."""
+"""`catvae-report`: what a bundle has learnt and makes of images, as one HTML page; the page of a run is copied as its training left it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
-@click.argument("bundle_path", metavar="[BUNDLE]", required=False, type=click.Path(path_type=Path))
+@click.argument("bundle_path", metavar="[BUNDLE|RUN]", required=False, type=click.Path(path_type=Path))
 @click.argument("images", metavar="[IMAGES]...", nargs=-1)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True, help="Page to write.")
 @click.option("--invert", is_flag=True, help="Swap black and white first: for dark ink on white, when the model saw white on black.")
@@ -28,7 +28,8 @@ def report(bundle_path: Path | None, images: tuple[str, ...], output: Path, inve
     """Show what a bundle has learnt: a card for each cluster, a map, figures, provenance; one file without scripts or requests.
 
     BUNDLE is a bundle folder [default: $CATVAE_BUNDLE, else digits]. IMAGES are files, folders or patterns; where every image lies in one
-    of several sub-folders, the page compares them with the clusters. catvae-train writes the report of a run into its folder.
+    of several sub-folders of a folder given, the page compares these with the clusters. RUN is the folder of a finished run: its page,
+    written when it ended, is copied.
     """
     from .bundle import Bundle
     from .files import atomic_write
@@ -37,10 +38,23 @@ def report(bundle_path: Path | None, images: tuple[str, ...], output: Path, inve
     if output.is_dir():
         raise UsageError(f"{output} is a folder, expected the name of the page: -o {output / 'report.html'}")
     if bundle_path is not None and (bundle_path / "run.json").is_file() and not (bundle_path / "manifest.json").is_file():
-        raise UsageError(f"{bundle_path} is a run: its report is {bundle_path / 'report.html'}; catvae-export makes the bundle asked for")
+        atomic_write(output, _page_of_run(bundle_path, images))
+        say(f"{output}: the page of {bundle_path}", quiet=quiet)
+        return
     facts = _facts(Bundle.load(bundle_path, device=device), images, invert, quiet)
     atomic_write(output, render(facts))
     say(f"{output}: {len(facts.cards)} clusters", quiet=quiet)
+
+
+def _page_of_run(run: Path, images: tuple[str, ...]) -> bytes:
+    if images:
+        raise UsageError(f"{run} is a run: its page shows what it was trained on; for other images export it, catvae-export --onnx {run}")
+    try:
+        return (run / "report.html").read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{run} has no report.html: it is not finished; catvae-train --resume {run}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {run / 'report.html'}: {error.strerror or error}") from error
 
 
 def _facts(bundle: Bundle, arguments: tuple[str, ...], invert: bool, quiet: bool) -> Facts:
@@ -68,10 +82,22 @@ def _facts(bundle: Bundle, arguments: tuple[str, ...], invert: bool, quiet: bool
         tried = min(len(paths), EXAMINED)
         say(f"catvae-report: {tried - len(pixels):,} of {tried:,} images could not be read; {first}", quiet=quiet)
     images = np.stack(pixels) if pixels else np.zeros((0, *bundle.preprocess.shape), np.uint8)
-    folders = [os.path.basename(os.path.dirname(path)) for path in read]
-    classes = sorted(set(folders))
-    labels = np.array([classes.index(folder) for folder in folders]) if len(classes) > 1 else None
+    names = _classes(read, arguments)
+    classes = sorted(set(names))
+    labels = np.array([classes.index(name) for name in names]) if len(classes) > 1 else None
     return facts_of_bundle(bundle, images, labels, classes)
+
+
+def _classes(paths: list[str], arguments: tuple[str, ...]) -> list[str]:
+    """For each image the sub-folder it lies in, as catvae-train names classes; nothing where an image lies in none."""
+    folders = sorted((os.path.join(argument, "") for argument in arguments if os.path.isdir(argument)), key=len, reverse=True)
+    names = []
+    for path in paths:
+        below = next((path[len(folder) :].split(os.sep) for folder in folders if path.startswith(folder)), [])
+        if len(below) < 2:
+            return []
+        names.append(below[0])
+    return names
 
 
 main = command_entry(report, "catvae-report")

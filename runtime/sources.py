@@ -1,14 +1,17 @@
 """From the arguments of `catvae-infer` to a stream of image sources, in the order given, folders sorted."""
 
 import glob
+import itertools
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from .errors import DataError, UsageError
 from .images import SUFFIXES
 
 STDIN = "-"
+LINE = 20
+"""Bytes of a path in a list, at least, usually."""
 
 
 def expand(arguments: Iterable[str]) -> Iterator[str]:
@@ -25,6 +28,23 @@ def expand(arguments: Iterable[str]) -> Iterator[str]:
             yield from sorted(path for path in glob.iglob(argument, recursive=True) if not os.path.isdir(path))
         else:
             yield argument
+
+
+def at_least(many: int, arguments: Sequence[str], list_file: str | None) -> bool:
+    """Whether so many sources are seen to come, at a glance: named, in a folder itself, or by the size of a list."""
+    if len(arguments) >= many:
+        return True
+    try:
+        if list_file not in (None, STDIN) and os.path.getsize(list_file) >= many * LINE:
+            return True
+        for argument in arguments:
+            if os.path.isdir(argument):
+                with os.scandir(argument) as entries:
+                    if next(itertools.islice(entries, many - 1, None), None):
+                        return True
+    except OSError:
+        pass  # whoever reads it says so
+    return False
 
 
 def parse_shard(text: str) -> tuple[int, int]:

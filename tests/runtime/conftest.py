@@ -43,3 +43,10 @@ def png(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def names(png):
+    """Paths of 23 small images of noise."""
+    noise = np.random.default_rng(3)
+    return [str(png(f"{i:03}.png", noise.integers(0, 256, (28, 28), dtype=np.uint8))) for i in range(23)]

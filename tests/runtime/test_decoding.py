@@ -1,0 +1,214 @@
+"""Decoding ahead: order, laziness, who decodes, and a second process that may be slow, damaged or gone."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catvae.runtime import decoder_process, decoding
+from catvae.runtime.decoder_process import DecoderProcess
+from catvae.runtime.decoding import AHEAD, HELD, Decoding
+from catvae.runtime.images import Preprocess, decode_all
+
+RULES = Preprocess(height=28, width=28, channels=1)
+LONG = 30.0
+"""Seconds after which waiting has failed."""
+pytestmark = pytest.mark.skipif(not hasattr(decoder_process.select, "poll"), reason="no second process on this system")
+
+
+@pytest.fixture
+def helper():
+    found = DecoderProcess()
+    yield found
+    found.close()
+
+
+def until(condition) -> bool:
+    deadline = time.monotonic() + LONG
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+@pytest.fixture
+def sources(names, tmp_path):
+    """Images among files that are none, under names that are hard to carry."""
+    (tmp_path / "torn.png").write_bytes(Path(names[0]).read_bytes()[:60])
+    odd = os.fsencode(str(tmp_path)) + b"/\xff\n.png"
+    Path(os.fsdecode(odd)).write_bytes(Path(names[1]).read_bytes())
+    return [*names[:5], str(tmp_path / "torn.png"), os.fsdecode(odd), str(tmp_path / "gone.png"), *names[5:]]
+
+
+def told(blocks):
+    """What blocks hold, in a form that compares."""
+    return [
+        (block.paths, [getattr(frame, "code", frame) for frame in block.decoded.frames], block.decoded.pixels.tobytes()) for block in blocks
+    ]
+
+
+@pytest.fixture
+def expected(sources):
+    parts = [sources[i : i + 4] for i in range(0, len(sources), 4)]
+    return told([decoding.Block(part, decode_all(part, RULES)) for part in parts])
+
+
+def test_a_block_decoded_there_is_the_block_decoded_here(helper, sources):
+    assert until(helper.has_room)
+    assert helper.ask(sources, RULES)
+    frames, pixels = helper.answer()
+    wanted, wanted_pixels = decode_all(sources, RULES)
+    np.testing.assert_array_equal(pixels, wanted_pixels)
+    assert [(getattr(frame, "code", frame), str(frame)) for frame in frames] == [
+        (getattr(frame, "code", frame), str(frame)) for frame in wanted
+    ]
+
+
+def test_threads_give_blocks_in_order_whoever_finishes_first(sources, expected, monkeypatch):
+    gate = threading.Event()
+    decode = decoding.decode_all
+
+    def slow_second(paths, rules):
+        if sources[4] in paths:
+            gate.wait(5)
+        elif sources[0] not in paths:
+            gate.set()
+        return decode(paths, rules)
+
+    monkeypatch.setattr(decoding, "decode_all", slow_second)
+    assert told(Decoding(RULES, 4, threads=3).blocks(iter(sources))) == expected
+
+
+def quick_blocks(sources, monkeypatch, helper=None):
+    """Blocks of images that pass as quick."""
+    monkeypatch.setattr(decoding, "QUICK", 100.0)
+    work = Decoding(RULES, 4, helper=helper)
+    try:
+        yield from work.blocks(iter(sources))
+    finally:
+        work.close()
+
+
+def test_the_second_process_takes_part_and_changes_nothing(helper, sources, expected, monkeypatch):
+    answers = []
+    answer = helper.answer
+    monkeypatch.setattr(helper, "answer", lambda: answers.append(answer()) or answers[-1])
+    assert until(helper.has_room)
+    assert told(quick_blocks(sources, monkeypatch, helper)) == expected
+    assert answers
+
+
+def test_a_long_stream_starts_one_itself_and_a_short_one_does_not(sources, expected, monkeypatch):
+    started = []
+
+    class Counted(DecoderProcess):
+        def __init__(self):
+            started.append(self)
+            super().__init__()
+
+    monkeypatch.setattr(decoder_process, "DecoderProcess", Counted)
+    monkeypatch.setattr(decoding, "default_threads", lambda: 2)
+    assert told(quick_blocks(sources, monkeypatch)) == expected
+    assert not started
+    monkeypatch.setattr(decoding, "MANY", 8)
+    assert told(quick_blocks(sources, monkeypatch)) == expected
+    assert len(started) == 1
+    monkeypatch.setattr(decoding, "default_threads", lambda: 1)
+    assert told(quick_blocks(sources, monkeypatch)) == expected
+    assert len(started) == 1
+
+
+def test_killed_while_it_works_it_costs_no_block(helper, sources, expected, monkeypatch):
+    assert until(helper.has_room)
+    blocks = quick_blocks(sources, monkeypatch, helper)
+    first = [next(blocks), next(blocks)]
+    os.kill(helper._process.pid, signal.SIGKILL)
+    assert told([*first, *blocks]) == expected
+
+
+@pytest.mark.parametrize("program", ["/nowhere/python", "/bin/false", "/bin/cat"])
+def test_one_that_never_gets_ready_is_never_asked(program, sources, expected, monkeypatch):
+    monkeypatch.setattr(sys, "executable", program)
+    helper = DecoderProcess()
+    time.sleep(0.2)
+    assert told(quick_blocks(sources, monkeypatch, helper)) == expected
+
+
+def test_requests_never_fill_a_pipe_while_answers_wait(helper, names, tmp_path):
+    """Large requests beside large answers: whoever only wrote would wait for ever."""
+    rules = Preprocess(height=200, width=200, channels=3)
+    deep = tmp_path / ("d" * 200) / ("e" * 200)
+    deep.mkdir(parents=True)
+    path = deep / "a.png"
+    path.write_bytes(Path(names[0]).read_bytes())
+    assert until(helper.has_room)
+    request = [f"{deep}{'/' * i}a.png" for i in range(1, 65)]
+    assert helper.ask(request, rules)
+    time.sleep(0.3)
+    assert not helper.ask(request, rules)
+    assert helper.answer().pixels.shape == (64, 200, 200, 3)
+    assert helper.ask(request, rules)
+
+
+def test_slow_images_are_for_threads(helper, sources, expected, monkeypatch):
+    used = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, threads, **options):
+            used.append(threads)
+            super().__init__(threads, **options)
+
+    monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(decoding, "default_threads", lambda: 3)
+    monkeypatch.setattr(decoding, "QUICK", 0.0)
+    assert told(Decoding(RULES, 4, helper=helper).blocks(iter(sources))) == expected
+    assert used == [3]
+    assert not helper.has_room()  # closed: nothing for it to do
+
+
+@pytest.mark.parametrize(("quick", "most"), [(0.0, 4 * (3 + AHEAD + 2)), (100.0, 4 * (3 + HELD))])
+def test_sources_are_not_read_far_ahead(names, monkeypatch, quick, most):
+    taken = []
+
+    def endless():
+        for name in itertools.cycle(names):
+            taken.append(name)
+            yield name
+
+    monkeypatch.setattr(decoding, "QUICK", quick)
+    monkeypatch.setattr(decoding, "default_threads", lambda: 2)
+    blocks = Decoding(RULES, 4).blocks(endless())
+    for _ in range(3):
+        next(blocks)
+    blocks.close()
+    assert len(taken) <= most
+
+
+def running(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_it_ends_with_who_started_it(number):
+    code = (
+        "from catvae.runtime.decoder_process import DecoderProcess; import time; p = DecoderProcess();"
+        "\nwhile not p.has_room(): time.sleep(0.01)\nprint(p._process.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert running(pid)
+        parent.send_signal(number)
+        parent.wait(LONG)
+    assert until(lambda: not running(pid))
