@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from catvae.runtime.report.facts import EXAMINED, Examined, Facts, confusion, evenly, pictured
+from catvae.runtime.report.facts import EXAMINED, Examined, Facts, confusion, evenly, pictured, scores_table
 from catvae.runtime.report.page import render
+from catvae.runtime.training_record import Training
 
 from .config import TrainConfig
 from .data import ImageData
@@ -17,16 +17,7 @@ from .evaluation import encode_mean
 from .held_back import split
 from .model import CatVAE
 from .run_folder import RunRecord
-
-CURVES = {
-    "elbo": "evidence lower bound",
-    "reconstruction": "reconstruction",
-    "kl": "KL of the latents from the prior of their cluster",
-    "information": "cross-entropy of generated images",
-    "invariance": "information that clusters share with views",
-    "auxiliary": "information that over-clusters share with views",
-}
-"""Columns of metrics.csv that are drawn, and what they are."""
+from .run_summary import training_of
 
 
 class Trained(NamedTuple):
@@ -69,19 +60,19 @@ def run_report(
     images, a = data.images[chosen], assignment[chosen]
     clusters = a.argmax(1)
     examined = Examined(images, clusters, a.max(1), a, encode_mean(model, images))
-    names, verdict = [cluster.name for cluster in record.clusters], record.verdict
+    names, training = [cluster.name for cluster in record.clusters], training_of(record, config, rows)
     known = confusion(assignment.argmax(1), data.labels, data.label_names, len(names)) if data.labels is not None else None
     return render(
         Facts(
             title=f"{data.name}: {len(names)} clusters",
             about=_about(len(data.images), config),
-            verdict=verdict.status if verdict else "",
-            reasons=verdict.reasons if verdict else (),
-            notes=(*(verdict.notes if verdict else ()), *(f"step {event.step:,}: {event.what}" for event in record.events)),
+            verdict=training.verdict,
+            reasons=training.reasons,
+            notes=training.notes,
             tiles=_tiles(record),
-            curves=_curves(rows),
+            curves=training.curves,
             confusion=known,
-            tables=_tables(record, config),
+            tables=_tables(record, training),
             **pictured(examined, Trained(model, names), [cluster.share for cluster in record.clusters]),  # pyright: ignore[reportArgumentType]
         )
     )
@@ -106,29 +97,11 @@ def _tiles(record: RunRecord) -> dict[str, str]:
     }
 
 
-def _curves(rows: Sequence[dict[str, float | None]]) -> dict[str, list[tuple[float, float]]]:
-    found = {}
-    for column, name in CURVES.items():
-        points = [(float(row["epoch"] or 0), value) for row in rows if (value := row.get(column)) is not None]
-        if any(value for _, value in points):  # a term that is off is zero throughout
-            found[name] = points
-    return found
-
-
-def _tables(record: RunRecord, config: TrainConfig) -> dict[str, dict[str, str]]:
-    seeds = {
-        f"seed {run.seed}{' (kept)' if run.kept else ''}": f"{run.verdict}, {run.neighbour_information:.4f} nats shared with neighbours,"
-        f" agreement with the others {run.agreement:.3f}"
-        for run in record.seeds
-    }
+def _tables(record: RunRecord, training: Training) -> dict[str, dict[str, str]]:
     return {
-        "Seeds": seeds,
         "Clusters": {name: f"{value:.4g}" for name, value in record.health.items()},
-        "Bound": {name: f"{value:.4f}" for name, value in record.bound.items()},
-        "Scores against labels": {
-            f"{part} {name}": f"{value:.4f}" for part, score in record.scores.items() for name, value in score.items()
-        },
-        "Configuration": {name: _shown(value) for name, value in msgspec.to_builtins(config).items()},
+        "Scores against labels": scores_table(record.scores),
+        **training.tables,
         "Where it comes from": {
             "data": record.origin.data,
             "data hash": record.data.hash,
@@ -138,7 +111,3 @@ def _tables(record: RunRecord, config: TrainConfig) -> dict[str, dict[str, str]]
             **record.versions,
         },
     }
-
-
-def _shown(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

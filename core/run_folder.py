@@ -195,6 +195,23 @@ class RunFolder:
         writer.writerows({key: "" if value is None else f"{value:.6g}" for key, value in row.items()} for row in rows)
         atomic_write(self.path / "metrics.csv", text.getvalue())
 
+    def read_metrics(self) -> list[dict[str, float | None]]:
+        """Rows of `metrics.csv`, terms that were not computed as None; no rows where there is no such file.
+
+        Raises
+        ------
+        DataError
+            When it is something else.
+        """
+        path = self.path / "metrics.csv"
+        if not path.is_file():
+            return []
+        try:
+            with path.open(newline="", encoding="utf-8") as stream:
+                return [{key: float(value) if value else None for key, value in row.items()} for row in csv.DictReader(stream)]
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise DataError(f"{path} is damaged: {error}") from error
+
     def read_config(self) -> TrainConfig:
         return self._read("config.json", TrainConfig)
 

@@ -14,6 +14,7 @@ import torch
 
 from catvae.core.held_back import Calibration, read_calibration
 from catvae.core.run_folder import RunFolder, RunRecord, pretty_json
+from catvae.core.run_summary import training_of
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.errors import DataError, OutputError, UsageError
 from catvae.runtime.files import atomic_write, make_folder, sha256, umask
@@ -97,6 +98,7 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
         speeds = compare_speed(full, graphs, precision, seen)
         golden = golden_bytes(images, latents, graph_outputs(graphs, images, latents))
 
+    training = msgspec.json.encode(training_of(record, config, folder.read_metrics())) + b"\n"
     records: dict[Role, GraphRecord] = {role: _graph_record(role, data, precision) for role, data in graphs.items()}
     manifest = Manifest(
         schema=SCHEMA,
@@ -108,7 +110,8 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
         lam=record.spec.lam,
         preprocess=record.data.preprocess,
         graphs=records,
-        golden=FileRecord(name="golden.npz", sha256=sha256(golden), size=len(golden)),
+        golden=_file_record("golden.npz", golden),
+        training=_file_record("training.json", training),
         tolerances=TOLERANCES[precision],
         metrics=record.scores,
         health=record.health,
@@ -120,7 +123,8 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
     if calibration is not None:
         manifest = _with_thresholds(manifest, graphs, calibration)
     files = {records[role].name: data for role, data in graphs.items()}
-    files |= {"golden.npz": golden, "manifest.json": pretty_json(manifest), "MODEL_CARD.md": model_card(manifest).encode()}
+    files |= {"golden.npz": golden, "training.json": training}
+    files |= {"manifest.json": pretty_json(manifest), "MODEL_CARD.md": model_card(manifest).encode()}
     _write_all(output, files, overwrite)
     return Exported(manifest, speeds)
 
@@ -144,6 +148,10 @@ def _provenance(record: RunRecord, recipe: str, seed: int) -> Provenance:
         epochs=record.epochs,
         versions={**record.versions, "onnx": onnx.__version__},
     )
+
+
+def _file_record(name: str, data: bytes) -> FileRecord:
+    return FileRecord(name=name, sha256=sha256(data), size=len(data))
 
 
 def _graph_record(role: Role, data: bytes, precision: Precision) -> GraphRecord:

@@ -19,7 +19,7 @@ from catvae.runtime.bundle import PRETRAINED
 @click.command()
 @click.argument("data", default="mnist")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("runs/pretrained"), show_default=True, help="Run folder.")
-@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs to choose from.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs to choose from.")
 @click.option("--target", type=click.Path(path_type=Path), default=PRETRAINED / "digits", show_default=True)
 def build(data: str, work: Path, seeds: int, target: Path) -> None:
     """Train on DATA and replace the packaged bundle."""

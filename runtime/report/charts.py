@@ -20,7 +20,7 @@ def histogram(counts: Sequence[int], label: str, *, width: int = 220, height: in
 
 
 def line(values: Sequence[tuple[float, float]], label: str, *, width: int = 300, height: int = 110) -> str:
-    """One curve through (x, y) points, with its first, last and extreme values written beside it."""
+    """One curve through (x, y) points; its last value stands beside it, first and last in the text for those who cannot see it."""
     if not values:
         return ""
     left, right, top, bottom = 4, 62, 8, 8

@@ -143,9 +143,8 @@ def _card(c: int, examined: Examined, drawer: Drawer, prototype: Floats, share: 
     confidence = examined.confidence[members]
     distance = ((examined.embedding[members] - drawer.means[c]) ** 2).sum(1)
     closest = ""
-    if len(members) and len(drawer.names) > 1:
-        other = np.where(np.arange(len(drawer.names)) == c, -1.0, examined.assignment[members].mean(0))
-        closest = drawer.names[int(other.argmax())]
+    if len(members):
+        closest = _closest(drawer.names[c], drawer.names, examined.assignment[members].mean(0))
     return Card(
         cluster=c,
         name=drawer.names[c],
@@ -161,6 +160,15 @@ def _card(c: int, examined: Examined, drawer: Drawer, prototype: Floats, share: 
     )
 
 
+def _closest(own: str, names: Sequence[str], shares: Floats) -> str:
+    """The other name with the largest share; clusters that share a name are one class."""
+    others: dict[str, float] = {}
+    for name, share in zip(names, shares.tolist(), strict=True):
+        if name != own:
+            others[name] = others.get(name, 0.0) + share
+    return max(others, key=others.__getitem__, default="")
+
+
 def confusion(clusters: NDArray[np.int64], labels: NDArray[np.int64], classes: Sequence[str], count: int) -> Confusion | None:
     """Counts of each class (label) in each of `count` clusters; None where there are too many classes to read."""
     if not len(classes) or len(classes) > MOST_CLASSES:
@@ -168,6 +176,11 @@ def confusion(clusters: NDArray[np.int64], labels: NDArray[np.int64], classes: S
     counts = np.zeros((len(classes), count), np.int64)
     np.add.at(counts, (labels, clusters), 1)
     return Confusion(classes, counts)
+
+
+def scores_table(scores: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """Rows of a table from scores per part (train, test)."""
+    return {f"{part} {name}": f"{value:.4f}" for part, found in scores.items() for name, value in found.items()}
 
 
 def evenly(count: int, at_most: int) -> NDArray[np.int64]:

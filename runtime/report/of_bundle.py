@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
-from .facts import Examined, Facts, Images, confusion, pictured
+from .facts import Examined, Facts, Images, confusion, pictured, scores_table
 
 DRAWN = 20
 """Images drawn per cluster where none are shown."""
@@ -22,7 +22,7 @@ def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | 
     labels : ndarray, (N,), optional
         Known classes of the images, into `classes`; only compared with the clusters.
     """
-    m, p = bundle.manifest, bundle.manifest.provenance
+    m, p, training = bundle.manifest, bundle.manifest.provenance, bundle.training()
     drawn = not len(images)
     if drawn:
         images = np.concatenate([np.round(bundle.sample(c, DRAWN, 1) * 255).astype(np.uint8) for c in range(len(m.clusters))])
@@ -38,7 +38,11 @@ def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | 
         title=f"{p.data}: {len(m.clusters)} clusters",
         about=f"A bundle learnt from {p.images:,} images without labels."
         + (" No images were shown to it: these are its own drawings." if drawn else ""),
+        verdict=training.verdict,
+        reasons=training.reasons,
+        notes=training.notes,
         tiles=tiles,
+        curves=training.curves,
         confusion=confusion(clusters, labels, classes, len(m.clusters)) if labels is not None else None,
         tables={
             "Model": {
@@ -50,6 +54,8 @@ def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | 
                 "largest difference from PyTorch": f"{max(m.parity.max_difference.values()):.1e}",
             },
             "Clusters after training": {name: f"{value:.4g}" for name, value in m.health.items()},
+            "Scores against labels": scores_table(m.metrics),
+            **training.tables,
             "Where it comes from": {
                 "recipe": p.recipe,
                 "seed": str(p.seed),

@@ -17,6 +17,8 @@ from catvae.export.bundle_writer import export_bundle
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.errors import DataError, UsageError
 from catvae.runtime.files import sha256
+from catvae.runtime.report.of_bundle import facts_of_bundle
+from catvae.runtime.report.page import render
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def exported(finished_run, tmp_path_factory):
 
 def test_contents(exported):
     assert sorted(p.name for p in exported.iterdir()) == [
-        "MODEL_CARD.md", "classifier.onnx", "decoder.onnx", "encoder.onnx", "golden.npz", "manifest.json", "preview.png",
+        "MODEL_CARD.md", "classifier.onnx", "decoder.onnx", "encoder.onnx", "golden.npz", "manifest.json", "preview.png", "training.json",
     ]  # fmt: skip
     assert list(exported.parent.iterdir()) == [exported]
     manifest = json.loads((exported / "manifest.json").read_text())
@@ -38,6 +40,31 @@ def test_contents(exported):
     card = (exported / "MODEL_CARD.md").read_text()
     assert "1,797 images" in card
     assert "never for training" in card
+
+
+def test_what_training_said_travels_along(finished_run, exported):
+    told, run = Bundle.load(exported).training(), RunFolder(finished_run)
+    verdict = run.read_record().verdict
+    assert verdict is not None
+    assert (told.verdict, told.reasons) == (verdict.status, verdict.reasons)
+    elbo = [row["elbo"] for row in run.read_metrics() if row["elbo"] is not None]
+    assert [value for _, value in told.curves["evidence lower bound"]] == pytest.approx(elbo, rel=1e-4)
+    assert told.tables["Configuration"]["epochs"] == "3"
+    page = render(facts_of_bundle(Bundle.load(exported), load_data("digits").images[:50])).decode()
+    assert f'class="verdict {verdict.status}"' in page
+    assert "<figcaption>evidence lower bound</figcaption>" in page
+    assert "<summary>Configuration</summary>" in page
+
+
+def test_a_run_without_its_table_of_metrics_still_exports(finished_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    (run / "metrics.csv").unlink()
+    export_bundle(run, tmp_path / "bundle")
+    assert Bundle.load(tmp_path / "bundle").training().curves == {}
+    (run / "metrics.csv").write_text("epoch,elbo\n1,abc\n")
+    with pytest.raises(DataError, match="is damaged"):
+        export_bundle(run, tmp_path / "other")
 
 
 def test_the_bundle_sorts_as_the_network_does(finished_run, exported):

@@ -1,6 +1,8 @@
 """Reports: what their facts say, that the page is whole and safe, and how it behaves in a real browser."""
 
+import json
 import re
+import shutil
 import sys
 import types
 from html.parser import HTMLParser
@@ -9,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from catvae.runtime.errors import DataError
 from catvae.runtime.report import charts, facts, maps
 from catvae.runtime.report.facts import Examined, Facts, cards, confusion, evenly
 from catvae.runtime.report.of_bundle import facts_of_bundle
 from catvae.runtime.report.page import render
+from catvae.runtime.training_record import parse_training
 
 from ..browser import chromium
 
@@ -54,6 +58,17 @@ def test_cards_are_sorted_by_size_and_show_the_nearest_and_the_least_certain(exa
     assert sum(first.histogram) == 3
     assert first.closest == HOSTILE
     assert (len(empty.nearest), empty.share, empty.closest) == (0, 0, "")
+
+
+def test_the_closest_cluster_is_another_class(examined):
+    """Clusters that share a name are one: none of them is what another is closest to, and their shares are added."""
+
+    class Merged(Circles):
+        names = ("a", "b", "a")
+
+    first, second, _ = cards(examined, Merged(), [0.5, 0.3, 0.2])
+    assert first.closest == "b"
+    assert second.closest == "a"
 
 
 def test_a_table_of_classes_counts_every_image():
@@ -172,6 +187,64 @@ def test_the_command_sorts_sub_folders_into_a_table_and_names_what_it_left_out(r
     assert re.search(r"8\s*images examined", page.text)
 
 
+@pytest.mark.parametrize(
+    ("names", "arguments"),
+    [
+        (["a/0.png", "a/1.png", "2.png"], ["images"]),  # one that lies in no sub-folder
+        (["a/0.png", "b/1.png"], ["images/a", "images/b"]),  # folders of their own, not sub-folders
+        (["a/0.png", "b/1.png"], ["images/a/0.png", "images/b/1.png"]),
+        (["a/0.png", "a/x/1.png"], ["images"]),  # a single class
+    ],
+)
+def test_only_sub_folders_are_classes(run, png, bundle, tmp_path, names, arguments):
+    for name in names:
+        png(f"images/{name}")
+    assert run("catvae-report", bundle.path, *arguments).returncode == 0
+    assert "Known classes" not in Page((tmp_path / "report.html").read_bytes()).text
+
+
+def test_the_page_of_a_run_is_copied(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    (tmp_path / "run" / "report.html").write_bytes(b"<p>of a run")
+    result = run("catvae-report", "run", "-o", "copy.html")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "copy.html").read_bytes() == b"<p>of a run"
+
+
+def test_the_packaged_bundle_tells_of_its_training(bundle):
+    found = facts_of_bundle(bundle, np.zeros((0, 28, 28, 1), np.uint8))
+    assert found.verdict == "healthy"
+    assert {"evidence lower bound", "reconstruction"} <= found.curves.keys()
+    assert found.tables["Configuration"]["epochs"]
+
+
+def without_training(bundle_copy) -> None:
+    path = bundle_copy / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["training"]
+    path.write_text(json.dumps(manifest))
+    (bundle_copy / "training.json").unlink()
+
+
+def test_a_bundle_of_an_earlier_version_has_no_verdict(run, bundle, tmp_path):
+    shutil.copytree(bundle.path, tmp_path / "old")
+    without_training(tmp_path / "old")
+    assert run("catvae-report", "old").returncode == 0
+    assert 'class="verdict' not in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"verdict": "splendid"}', b'{"curves": {"x": [[1, "y"]]}}', b"\xff"])
+def test_a_damaged_record_of_training_is_named(run, bundle, tmp_path, content):
+    shutil.copytree(bundle.path, tmp_path / "bad")
+    (tmp_path / "bad" / "training.json").write_bytes(content)
+    result = run("catvae-report", "bad")
+    assert result.returncode == 3
+    assert b"training.json is not the file the manifest names" in result.stderr
+    with pytest.raises(DataError, match="not a record of a training"):
+        parse_training(content, "bad/training.json")
+
+
 def test_without_images_the_bundle_shows_its_own(run, tmp_path):
     assert run("catvae-report", "-o", "page.html").returncode == 0
     assert "its own drawings" in Page((tmp_path / "page.html").read_bytes()).text
@@ -184,7 +257,8 @@ def test_without_images_the_bundle_shows_its_own(run, tmp_path):
         (("{bundle}", "no*.png"), 3, "no images found"),
         (("{bundle}", "torn.png"), 3, "none of 1 images could be read"),
         (("-o", "."), 2, "is a folder"),
-        (("run",), 2, "its report is run/report.html"),
+        (("run",), 3, "catvae-train --resume run"),
+        (("run", "torn.png"), 2, "catvae-export --onnx run"),
     ],
 )
 def test_one_line_and_an_exit_code(run, bundle, tmp_path, arguments, code, message):

@@ -1,0 +1,68 @@
+"""What a finished run tells of itself in plain values: verdict, curves, tables. Reports of runs show it, bundles carry it along."""
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from catvae.runtime.report.facts import evenly
+from catvae.runtime.training_record import Training
+
+from .config import TrainConfig
+from .run_folder import RunRecord
+
+CURVES = {
+    "elbo": "evidence lower bound",
+    "reconstruction": "reconstruction",
+    "kl": "KL of the latents from the prior of their cluster",
+    "information": "cross-entropy of generated images",
+    "invariance": "information that clusters share with views",
+    "auxiliary": "information that over-clusters share with views",
+}
+"""Columns of metrics.csv that are drawn, and what they are."""
+POINTS = 200
+"""Of a curve: more would not be seen."""
+
+
+def training_of(record: RunRecord, config: TrainConfig, rows: Sequence[dict[str, float | None]]) -> Training:
+    """The verdict, curves and tables of a finished run.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Of `metrics.csv`.
+    """
+    verdict = record.verdict
+    return Training(
+        verdict=verdict.status if verdict else "",
+        reasons=verdict.reasons if verdict else (),
+        notes=(*(verdict.notes if verdict else ()), *(f"step {event.step:,}: {event.what}" for event in record.events)),
+        curves=_curves(rows),
+        tables={
+            "Seeds": _seeds(record),
+            "Bound": {name: f"{value:.4f}" for name, value in record.bound.items()},
+            "Configuration": {name: _shown(value) for name, value in msgspec.to_builtins(config).items()},
+        },
+    )
+
+
+def _curves(rows: Sequence[dict[str, float | None]]) -> dict[str, list[tuple[float, float]]]:
+    found = {}
+    for column, name in CURVES.items():
+        read = [(row.get("epoch") or 0.0, row.get(column)) for row in rows]
+        points = [(epoch, float(f"{value:.5g}")) for epoch, value in read if value is not None and math.isfinite(value)]
+        if any(value for _, value in points):  # a term that is off is zero throughout
+            found[name] = [points[i] for i in evenly(len(points), POINTS)]
+    return found
+
+
+def _seeds(record: RunRecord) -> dict[str, str]:
+    return {
+        f"seed {run.seed}{' (kept)' if run.kept else ''}": f"{run.verdict}, {run.neighbour_information:.4f} nats shared with neighbours,"
+        f" agreement with the others {run.agreement:.3f}"
+        for run in record.seeds
+    }
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
