@@ -39,6 +39,8 @@ class Position(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """How far neighbours agreed with each of the short runs, in nats; empty while they are not decided."""
     group: list[int] = []
     """Cluster each over-cluster was last merged into; empty before the first merge."""
+    unequal: bool = False
+    """Clusters may be of unequal size: asked for, or what the first merge showed."""
     class_clusters: list[int] = []
     """Cluster of each class of the given labels; empty while not known."""
     shares: list[float] = []

@@ -64,9 +64,9 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Small clusters per cluster, on an auxiliary head; 0 removes it."""
     regroup: tuple[float, ...] = (0.4, 0.6, 0.8)
     """Shares of the steps at which over-clusters are merged into K; clusters are taught the first merge, a later one if it says more."""
-    sizes: Literal["equal", "unequal"] = "equal"
-    """equal: where images leave a choice, clusters of about equal size; unequal: whatever is furthest apart, for classes of which some are
-    rare."""
+    sizes: Literal["auto", "equal", "unequal"] = "auto"
+    """equal: where images leave a choice, clusters of about equal size; unequal: whatever is furthest apart, for kinds of which some are
+    rare; auto: equal, unless the first merge shows unequal groups that are clearly further apart."""
     warm_start: float = 0.4
     """Share of the steps that train the clusters alone; the generator joins them then."""
     guard: bool = True

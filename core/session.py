@@ -122,7 +122,7 @@ class Session:
         state = health(assignment)
         record.health = evaluation.health_record(state, joints)
         record.bound = evaluation.bound_record(model, data, seed)
-        record.verdict = verdict(state, joints if trainer.config.invariance_weight else None, unequal=trainer.config.sizes == "unequal")
+        record.verdict = verdict(state, joints if trainer.config.invariance_weight else None, unequal=trainer.position.unequal)
         self._picture("final", pictures.picture_samples(model, names, seed))
         self._picture("clusters", pictures.picture_clusters(assignment, data, names))
         self._picture("reconstructions", pictures.picture_reconstructions(model, data))

@@ -11,9 +11,9 @@ from .checkpoint import Event, Position
 from .config import TrainConfig
 from .guard import choose_clusters, watch
 from .head_surgery import Trained, reseed, split_into, take_merge, with_clusters
-from .joints import estimate_joints
+from .joints import Joints, estimate_joints
 from .labelled import LabelledImages, clusters_of_classes
-from .merging import agreement, align, merge_by_neighbours
+from .merging import agreement, align, merge_by_neighbours, unequal_is_clearer
 from .objective import Taught
 from .views import ViewPolicy
 
@@ -45,7 +45,6 @@ class Steering:
 
     def __init__(self, config: TrainConfig, steps: int, images: Tensor, policy: ViewPolicy, labelled: LabelledImages | None):
         self.config, self.images, self.policy, self.labelled = config, images, policy, labelled
-        self.unequal = config.sizes == "unequal"
         merges = config.overclusters and config.invariance_weight  # without views over-clusters learn nothing
         self.merge_steps = sorted({min(steps - 1, round(share * steps)) for share in config.regroup}) if merges else []
 
@@ -64,7 +63,7 @@ class Steering:
         if not position.group:
             return None
         member = torch.eye(trained.model.spec.clusters, device=self.images.device)[position.group]
-        return Taught(member, alone=self.unequal)
+        return Taught(member, alone=position.unequal)
 
     def observe(self, assignment: Tensor, position: Position) -> None:
         """Keep running shares of the clusters from a batch's assignments (N, K)."""
@@ -76,12 +75,11 @@ class Steering:
         """Merge over-clusters into K, which replace the clusters; at the first merge of ``clusters=auto``, choose K and prune."""
         joints = estimate_joints(trained.model, self.images, self.policy)
         clusters = trained.model.spec.clusters
-        if self.config.choose_clusters and step == self.merge_steps[0]:
-            clusters = choose_clusters(joints.overclusters, clusters, unequal=self.unequal)
-            position.events.append(Event(step=step, what=f"K = {clusters} chosen of at most {trained.model.spec.clusters}"))
-        merge = merge_by_neighbours(joints, clusters, unequal=self.unequal)
+        if step == self.merge_steps[0]:
+            clusters = self._first_look(step, joints, clusters, position)
+        merge = merge_by_neighbours(joints, clusters, unequal=position.unequal)
         group, last = merge.group, np.array(position.group)
-        if len(last) and not self.unequal and agreement(joints, group, clusters) < agreement(joints, last, clusters) + GAIN:
+        if len(last) and not position.unequal and agreement(joints, group, clusters) < agreement(joints, last, clusters) + GAIN:
             return trained  # neighbours hardly prefer it to the last merge: clusters stay as they are
         if clusters == trained.model.spec.clusters:
             rows = torch.from_numpy(align(group, joints.shared)).to(self.images.device)
@@ -93,6 +91,19 @@ class Steering:
         position.group, position.class_clusters = rows.tolist(), []
         position.guard_from = step + PATIENCE
         return trained
+
+    def _first_look(self, step: int, joints: Joints, at_most: int, position: Position) -> int:
+        """K, chosen where it is to be; and whether clusters may be of unequal size, decided where it is to be."""
+        choose, sizes, joint = self.config.choose_clusters, self.config.sizes, joints.overclusters
+        unequal = choose_clusters(joint, at_most, unequal=True) if choose else at_most
+        position.unequal = sizes == "unequal" or (sizes == "auto" and unequal_is_clearer(joint, unequal))
+        clusters = unequal if position.unequal or not choose else choose_clusters(joint, at_most)
+        if sizes == "auto" and position.unequal:
+            what = "groups of unequal size are clearly further apart than equal ones: clusters may be of unequal size (--sizes equal: not)"
+            position.events.append(Event(step=step, what=what))
+        if choose:
+            position.events.append(Event(step=step, what=f"K = {clusters} chosen of at most {at_most}"))
+        return clusters
 
     def _guard(self, step: int, trained: Trained, position: Position) -> None:
         """Act on clusters that collapsed; see `guard`."""

@@ -37,7 +37,11 @@ class ClusterCount(click.ParamType):
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder to create. [default: runs/NAME-OF-DATA]")
 @click.option("-k", "--clusters", type=ClusterCount(), metavar="K", help="Number of clusters; auto: chosen from the images. [default: 10]")
 @click.option("--max-clusters", type=int, metavar="K", help="With -k auto: the most there may be. [default: 20]")
-@click.option("--sizes", type=Choice(["equal", "unequal"]), help="unequal: some kinds of image are much rarer. [default: equal]")
+@click.option(
+    "--sizes",
+    type=Choice(["auto", "equal", "unequal"]),
+    help="Of clusters; auto: unequal where the images clearly show it. [default: auto]",
+)
 @click.option("--recipe", type=Choice(["robust", "paper"]), help="robust sorts well; paper is the published setting. [default: robust]")
 @click.option("--legacy", is_flag=True, default=None, help="With --recipe paper: the published code's own deviations too.")
 @click.option("--objective", type=Choice(["infocatvae", "catvae"]), help="catvae leaves out the information term.")

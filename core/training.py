@@ -183,7 +183,7 @@ class Trainer:
             return (mutual_information(joints.neighbours) + mutual_information(joints.pixels)) / 2
         if self.steering.merge_steps:
             clusters = self.config.most_clusters
-            return agreement(joints, merge_by_neighbours(joints, clusters, unequal=self.steering.unequal).group, clusters)
+            return agreement(joints, merge_by_neighbours(joints, clusters, unequal=self.config.sizes == "unequal").group, clusters)
         return (mutual_information(joints.cluster_neighbours) + mutual_information(joints.cluster_pixels)) / 2
 
     def step(self) -> BatchLoss:

@@ -209,6 +209,8 @@ def test_knobs_clusters_and_style_change_the_drawing(page):
     settled(page)
     assert page.get_attribute("#chips button:nth-child(5)", "aria-checked") == "true"
     assert page.evaluate("document.activeElement === document.querySelector('#family button:nth-child(5)')")
+    frames = page.evaluate("[...document.querySelectorAll('#family button')].map(button => getComputedStyle(button).borderColor)")
+    assert [i for i, frame in enumerate(frames) if frames.count(frame) == 1] == [4]
     page.click("#examples button:nth-child(2)")
     settled(page)
     page.click("#keep-style")
