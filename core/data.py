@@ -200,8 +200,6 @@ def _as_images(array: NDArray, path: Path) -> Images:
         array = array[..., None]
     if array.ndim != 4 or array.shape[-1] not in (1, 3):
         raise DataError(f"{path} holds images of shape {array.shape}, expected (N, H, W) or (N, H, W, C) with 1 or 3 channels")
-    if array.dtype == np.uint8:
-        return array
     if array.dtype == bool:
         return array.astype(np.uint8) * np.uint8(255)
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
@@ -210,7 +208,8 @@ def _as_images(array: NDArray, path: Path) -> Images:
         raise DataError(f"{path} holds pixels that are not finite numbers")
     low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
     if np.issubdtype(array.dtype, np.integer) and low >= 0 and high <= 255:
-        return array.astype(np.uint8)
+        levels = array.astype(np.uint8, copy=False)
+        return levels * np.uint8(255) if high == 1 else levels  # 0 and 1 alone: a mask, not two shades of black
     if np.issubdtype(array.dtype, np.floating) and low >= 0 and high <= 1:
         return np.round(array * 255).astype(np.uint8)
     raise DataError(f"{path} holds {array.dtype} pixels in {low:g}..{high:g}, expected uint8, integers 0..255 or floats in [0, 1]")

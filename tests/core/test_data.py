@@ -134,6 +134,13 @@ def test_arrays(tmp_path):
     assert load_data(str(tmp_path / "c.npz")).test_labels.tolist() == [0, 1, 0]
 
 
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32])
+def test_masks_are_black_and_white_whatever_their_type(tmp_path, dtype):
+    mask = np.random.default_rng(0).integers(0, 2, (8, 5, 4))
+    np.save(tmp_path / "a.npy", mask.astype(dtype))
+    assert np.array_equal(load_data(str(tmp_path / "a.npy")).images[..., 0], 255 * mask)
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
