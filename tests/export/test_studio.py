@@ -320,6 +320,11 @@ def test_a_server_that_mislabels_scripts(visit, folder):
         assert "ort/" in message(visit(address, tolerate=True))
 
 
+def test_a_server_that_does_not_know_wasm_is_good_enough(visit, folder):
+    with served(folder, {".wasm": "text/plain", ".onnx": "text/html"}) as address:
+        ready(visit(address, tolerate=True))
+
+
 @pytest.mark.parametrize("name", ["ort/ort-wasm-simd-threaded.wasm", "ort/ort-wasm-simd-threaded.mjs"])
 @pytest.mark.parametrize("damage", ["missing", "cut short"])
 def test_a_damaged_engine_is_named(visit, copy, name, damage):
