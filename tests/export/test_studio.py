@@ -375,11 +375,17 @@ def test_once_loaded_it_needs_no_network(page):
     assert "sure" in page.inner_text("#verdict")
 
 
-def test_once_visited_it_opens_without_its_server(visit, folder):
-    with served(folder) as address:
+def test_once_visited_it_opens_without_its_server(visit, copy):
+    with served(copy) as address:
         page = ready(visit(address, tolerate=True))
         page.wait_for_function("async () => (await (await caches.open('catvae-studio')).keys()).length >= 9", timeout=WAIT)
         page.evaluate("() => navigator.serviceWorker.ready.then(() => true)")
+        page.reload()
+        ready(page)
+        (copy / "other.txt").write_text("of somebody else")
+        assert page.evaluate("async () => (await fetch('other.txt')).text()") == "of somebody else"
+        kept = page.evaluate("async () => (await (await caches.open('catvae-studio')).keys()).map(request => request.url)")
+        assert not [url for url in kept if "other" in url]
     page.reload()  # its server is gone
     ready(page)
     page.click("#examples button")

@@ -1,10 +1,13 @@
-// The page without a network: what was loaded once is kept, and asked only when the network does not answer, so that it is never stale.
+// The page without a network: its parts are kept once loaded, and asked only when the network does not answer, so that they are never stale.
 const KEPT = "catvae-studio";
+const PARTS = /^(|index\.html|studio\.(js|css)|guard\.js|icon\.svg|(model|ort)\/[^/]+)$/; // whatever else this address serves is not ours to keep
 
 addEventListener("install", () => skipWaiting());
 addEventListener("activate", (event) => event.waitUntil(clients.claim()));
 addEventListener("fetch", (event) => {
-  if (event.request.method === "GET" && event.request.url.startsWith(registration.scope)) event.respondWith(answer(event));
+  const { method, url } = event.request;
+  const name = url.startsWith(registration.scope) && url.slice(registration.scope.length).replace(/[?#].*/, "");
+  if (method === "GET" && name !== false && PARTS.test(name)) event.respondWith(answer(event));
 });
 
 async function answer(event) {
