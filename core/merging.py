@@ -121,9 +121,9 @@ def unequal_is_clearer(joint: NDArray[np.float64], clusters: int) -> bool:
     group = most_apart(joint, clusters)
     apart = grouped(joint, group, clusters)
     further = _mean_nearest(apart) - _mean_nearest(grouped(joint, equal.group, clusters))
-    kept = mutual_information(apart) / -_plogp(apart.sum(1)).sum()
+    kept = mutual_information(apart) >= KEPT * -_plogp(apart.sum(1)).sum() > 0  # all in one group: nothing to keep
     gap = separations(apart).min() - inner_separations(joint, group, clusters).max()
-    return bool(further >= CLEARLY and kept >= KEPT and gap >= GAP)
+    return bool(further >= CLEARLY and kept and gap >= GAP)
 
 
 def most_apart(joint: NDArray[np.float64], clusters: int) -> NDArray[np.int64]:

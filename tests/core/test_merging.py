@@ -101,6 +101,9 @@ def test_rare_classes_are_not_joined_to_halve_frequent_ones():
     equal = np.repeat(np.arange(5), 4)
     joint = np.where(equal[:, None] == equal[None], 0.05, 0.0004) + 0.5 * np.eye(20)
     assert not unequal_is_clearer(joint / joint.sum(), 5)
+    collapsed = np.zeros((20, 20))
+    collapsed[3, 3] = 1
+    assert not unequal_is_clearer(collapsed, 5)
 
 
 def test_crumbs_do_not_become_groups():
