@@ -61,6 +61,11 @@ class DecoderProcess:
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN)
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None where it is gone."""
+        return self._process.pid if self._process else None
+
     def has_room(self) -> bool:
         """Whether it is ready and would like to be asked."""
         if self._process and not self._ready and self.answered():

@@ -129,7 +129,7 @@ def test_killed_while_it_works_it_costs_no_block(helper, sources, expected, monk
     assert until(helper.has_room)
     blocks = quick_blocks(sources, monkeypatch, helper)
     first = [next(blocks), next(blocks)]
-    os.kill(helper._process.pid, signal.SIGKILL)
+    os.kill(helper.pid, signal.SIGKILL)
     assert told([*first, *blocks]) == expected
 
 
@@ -203,7 +203,7 @@ def running(pid: int) -> bool:
 def test_it_ends_with_who_started_it(number):
     code = (
         "from catvae.runtime.decoder_process import DecoderProcess; import time; p = DecoderProcess();"
-        "\nwhile not p.has_room(): time.sleep(0.01)\nprint(p._process.pid, flush=True); time.sleep(60)"
+        "\nwhile not p.has_room(): time.sleep(0.01)\nprint(p.pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
