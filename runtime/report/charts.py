@@ -32,8 +32,13 @@ def line(values: Sequence[tuple[float, float]], label: str, *, width: int = 300,
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in zip(px, py, strict=True))
     dot = f'<circle cx="{px[-1]:.1f}" cy="{py[-1]:.1f}" r="3"/>'
     last = min(max(py[-1] + 4, 12), height - 2)
-    text = f'<text x="{px[-1] + 7:.1f}" y="{last:.1f}">{ys[-1]:.4g}</text>'
+    text = f'<text x="{px[-1] + 7:.1f}" y="{last:.1f}">{short(ys[-1])}</text>'
     return _svg(width, height, f"{label}: from {ys[0]:.4g} to {ys[-1]:.4g}", f'<path class="curve" d="{path}"/>{dot}{text}')
+
+
+def short(value: float) -> str:
+    """At most eight characters, which is what a curve leaves room for."""
+    return f"{value:.4g}" if value == 0 or 1e-2 <= abs(value) < 1e4 else f"{value:.1e}"
 
 
 def scatter(points: NDArray, groups: NDArray, names: Sequence[str], label: str, *, width: int = 640, height: int = 460) -> str:

@@ -115,6 +115,14 @@ def test_umap_comes_first_where_it_is_installed(monkeypatch):
     assert maps.maps_of(points[:2]) == []
 
 
+@pytest.mark.parametrize("value", [0.0, 4.05312e-06, -0.0012345, -2101.4, 123.456, -9999.9, -123456.7, 1e12])
+def test_the_value_beside_a_curve_has_room(value):
+    text = charts.short(value)
+    assert len(text) <= 8
+    assert float(text) == pytest.approx(value, rel=0.05)
+    assert f">{text}</text>" in charts.line([(0, 1.0), (1, value)], "a curve")
+
+
 def test_colours_of_clusters_differ():
     assert len({charts.colour(i, 20) for i in range(20)}) == 20
 
