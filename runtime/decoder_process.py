@@ -50,8 +50,8 @@ class DecoderProcess:
         self._ready = False
         self._asked: deque[int] = deque()
         """Bytes of the requests that are not answered yet."""
-        if not hasattr(select, "poll") or not sys.executable:
-            return  # Windows cannot wait for pipes; a program that embeds Python has no name
+        if not hasattr(select, "poll") or not sys.executable or getattr(sys, "frozen", False):
+            return  # Windows cannot wait for pipes; a program that embeds Python has no interpreter to start
         command = [sys.executable, "-P", "-m", __name__]
         pipe = subprocess.PIPE
         try:  # a session of its own: Ctrl-C is for the caller to handle

@@ -141,6 +141,13 @@ def test_one_that_never_gets_ready_is_never_asked(program, sources, expected, mo
     assert told(quick_blocks(sources, monkeypatch, helper)) == expected
 
 
+def test_a_frozen_program_starts_no_copy_of_itself(sources, expected, monkeypatch):
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    helper = DecoderProcess()
+    assert helper.pid is None
+    assert told(quick_blocks(sources, monkeypatch, helper)) == expected
+
+
 def test_requests_never_fill_a_pipe_while_answers_wait(helper, names, tmp_path):
     """Large requests beside large answers: whoever only wrote would wait for ever."""
     rules = Preprocess(height=200, width=200, channels=3)
