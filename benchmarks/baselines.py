@@ -22,6 +22,7 @@ from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 
 from catvae.core.data import ImageData, load_data
+from catvae.core.devices import resolve_precision
 from catvae.core.metrics import label_scores
 from catvae.core.networks import ConvDecoder, ConvEncoder
 from catvae.core.views import to_float
@@ -79,6 +80,7 @@ def autoencode(data: ImageData, seed: int, steps: int = 4000, batch: int = 256) 
     """Codes (N, CODE) of a convolutional autoencoder as large as our network, trained on pixel cross-entropy."""
     images = torch.from_numpy(data.images)
     shape = (images.shape[3], images.shape[1], images.shape[2])
+    native = resolve_precision("auto", torch.device("cpu")) == "bf16"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = torch.nn.Sequential(ConvEncoder(shape, 256), torch.nn.Linear(256, CODE))
@@ -86,7 +88,7 @@ def autoencode(data: ImageData, seed: int, steps: int = 4000, batch: int = 256) 
         optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 1e-3)
         for rows in _batches(len(images), batch, steps):
             x = to_float(images[rows])
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=native):
                 pixels = decoder(encoder(x)).float()
             loss = nnF.binary_cross_entropy_with_logits(pixels, x, reduction="sum") / len(x)
             optimizer.zero_grad()

@@ -21,14 +21,14 @@ INLINE void FN(tile_pair)(const int R, int64_t depth, const REAL *s, int64_t si,
         KEEP(x0);
         KEEP(x1);
         KEEP(y0);
-        KEEP(y1);
+        if (TILE > 6) KEEP(y1);
 #pragma GCC unroll 6
         for (int i = 0; i < R; ++i) {
             const V b = FN(splat)(s[i * si + j * sj]);
-            x[2 * i] += b * x0;
-            x[2 * i + 1] += b * x1;
-            y[2 * i] += b * y0;
-            y[2 * i + 1] += b * y1;
+            ADD_PRODUCT(x[2 * i], b, x0);
+            ADD_PRODUCT(x[2 * i + 1], b, x1);
+            ADD_PRODUCT(y[2 * i], b, y0);
+            ADD_PRODUCT(y[2 * i + 1], b, y1);
         }
     }
 }

@@ -15,11 +15,13 @@
 #undef INTEGER
 #undef SUFFIX
 #undef REAL_IS_FLOAT
+#undef FMA_KIND
 #undef V
 #undef VI
 #undef LANES
 #undef INLINE
 #undef KEEP
+#undef ADD_PRODUCT
 #undef GROUP
 #undef RECHECK
 #undef PANEL

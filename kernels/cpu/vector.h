@@ -22,9 +22,23 @@ INLINE void FN(store)(REAL *p, V x) { memcpy(p, &x, sizeof x); }
 INLINE V FN(splat)(REAL x) { return x - (V){0}; }
 INLINE V FN(select)(VI mask, V yes, V no) { return (V)((mask & (VI)yes) | (~mask & (VI)no)); }
 
-/* Keeps x in a register: left alone, gcc would load it again for each of the six products it takes part in. */
+/* sum += x y where `sum` is a register that stays one. Left to itself, gcc 12 lets one of the sums of a tile live in memory as soon as the
+ * registers are nearly full, and its store and load stand between every two additions: AVX2 tiles then run at half speed. Volatile, so
+ * that loads for the next rows do not move in between and take the last registers. */
+#if CATVAE_X86_TABLE && defined(__FMA__)
+#define ADD_PRODUCT(sum, x, y)                                                                \
+    do { /* through a variable: an array whose elements are handed to assembly stays in memory */ \
+        V sum_ = (sum);                                                                       \
+        __asm__ volatile("vfmadd231" FMA_KIND " %2, %1, %0" : "+v"(sum_) : "v"(x), "vm"(y));  \
+        (sum) = sum_;                                                                         \
+    } while (0)
+#else
+#define ADD_PRODUCT(sum, x, y) ((sum) += (x) * (y))
+#endif
+
+/* Loads x here, and once: left alone, gcc would load it again for each of the products it takes part in. */
 #if CATVAE_X86_TABLE
-#define KEEP(x) __asm__("" : "+v"(x))
+#define KEEP(x) __asm__ volatile("" : "+v"(x))
 #else
 #define KEEP(x) ((void)0)
 #endif
