@@ -1,23 +1,30 @@
-"""What each part of the recipe is worth: `python -m benchmarks.ablations digits --seeds 3`.
+"""What each part of the recipe is worth, and what was tried beside it: `python -m benchmarks.ablations digits --seeds 3`.
 
-Every row is one `catvae-train` run that differs from the defaults in one setting; the command that made it stands in the row. Labels score
-finished runs alone. Rows already in the result file stay, and are not made again, unless the code has changed since.
+Every row is one run as `catvae-train` makes it that differs from the defaults in one setting, or in one of the `ingredients` that are no
+part of the recipe; `--only NAME` repeats it. Labels score finished runs alone. `acc_views` is the accuracy of assignments averaged over
+the image and four views. Rows already in the result file stay, and are not made again, unless the code has changed since.
 """
 
 import json
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+import torch
 
-from catvae.core.data import load_data
+from catvae.core.config import resolve
+from catvae.core.data import ImageData, load_data
+from catvae.core.devices import resolve_precision
+from catvae.core.evaluation import assign
+from catvae.core.metrics import label_scores
 from catvae.core.model import CatVAE
-from catvae.core.run_folder import RunFolder
+from catvae.core.run_folder import Origin, RunFolder
+from catvae.core.session import Session
+from catvae.core.views import ViewPolicy, random_view, to_float
 
+from .ingredients import TRIED, in_place
 from .judge import Judge
 from .quality import spread
 from .record import rows_before, write_csv
@@ -38,7 +45,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "generated: read without a view": {"information_views": False},
     "generated: both learn, no view, weight 2": {"information_trains": "both", "information_views": False, "information_weight": 2.0},
     "fp32": {"precision": "fp32"},
+    # Beside "one start instead of three": what tells starts apart would hide what an ingredient does to each.
+    **{name: {"starts": 1, **({"regroup": []} if "instead of merges" in name else {})} for name in TRIED},
 }
+VIEWS = 4
 
 
 @click.command()
@@ -54,47 +64,49 @@ def main(data: str, seeds: int, only: tuple[str, ...]) -> None:
     for name, settings in VARIANTS.items():
         if only and not any(part in name for part in only):
             continue
+        if settings == {"precision": resolve_precision("auto", torch.device("cpu"))}:
+            click.echo(f"{name}: is what `auto` takes on this machine")
+            continue
         for seed in range(seeds):
             if any((row["variant"], int(row["seed"])) == (name, seed) for row in rows):
                 continue
-            record, generation = _train(data, settings, seed, lambda model: judge.agreement(model, images))
-            rows.append(
-                {
-                    "variant": name,
-                    "settings": json.dumps(settings),
-                    "seed": seed,
-                    **record["scores"]["train"],
-                    "generation": generation,
-                    "view_information": record["health"]["view_information"],
-                    "elbo": record["bound"]["elbo"],
-                    "verdict": record["verdict"]["status"],
-                    "seconds": record["seconds"],
-                }
-            )
+            rows.append({"variant": name, "settings": json.dumps(settings), "seed": seed, **_trained(data, images, name, seed, judge)})
             write_csv(title, rows)
         mine = [row for row in rows if row["variant"] == name]
         found, drawn = ([float(row[score]) for row in mine] for score in ("acc", "generation"))
         click.echo(f"{name:<42} train ACC {spread(found)}; generation {spread(drawn)}")
 
 
-def _train(data: str, settings: dict[str, Any], seed: int, judged: Callable[[CatVAE], float]) -> tuple[dict[str, Any], float]:
-    """`run.json` of ``catvae-train DATA --config FILE --seed SEED``, and what is said of its model."""
-    with tempfile.TemporaryDirectory() as folder:
-        file, run = Path(folder) / "settings.json", Path(folder) / "run"
-        file.write_text(json.dumps(settings), encoding="utf-8")
-        command = [
-            str(Path(sys.executable).parent / "catvae-train"),
-            data,
-            "-q",
-            "--config",
-            str(file),
-            "--seed",
-            str(seed),
-            "-o",
-            str(run),
-        ]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return json.loads((run / "run.json").read_text()), judged(RunFolder(run).read_model())
+def _trained(source: str, data: ImageData, name: str, seed: int, judge: Judge) -> dict[str, Any]:
+    """Scores of one run of a variant."""
+    with tempfile.TemporaryDirectory() as folder, in_place(TRIED.get(name)):
+        config = resolve({**VARIANTS[name], "seed": seed})
+        session = Session.start(RunFolder(Path(folder) / "run"), data, config, Origin.of(source))
+        session.train()
+        record, model = session.finish(), session.trainer.model
+    assert data.labels is not None
+    return {
+        **record.scores["train"],
+        "acc_views": label_scores(_seen_often(model, data, session.trainer.policy).argmax(1), data.labels).acc,
+        "generation": judge.agreement(model, data),
+        **{name: record.health[name] for name in ("view_information", "neighbour_information")},
+        "elbo": record.bound["elbo"],
+        "verdict": record.verdict.status if record.verdict else "",
+        "seconds": record.seconds,
+        "precision": record.precision,
+    }
+
+
+@torch.no_grad()
+def _seen_often(model: CatVAE, data: ImageData, policy: ViewPolicy) -> np.ndarray:
+    """Assignments (N, K) averaged over each image and `VIEWS` views of it."""
+    torch.manual_seed(0)
+    total = assign(model, data.images)
+    for start in range(0, len(total), 1024):
+        x = to_float(torch.from_numpy(data.images[start : start + 1024]))
+        for _ in range(VIEWS):
+            total[start : start + 1024] += model(random_view(x, policy)).numpy()
+    return total
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ with and without its code's deviations); ClustPy's DEC and VaDE where that packa
 Rows already in the result file stay, and are not made again, unless the code has changed since.
 """
 
+import functools
 import json
 import subprocess
 import sys
@@ -22,13 +23,12 @@ from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 
 from catvae.core.data import ImageData, load_data
-from catvae.core.devices import resolve_precision
 from catvae.core.metrics import label_scores
 from catvae.core.networks import ConvDecoder, ConvEncoder
 from catvae.core.views import to_float
 
 from .quality import spread
-from .record import rows_before, write_csv
+from .record import autocast, rows_before, write_csv
 
 CODE = 10
 """Dimensions of the autoencoder's code."""
@@ -65,10 +65,15 @@ def main(data: str, seeds: int, only: tuple[str, ...]) -> None:
 
 def methods(source: str) -> dict[str, Callable[[ImageData, int], NDArray]]:
     """Name to a function from data and seed to clusters (N,)."""
+
+    @functools.cache
+    def codes(seed: int) -> NDArray[np.float32]:
+        return autoencode(load_data(source), seed)  # once a seed: k-means and the mixture are given the same ones
+
     return {
         "k-means on pixels": lambda data, seed: KMeans(10, n_init=10, random_state=seed).fit_predict(_flat(data)),
-        "autoencoder + k-means": lambda data, seed: KMeans(10, n_init=10, random_state=seed).fit_predict(autoencode(data, seed)),
-        "autoencoder + GMM": lambda data, seed: GaussianMixture(10, n_init=5, random_state=seed).fit_predict(autoencode(data, seed)),
+        "autoencoder + k-means": lambda data, seed: KMeans(10, n_init=10, random_state=seed).fit_predict(codes(seed)),
+        "autoencoder + GMM": lambda data, seed: GaussianMixture(10, n_init=5, random_state=seed).fit_predict(codes(seed)),
         "InfoCatVAE, paper": lambda data, seed: _trained(source, seed, "--recipe", "paper"),
         "InfoCatVAE, published code": lambda data, seed: _trained(source, seed, "--recipe", "paper", "--legacy"),
         "DEC (ClustPy)": lambda data, seed: _clustpy("DEC", data, seed),
@@ -76,11 +81,10 @@ def methods(source: str) -> dict[str, Callable[[ImageData, int], NDArray]]:
     }
 
 
-def autoencode(data: ImageData, seed: int, steps: int = 4000, batch: int = 256) -> NDArray[np.float32]:
+def autoencode(data: ImageData, seed: int, steps: int = 1500, batch: int = 256) -> NDArray[np.float32]:
     """Codes (N, CODE) of a convolutional autoencoder as large as our network, trained on pixel cross-entropy."""
     images = torch.from_numpy(data.images)
     shape = (images.shape[3], images.shape[1], images.shape[2])
-    native = resolve_precision("auto", torch.device("cpu")) == "bf16"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = torch.nn.Sequential(ConvEncoder(shape, 256), torch.nn.Linear(256, CODE))
@@ -88,7 +92,7 @@ def autoencode(data: ImageData, seed: int, steps: int = 4000, batch: int = 256) 
         optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 1e-3)
         for rows in _batches(len(images), batch, steps):
             x = to_float(images[rows])
-            with torch.autocast("cpu", torch.bfloat16, enabled=native):
+            with autocast():
                 pixels = decoder(encoder(x)).float()
             loss = nnF.binary_cross_entropy_with_logits(pixels, x, reduction="sum") / len(x)
             optimizer.zero_grad()

@@ -16,6 +16,8 @@ from catvae.core.model import CatVAE
 from catvae.core.networks import ConvEncoder
 from catvae.core.views import POLICIES, random_view, to_float
 
+from .record import autocast
+
 STEPS = 2000
 BATCH = 256
 PER_CLUSTER = 1000
@@ -49,7 +51,7 @@ class Judge:
         for _ in range(STEPS):
             rows = torch.randint(len(images), (min(BATCH, len(images)),))
             x = random_view(to_float(images[rows]), POLICIES["digits"])
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast():
                 loss = nnF.cross_entropy(self.net(x).float(), labels[rows])
             optimizer.zero_grad()
             loss.backward()

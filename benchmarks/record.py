@@ -16,6 +16,15 @@ from catvae.runtime.files import atomic_write
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
+def autocast() -> Any:
+    """bfloat16 where this processor computes in it: elsewhere it is emulated, twenty times as slow as float32."""
+    import torch
+
+    from catvae.core.devices import resolve_precision
+
+    return torch.autocast("cpu", torch.bfloat16, enabled=resolve_precision("auto", torch.device("cpu")) == "bf16")
+
+
 CODE = [f"../{name}" for name in ("core", "kernels", "export", "runtime", "setup.py", "benchmarks")] + [":(exclude)../benchmarks/results"]
 """What must be unchanged for a result to belong to a commit, as git names it from this folder."""
 
