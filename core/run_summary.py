@@ -15,11 +15,23 @@ CURVES = {
     "elbo": "evidence lower bound",
     "reconstruction": "reconstruction",
     "kl": "KL of the latents from the prior of their cluster",
+    "neg_entropy": "negative entropy of the assignments",
     "information": "cross-entropy of generated images",
     "invariance": "information that clusters share with views",
     "auxiliary": "information that over-clusters share with views",
 }
 """Columns of metrics.csv that are drawn, and what they are."""
+BOUND = {
+    "elbo": "evidence lower bound",
+    "kl": "KL of the latents",
+    "neg_entropy": "negative entropy of the assignments",
+    "nll": "-log p(x) of binarised pixels, at most",
+    "nll_error": "its standard error",
+    "images": "images it was read from",
+    "draws": "draws for each of them",
+    "generation_ceiling": "draws nearest to their own mode",
+}
+"""What the numbers of a bound are called."""
 POINTS = 200
 """Of a curve: more would not be seen."""
 
@@ -40,8 +52,8 @@ def training_of(record: RunRecord, config: TrainConfig, rows: Sequence[dict[str,
         curves=_curves(rows),
         tables={
             "Seeds": _seeds(record),
-            "Bound": {name: f"{value:.4f}" for name, value in record.bound.items()},
-            "Configuration": {name: _shown(value) for name, value in msgspec.to_builtins(config).items()},
+            "Bound": {BOUND.get(name, name): f"{value:.4f}".removesuffix(".0000") for name, value in record.bound.items()},
+            "Configuration": {name: _shown(value) for name, value in msgspec.to_builtins(config).items()} | {"epochs": str(record.epochs)},
         },
     )
 

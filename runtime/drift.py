@@ -34,25 +34,38 @@ class Tally:
 
     def summary(self) -> list[str]:
         """Lines that compare the batch with training; none for a batch that is too small."""
-        known = sum(count for cluster, count in self.clusters.items() if cluster != UNKNOWN)
-        lines = []
-        if known >= ENOUGH:
-            lines = self._shares(known)
-        rejected, scored = self.clusters[UNKNOWN], self.manifest.scoring
-        if scored and rejected and rejected + known >= ENOUGH:
-            share, expected = rejected / (rejected + known), scored.quantile
-            spread = np.sqrt(expected * (1 - expected) / (rejected + known))
-            drifted = share > 2 * expected and share > expected + UNLIKELY * spread
-            lines.append(
-                f"unknown   {share:.1%} of the images score below their cluster's threshold, {expected:.0%} were expected"
-                f"{': drift, or images of another kind' if drifted else ''}"
-            )
-        return lines
+        unknown, unlike = self._unknown()
+        shares, drift = self._shares()
+        lines = [f"clusters  {shares}" if shares else "", f"drift     {drift}" if drift else ""]
+        lines.append(f"unknown   {unknown}{': drift, or images of another kind' if unlike else ''}" if unknown else "")
+        return [line for line in lines if line]
 
-    def _shares(self, known: int) -> list[str]:
+    def warnings(self) -> list[str]:
+        """What says that these images are not of the kind the model was trained on; nothing where nothing does."""
+        unknown, unlike = self._unknown()
+        return [*([unknown] if unlike else []), *([drift] if (drift := self._shares()[1]) else [])]
+
+    @property
+    def _known(self) -> int:
+        return sum(count for cluster, count in self.clusters.items() if cluster != UNKNOWN)
+
+    def _unknown(self) -> tuple[str, bool]:
+        """What is said of rejected images, and whether there are too many of them."""
+        rejected, scored = self.clusters[UNKNOWN], self.manifest.scoring
+        count = rejected + self._known
+        if not (scored and rejected and count >= ENOUGH):
+            return "", False
+        share, expected = rejected / count, scored.quantile
+        spread = np.sqrt(expected * (1 - expected) / count)
+        said = f"{share:.1%} of the images score below their cluster's threshold, {expected:.0%} were expected"
+        return said, bool(share > 2 * expected and share > expected + UNLIKELY * spread)
+
+    def _shares(self) -> tuple[str, str]:
+        """Shares of the clusters beside those in training, and the warning where they differ; empty where there is nothing to say."""
+        known = self._known
         training = np.array([cluster.share for cluster in self.manifest.clusters])
-        if not training.sum() > 0:
-            return []
+        if known < ENOUGH or not training.sum() > 0:
+            return "", ""
         training = training / training.sum()
         found = np.array([self.clusters[i] for i in range(len(training))]) / known
         distance = _variation(found, training)
@@ -62,15 +75,14 @@ class Tally:
         drifted = distance > FAR and distance > chance.mean() + UNLIKELY * chance.std()
         names = self.manifest.names
         parts = [f"{names[i]} {found[i]:.0%} ({training[i]:.0%})" for i in np.argsort(-found)[:12]]
-        line = f"clusters  {', '.join(parts)}{', ...' if len(names) > 12 else ''}; in training in brackets"
+        said = f"{', '.join(parts)}{', ...' if len(names) > 12 else ''}; in training in brackets"
         if not drifted:
-            return [line]
+            return said, ""
         worst = int(np.argmax(np.abs(found - training)))
-        return [
-            line,
-            f"drift     shares are {distance:.0%} away from training (chance: {chance.mean():.0%}), most in '{names[worst]}':"
-            " check that the images are of the kind the model was trained on",
-        ]
+        return said, (
+            f"shares are {distance:.0%} away from training (chance: {chance.mean():.0%}), most in '{names[worst]}':"
+            " check that the images are of the kind the model was trained on"
+        )
 
 
 def _variation(one: np.ndarray, other: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from .command import Choice, command_entry, say
+from .command import Choice, command_entry, loading, say
 from .errors import DataError, UsageError
 from .interruption import Signals
 
@@ -80,12 +80,14 @@ def infer(
 
     Rows go to standard output; everything else to standard error. A file that cannot be read becomes an error row and the exit code 1.
     """
-    from .bundle import Bundle
-    from .drift import Tally
-    from .pipeline import Options, classify_stream
-    from .rows import resolve_format, row_writer
-    from .sources import expand, parse_shard, read_list, shard_of
-    from .stdout import rows_stream
+    with loading():
+        from .bundle import Bundle
+        from .drift import Tally
+        from .pipeline import Options, classify_stream
+        from .processors import default_threads
+        from .rows import resolve_format, row_writer
+        from .sources import expand, parse_shard, read_list, shard_of
+        from .stdout import rows_stream
 
     format_ = resolve_format(format_, output, embed=embed)
     if resume and (output is None or format_ != "jsonl"):
@@ -97,7 +99,11 @@ def infer(
         raise UsageError("standard input cannot be both an image (-) and a list of paths (--files-from -)")
     with rows_stream() as stdout:
         helper = _second_process(sources, files_from) if not testing else None
-        bundle = Bundle.load(bundle_path, device=device, threads=threads, tf32=tf32)
+        if helper and threads is None:
+            threads = max(1, default_threads() - 1)  # the processor that decodes is not the model's
+        with loading():
+            bundle = Bundle.load(bundle_path, device=device, threads=threads, tf32=tf32)
+            bundle.session("classifier")
         if testing:
             return _self_test(bundle, stdout)
         if score and bundle.manifest.scoring is None and not quiet:

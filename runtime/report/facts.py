@@ -96,6 +96,8 @@ class Facts(msgspec.Struct, kw_only=True):
     about: str
     names: Sequence[str]
     """Cluster names in cluster order."""
+    strange: Sequence[str] = ()
+    """Signs that the shown images are not of the kind that was learnt."""
     verdict: str = ""
     """healthy or degenerate; empty where nobody judged."""
     reasons: Sequence[str] = ()
@@ -180,7 +182,8 @@ def confusion(clusters: NDArray[np.int64], labels: NDArray[np.int64], classes: S
 
 def scores_table(scores: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
     """Rows of a table from scores per part (train, test)."""
-    return {f"{part} {name}": f"{value:.4f}" for part, found in scores.items() for name, value in found.items()}
+    called = {"ece": "calibration error"}
+    return {f"{part}, {called.get(name, name.upper())}": f"{value:.4f}" for part, found in scores.items() for name, value in found.items()}
 
 
 def evenly(count: int, at_most: int) -> NDArray[np.int64]:

@@ -40,10 +40,11 @@ def principal_plane(points: NDArray) -> NDArray[np.float64]:
 
 
 def umap_plane(points: NDArray) -> NDArray[np.float64] | None:
-    """UMAP's layout (N, 2) (arXiv 1802.03426), the same for the same points; None where umap-learn is not installed."""
+    """UMAP's layout (N, 2) (arXiv 1802.03426), the same for the same points; None where umap-learn is not installed or fails."""
     try:
         import umap  # pyright: ignore[reportMissingImports]
-    except ImportError:
+
+        layout = np.asarray(umap.UMAP(n_neighbors=NEIGHBOURS, random_state=0, n_jobs=1).fit_transform(points), np.float64)
+    except Exception:  # a second picture is not worth a finished run's report, whatever that package or one it needs says
         return None
-    layout = umap.UMAP(n_neighbors=NEIGHBOURS, random_state=0, n_jobs=1).fit_transform(points)
-    return np.asarray(layout, np.float64)
+    return layout if layout.shape == (len(points), 2) and np.isfinite(layout).all() else None

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
+from ..drift import Tally
 from .facts import Examined, Facts, Images, confusion, pictured, scores_table
 
 DRAWN = 20
@@ -29,6 +30,8 @@ def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | 
     answers = bundle.examine(images, embed=True, score=m.scoring is not None)
     assert answers.embedding is not None
     clusters, _ = bundle.decide(answers.assignment)
+    tally = Tally(m)
+    tally.clusters.update(answers.clusters.tolist())
     examined = Examined(images, clusters, answers.confidence, answers.assignment, answers.embedding)
     tiles = {"clusters": str(len(m.clusters)), "images examined": f"{len(images):,}", "mean confidence": f"{answers.confidence.mean():.3f}"}
     if m.scoring is not None and not drawn:
@@ -39,6 +42,7 @@ def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | 
         about=f"A bundle learnt from {p.images:,} images without labels"
         + ("; the verdict is that of its training." if training.verdict else ".")
         + (" No images were shown to it: these are its own drawings." if drawn else ""),
+        strange=() if drawn else tally.warnings(),
         verdict=training.verdict,
         reasons=training.reasons,
         notes=training.notes,

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..grid import png_bytes, to_uint8
+from ..matching import match_counts
 from .charts import colour, histogram, line, scatter
-from .facts import Card, Facts
+from .facts import SHOWN, Card, Facts
 
 STYLE = Path(__file__).with_name("style.css")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -56,12 +57,20 @@ def render(facts: Facts) -> bytes:
 
 
 def _verdict(facts: Facts) -> str:
+    strange = ""
+    if facts.strange:
+        listed = "".join(f"<li>{escape(text[:1].upper() + text[1:])}</li>" for text in facts.strange)
+        strange = (
+            '<div class="verdict degenerate"><strong>Unlike the training images.</strong> Do not rely on how these images were sorted.'
+            f"<ul>{listed}</ul></div>"
+        )
     if not facts.verdict and not facts.notes:
-        return ""
+        return strange
     items = [f"<li>{escape(text)}</li>" for text in facts.reasons] + [f'<li class="note">{escape(text)}</li>' for text in facts.notes]
     head, meaning = VERDICTS[facts.verdict]
+    head += " in training" if facts.strange and facts.verdict else ""
     listed = f"<ul>{''.join(items)}</ul>" if items else ""
-    return f'<div class="verdict {facts.verdict}"><strong>{head}.</strong> {meaning.capitalize()}{listed}</div>'
+    return f'{strange}<div class="verdict {facts.verdict}"><strong>{head}.</strong> {meaning.capitalize()}{listed}</div>'
 
 
 def _tiles(facts: Facts) -> str:
@@ -86,12 +95,15 @@ def _card(card: Card, tint: str) -> str:
     rows = "".join(f"<h4>{title}</h4>{_strip(images, alt)}" for title, images, alt in strips if len(images))
     closest = f", next most like <b>{escape(card.closest)}</b>" if card.closest else ""
     sure = f"{card.confidence:.3f} sure on average{closest}" if card.histogram and sum(card.histogram) else "no image fell into it"
-    bars = histogram(card.histogram, f"confidence of {sum(card.histogram):,} images of cluster {card.name}, from 0 to 1")
+    count, bars = sum(card.histogram), ""
+    if count:
+        drawn = histogram(card.histogram, f"confidence of {count:,} images of cluster {card.name}, from 0 to 1")
+        bars = f'<h4>Confidence of its {count:,} images</h4>{drawn}<p class="scale"><span>0</span><span>0.5</span><span>1</span></p>'
     return (
         f'<article class="card" style="--colour:{tint}"><div class="head">'
         f"{_picture(card.prototype, f'prototype of cluster {card.name}')}"
         f"<div><h3>{name}</h3><p>{card.share:.1%} of these images, {card.training_share:.1%} in training</p>"
-        f'<p class="soft">{sure}</p></div></div>{rows}<h4>Confidence, 0 to 1</h4>{bars}</article>'
+        f'<p class="soft">{sure}</p></div></div>{rows}{bars}</article>'
     )
 
 
@@ -107,19 +119,22 @@ def _maps(facts: Facts) -> str:
 
 
 def _curves(facts: Facts) -> str:
+    last = max((values[-1][0] for values in facts.curves.values() if values), default=0.0)
     figures = "".join(
-        f"<figure>{line(values, name)}<figcaption>{escape(name)}</figcaption></figure>"
+        f"<figure>{line(values, name, last)}<figcaption>{escape(name)}</figcaption></figure>"
         for name, values in facts.curves.items()
         if len(values) > 1
     )
-    return f'<div class="panel curves">{figures}</div><p class="soft">Nats per image, by epoch.</p>' if figures else ""
+    said = f"Nats per image over epochs 1 to {last:g}; the numbers are a curve's first and last value."
+    return f'<div class="panel curves">{figures}</div><p class="soft">{said}</p>' if figures else ""
 
 
 def _confusion(facts: Facts) -> str:
     if facts.confusion is None:
         return ""
     classes, counts = facts.confusion
-    order = np.argsort(counts.argmax(0), kind="stable").tolist()  # by the class a cluster holds most of: what agrees lies on the diagonal
+    matched = match_counts(counts.T)  # of each cluster; what agrees lies on the diagonal, clusters without a class come last
+    order = np.argsort(np.where(matched < 0, len(classes), matched), kind="stable").tolist()
     counts = counts[:, order]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (facts.names[int(c)] for c in order))
@@ -164,15 +179,15 @@ def _picture(image: NDArray, alt: str) -> str:
 
 
 def _strip(images: NDArray, alt: str) -> str:
-    return f'<img class="strip" src="{_data(images)}" alt="{escape(alt)}">'
+    return f'<img class="strip" src="{_data(images, SHOWN)}" alt="{escape(alt)}">'
 
 
-def _data(images: Iterable[NDArray]) -> str:
-    """Images (H, W, C) side by side in one PNG, clear gaps between them, as a data URL."""
+def _data(images: Iterable[NDArray], places: int = 1) -> str:
+    """Images (H, W, C) side by side in one PNG as a data URL; gaps between them are clear, and so are places that stay empty."""
     pixels = [to_uint8(image) for image in images]
     height, width = pixels[0].shape[:2]
     gap = max(1, width // 14)
-    sheet = np.zeros((height, len(pixels) * (width + gap) - gap, 4), np.uint8)
+    sheet = np.zeros((height, max(places, len(pixels)) * (width + gap) - gap, 4), np.uint8)
     for i, image in enumerate(pixels):
         left = i * (width + gap)
         sheet[:, left : left + width, :3] = image

@@ -4,7 +4,9 @@ import re
 
 import pytest
 
+from catvae.core.objective import Terms
 from catvae.core.run_folder import Origin, RunFolder
+from catvae.core.run_summary import CURVES
 from catvae.core.seeds import plan, train_seeds
 from catvae.core.session import Session
 
@@ -31,8 +33,9 @@ def test_verdict_scores_and_time_are_on_the_page(page):
 
 def test_every_term_that_was_trained_has_a_curve(page):
     text, _ = page
-    drawn = re.findall(r"<figcaption>([^<]*)</figcaption></figure>", text)
-    assert {"evidence lower bound", "reconstruction", "cross-entropy of generated images"} <= set(drawn)
+    drawn = set(re.findall(r"<figcaption>([^<]*)</figcaption></figure>", text))
+    assert set(CURVES.values()) <= drawn
+    assert set(CURVES) == {*Terms._fields}
 
 
 def test_known_classes_are_compared_with_all_training_images(page, blobs):

@@ -90,14 +90,14 @@ def same_answers(page, bundle: Bundle) -> None:
     clusters, confidence = bundle.decide(assignments)
     for i, mean in enumerate(bundle.transform(images)):
         assignment, found_mean, cluster, classes = page.evaluate(ANSWER, images[i].ravel().tolist())
-        np.testing.assert_allclose(assignment, assignments[i], rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(found_mean, mean, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(assignment, assignments[i], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found_mean, mean, rtol=0, atol=1e-5)
         assert cluster == clusters[i]
         assert classes[0]["name"] == bundle.names[clusters[i]]
         assert classes[0]["share"] == pytest.approx(confidence[i], abs=1e-5)
         assert sum(entry["share"] for entry in classes) == pytest.approx(1, abs=1e-5)
     decoded = page.evaluate("async z => (await catvae.decode(z.map(p => Float32Array.from(p)))).map(p => [...p])", latents.tolist())
-    np.testing.assert_allclose(np.array(decoded), bundle.decode(latents).reshape(len(latents), -1), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.array(decoded), bundle.decode(latents).reshape(len(latents), -1), rtol=0, atol=1e-5)
 
 
 FIRST_ANSWER = """async () => {

@@ -33,6 +33,13 @@ def test_another_mix_is_drift_and_names_the_cluster(bundle):
     assert f"most in '{bundle.names[3]}'" in lines[1]
 
 
+def test_warnings_are_said_only_where_something_is_wrong(bundle):
+    mix = np.random.default_rng(0).choice(len(bundle.names), 300, p=shares(bundle))
+    assert tally(bundle, mix).warnings() == []
+    assert "away from training" in tally(bundle, [3] * 500).warnings()[0]
+    assert len(tally(bundle, [3] * 100 + [UNKNOWN] * 300).warnings()) == 1 + (bundle.manifest.scoring is not None)
+
+
 def test_a_few_images_say_nothing(bundle):
     assert tally(bundle, [3] * (ENOUGH - 1)).summary() == []
 

@@ -78,6 +78,20 @@ def test_a_table_of_classes_counts_every_image():
     assert confusion(np.zeros(1, int), np.zeros(1, int), [str(i) for i in range(facts.MOST_CLASSES + 1)], 3) is None
 
 
+def test_the_table_of_classes_has_what_agrees_on_its_diagonal():
+    counts = np.array([[0, 0, 7, 1], [0, 9, 0, 0], [5, 0, 0, 0]])
+    page = render(Facts(title="t", about="", names=["c", "b", "a", "empty"], confusion=facts.Confusion(["A", "B", "C"], counts)))
+    assert re.findall(rb'<th scope="col">(\w+)</th>', page) == [b"a", b"b", b"c", b"empty"]
+
+
+def test_images_unlike_those_of_training_are_called_so_first(bundle):
+    rng = np.random.default_rng(0)
+    for images, strange in ((rng.integers(0, 256, (80, 28, 28, 1), dtype=np.uint8), True), (np.zeros((0, 28, 28, 1), np.uint8), False)):
+        page = Page(render(facts_of_bundle(bundle, images))).text
+        assert ("Unlike the training images" in page) == strange
+        assert page.index("Healthy") > (page.index("Unlike the training images") if strange else 0)
+
+
 def test_evenly_chosen_rows_are_distinct_and_reach_both_ends():
     assert evenly(3, 10).tolist() == [0, 1, 2]
     assert evenly(0, 10).tolist() == []
@@ -110,6 +124,9 @@ def test_umap_comes_first_where_it_is_installed(monkeypatch):
     assert "UMAP" in first.how
     assert "principal" in second.how
     np.testing.assert_array_equal(first.points, points[:, :2] * 2)
+    for broken in ([[0.0, np.nan]] * 40, None):  # what it returns, or an exception: a report goes on without that map
+        monkeypatch.setattr(UMAP, "fit_transform", lambda self, points, broken=broken: np.array(broken, float).reshape(40, 2))
+        assert [each.points.shape for each in maps.maps_of(points)] == [(40, 2)]
     monkeypatch.setitem(sys.modules, "umap", None)
     assert len(maps.maps_of(points)) == 1
     assert maps.maps_of(points[:2]) == []
@@ -120,7 +137,15 @@ def test_the_value_beside_a_curve_has_room(value):
     text = charts.short(value)
     assert len(text) <= 8
     assert float(text) == pytest.approx(value, rel=0.05)
-    assert f">{text}</text>" in charts.line([(0, 1.0), (1, value)], "a curve")
+    assert f">{text}</text>" in charts.line([(1, 1.0), (2, value)], "a curve", 2)
+
+
+def test_curves_share_one_axis_and_say_where_they_begin():
+    whole, late = (charts.line([(first, 8.0), (10, 3.5)], "a curve", 10) for first in (1, 5))
+    starts = [float(re.search(r'd="M([\d.]+) ', text)[1]) for text in (whole, late)]  # pyright: ignore[reportOptionalSubscript]
+    assert starts[0] < 10 < starts[1]
+    assert ">8</text>" in whole
+    assert ">3.5</text>" in whole
 
 
 def test_colours_of_clusters_differ():
@@ -318,6 +343,7 @@ def test_a_picture_strip_keeps_pixels(examined):
     found = re.search(rb'<img class="strip" src="data:image/png;base64,([^"]+)" alt="3 images nearest', page)
     assert found
     strip = np.asarray(Image.open(io.BytesIO(base64.b64decode(found[1]))))
-    assert strip.shape == (6, 3 * 6 + 2, 4)
-    assert strip[0, ::7, 0].tolist() == [0, 2, 4]
-    assert strip[0, 6::7, 3].tolist() == [0, 0]  # gaps are clear
+    assert strip.shape == (6, facts.SHOWN * 7 - 1, 4)  # as wide as a full one: one image is not blown up to the width of a card
+    assert strip[0, :21:7, 0].tolist() == [0, 2, 4]
+    assert strip[0, 6:20:7, 3].tolist() == [0, 0]  # gaps are clear
+    assert not strip[:, 21:, 3].any()
