@@ -4,6 +4,7 @@ The folder needs no more than a plain web server: no headers, no other host, no 
 """
 
 import gzip
+import json
 import os
 import shutil
 import tempfile
@@ -12,13 +13,13 @@ from pathlib import Path
 
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.errors import DataError, OutputError, UsageError
-from catvae.runtime.files import atomic_write, make_folder, umask
+from catvae.runtime.files import atomic_write, make_folder, sha256, umask
+from catvae.runtime.scoring import shared_noise
 
 PAGE = (
     *("index.html", "studio.js", "studio.css", "guard.js", "offline.js", "icon.svg"),
-    *("ort/ort-wasm-simd-threaded.mjs", "ort/LICENSE"),
+    *("ort/ort-wasm-simd-threaded.mjs", "ort/ort-wasm-simd-threaded.wasm.gz", "ort/LICENSE", "ort/SHA256SUMS"),
 )
-ENGINE = "ort/ort-wasm-simd-threaded.wasm"
 MARK = "studio.js"
 """A folder with this file is a page of ours, which --overwrite may replace."""
 
@@ -60,6 +61,7 @@ def write_page(bundle: Path | None, output: Path, *, overwrite: bool = False) ->
         for record in loaded.manifest.graphs.values():
             atomic_write(staging / "model" / record.name, (loaded.path / record.name).read_bytes())
         atomic_write(staging / "model" / "manifest.json", (loaded.path / "manifest.json").read_bytes())
+        atomic_write(staging / "model" / "noise.json", json.dumps(shared_noise(loaded.manifest.latent).tolist()))
         if output.exists():
             shutil.rmtree(output)
         os.rename(staging, output)
@@ -71,11 +73,15 @@ def write_page(bundle: Path | None, output: Path, *, overwrite: bool = False) ->
 
 
 def page_files() -> dict[str, bytes]:
-    """The built page, by name; raises `DataError` where it was not installed."""
+    """The built page, by name; raises `DataError` where it was not installed, or the engine is not the one it was built with."""
     built = files("catvae.export").joinpath("web").joinpath("dist")
     try:
         found = {name: built.joinpath(name).read_bytes() for name in PAGE}
-        found[ENGINE] = gzip.decompress(built.joinpath(f"{ENGINE}.gz").read_bytes())
-    except (OSError, EOFError) as error:
+        sums = dict(reversed(line.split()) for line in found["ort/SHA256SUMS"].decode().splitlines())
+        for name, sum_ in sums.items():
+            data = found[f"ort/{name}"] if f"ort/{name}" in found else gzip.decompress(found[f"ort/{name}.gz"])
+            if sha256(data) != sum_:
+                raise DataError(f"ort/{name} of the built page is not the file that SHA256SUMS names: install catvae again")
+    except (OSError, EOFError, ValueError, KeyError) as error:
         raise DataError(f"the built page is not installed ({error}): npm ci && npm run build in export/web makes it") from error
     return found

@@ -18,10 +18,14 @@ SMALLEST = 1e-6
 Floats = NDArray[np.float32]
 
 
+def shared_noise(latent: int) -> Floats:
+    """eps, (D,)."""
+    return np.random.Generator(np.random.PCG64(SEED)).standard_normal(latent, dtype=np.float32)
+
+
 def score_latents(mean: Floats, log_variance: Floats) -> Floats:
     """The latents to decode, (2N, D): the N draws with +eps, then those with -eps."""
-    eps = np.random.Generator(np.random.PCG64(SEED)).standard_normal(mean.shape[1], dtype=np.float32)
-    spread = np.exp(0.5 * log_variance) * eps
+    spread = np.exp(0.5 * log_variance) * shared_noise(mean.shape[1])
     return np.concatenate([mean + spread, mean - spread])
 
 

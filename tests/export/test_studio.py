@@ -1,14 +1,18 @@
 """The studio in a real browser: the runtime's answers, what a visitor does, and what the page says when it cannot work."""
 
+import gzip
 import io
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from catvae.export import web_page
 from catvae.export.web_page import write_page
-from catvae.runtime.bundle import PRETRAINED, Bundle
+from catvae.runtime.bundle import PRETRAINED, UNKNOWN, Bundle
 from catvae.runtime.errors import DataError, UsageError
 from catvae.runtime.images import read_image
 from catvae.runtime.labelling import renamed, write_names
@@ -80,7 +84,10 @@ def ready(page):
     return page
 
 
-ANSWER = "async p => { const a = await catvae.answer(Uint8Array.from(p)); return [[...a.assignment], [...a.mean], a.cluster, a.classes] }"
+ANSWER = """async pixels => {
+    const a = await catvae.answer(Uint8Array.from(pixels));
+    return [[...a.assignment], [...a.mean], a.cluster, a.classes, [...a.rebuilt], a.score, a.unknown];
+}"""
 
 
 def same_answers(page, bundle: Bundle) -> None:
@@ -88,8 +95,13 @@ def same_answers(page, bundle: Bundle) -> None:
         images, latents = golden["image"], golden["latent"]
     assignments = bundle.predict_proba(images)
     clusters, confidence = bundle.decide(assignments)
+    rebuilt, scored = bundle.decode(bundle.transform(images)), bundle.examine(images, score=True)
+    assert scored.score is not None
     for i, mean in enumerate(bundle.transform(images)):
-        assignment, found_mean, cluster, classes = page.evaluate(ANSWER, images[i].ravel().tolist())
+        assignment, found_mean, cluster, classes, made, score, unknown = page.evaluate(ANSWER, images[i].ravel().tolist())
+        np.testing.assert_allclose(made, rebuilt[i].ravel(), rtol=0, atol=1e-5)
+        assert score == pytest.approx(scored.score[i], rel=1e-4)
+        assert unknown == (scored.clusters[i] == UNKNOWN)
         np.testing.assert_allclose(assignment, assignments[i], rtol=0, atol=1e-5)
         np.testing.assert_allclose(found_mean, mean, rtol=0, atol=1e-5)
         assert cluster == clusters[i]
@@ -134,19 +146,67 @@ def test_clusters_of_one_name_are_one_class(visit, tmp_path):
 
 def test_a_drawing_is_sorted(page):
     assert "Draw" in page.inner_text("#verdict")
-    box = page.locator("#pad").bounding_box()
-    page.mouse.move(box["x"] + 150, box["y"] + 40)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 150, box["y"] + 260, steps=12)
+    assert page.is_disabled("#keep-style")
+    assert page.is_disabled("#save-sort")
+    stroke(page, (150, 40), (150, 260), lift=False)
+    assert "1" in page.inner_text("#verdict strong")  # while it is being drawn
     page.mouse.up()
     settled(page)
-    assert "1" in page.inner_text("#verdict strong")
     assert page.locator("#bars li").count() == 6
+    bundle = Bundle.load(PRETRAINED / "digits")
+    seen = np.array(page.evaluate(PIXELS, "seen"), np.uint8).reshape(1, 28, 28, 1)
+    rebuilt = np.array(page.evaluate(PIXELS, "rebuilt"), float).reshape(28, 28)
+    assert np.abs(rebuilt - 255 * bundle.decode(bundle.transform(seen))[0, ..., 0]).max() <= 1
+    assert page.is_visible("#unlike") == (bundle.examine(seen, score=True).clusters[0] == UNKNOWN)
     page.click("#clear")
     assert "Draw" in page.inner_text("#verdict")
     page.check("#invert")  # an empty pad is no image, in either sense
     settled(page)
     assert "Draw" in page.inner_text("#verdict")
+
+
+def stroke(page, start, *others, lift=True) -> None:
+    """A line on the pad, in the page's pixels."""
+    box = page.locator("#pad").bounding_box()
+    page.mouse.move(box["x"] + start[0], box["y"] + start[1])
+    page.mouse.down()
+    for x, y in others:
+        page.mouse.move(box["x"] + x, box["y"] + y, steps=12)
+    if lift:
+        page.mouse.up()
+    settled(page)
+
+
+def ink(page) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the image as the model reads it that hold ink."""
+    seen = np.array(page.evaluate(PIXELS, "seen"), int).reshape(28, 28) > 60
+    return np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+
+
+def test_a_small_drawing_in_a_corner_is_read_as_a_large_one_in_the_middle(page):
+    stroke(page, (20, 15), (80, 15), (40, 90))
+    rows, columns = ink(page)
+    assert 18 <= np.ptp(rows) + 1 <= 22
+    assert abs(rows.mean() - 13.5) <= 1
+    assert abs(columns.mean() - 13.5) <= 1
+    assert page.inner_text("#verdict strong") == "7"
+    page.uncheck("#centre-drawing")
+    settled(page)
+    rows, columns = ink(page)
+    assert rows.max() < 12
+    assert columns.max() < 12
+
+
+def test_loading_counts_megabytes_of_everything(visit, folder):
+    watch = """new MutationObserver(() => (window.said ??= []).push(document.getElementById('status-text')?.textContent ?? ''))
+        .observe(document, {subtree: true, childList: true, characterData: true})"""
+    with served(folder) as address:
+        said = ready(visit(address, script=watch)).evaluate("window.said")
+    shares = [(what, float(done), float(total)) for text in said for what, done, total in re.findall(r"(\w+): (\S+) of (\S+) MB", text)]
+    assert {what for what, _, _ in shares} == {"engine", "classifier", "encoder", "decoder"}
+    assert [done for _, done, _ in shares] == sorted(done for _, done, _ in shares)
+    size = sum(path.stat().st_size for path in [*folder.rglob("*.onnx"), *folder.rglob("*.wasm.gz")]) / 1e6
+    assert all(total == pytest.approx(size, abs=0.06) for _, _, total in shares)
 
 
 def test_cleared_while_it_is_being_sorted_it_stays_clear(page):
@@ -185,9 +245,14 @@ def test_a_dropped_file_is_sorted_and_a_bad_one_named(page):
     page.evaluate(drop, list(stream.getvalue()))
     settled(page)
     assert "sure" in page.inner_text("#verdict")
+    before = page.inner_text("#verdict"), page.evaluate(PIXELS, "pad")
     page.evaluate(drop, list(b"no image"))
     settled(page)
-    assert "no image" in page.inner_text("#verdict")
+    assert "no image" in page.inner_text("#sort-trouble")
+    assert (page.inner_text("#verdict"), page.evaluate(PIXELS, "pad")) == before  # what was there stays
+    page.click("#examples button")
+    settled(page)
+    assert page.is_hidden("#sort-trouble")
 
 
 def test_knobs_clusters_and_style_change_the_drawing(page):
@@ -242,6 +307,13 @@ def test_the_map_and_the_walk_follow(page):
     settled(page)
     assert page.evaluate(PIXELS, "walked") != after
     assert page.locator("#walk-strip canvas").count() == 11
+    page.click("#walk-strip button:nth-child(6)")
+    settled(page)
+    assert page.locator("#walk-strip button[aria-current=true]").count() == 1
+    assert page.get_attribute("#walk-strip button:nth-child(6)", "aria-current") == "true"
+    page.select_option("#from", page.input_value("#to"))
+    settled(page)
+    assert page.input_value("#from") != page.input_value("#to")
 
 
 @pytest.mark.parametrize(
@@ -259,16 +331,31 @@ def test_what_was_made_is_saved_as_png(page, tmp_path, button, size):
         assert np.asarray(saved.convert("L")).max() > 100
 
 
+@pytest.fixture(scope="module")
+def long_names(tmp_path_factory):
+    """The page of clusters whose names are as long as people write them."""
+    target, bundle = tmp_path_factory.mktemp("named"), Bundle.load(PRETRAINED / "digits")
+    names = [f"{name}: scratched surface near the left edge" for name in bundle.names]
+    write_names(bundle, renamed(bundle.manifest, names, {}), target / "bundle")
+    write_page(target / "bundle", target / "page")
+    return target / "page"
+
+
+@pytest.mark.parametrize("names", ["folder", "long_names"])
 @pytest.mark.parametrize("width", [360, 800, 1400])
-def test_it_fits_the_screen_and_can_be_operated_by_key(visit, folder, width):
-    with served(folder) as address:
+def test_it_fits_the_screen_and_can_be_operated_by_key(visit, request, names, width):
+    with served(request.getfixturevalue(names)) as address:
         page = ready(visit(address, viewport={"width": width, "height": 800}))
+        page.click("#examples button")
+        settled(page)
+        right = "[...document.querySelectorAll('main *')].filter(e => e.offsetParent).map(e => e.getBoundingClientRect().right)"
+        assert max(page.evaluate(right)) <= width
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         reached = set()
         for _ in range(80):
             page.keyboard.press("Tab")
             reached.add(page.evaluate("document.activeElement.id || document.activeElement.parentElement?.id || ''"))
-        assert {"pad", "clear", "file", "chips", "map", "walk", "from", "save-drawn"} <= reached
+        assert {"centre-drawing", "clear", "file", "chips", "map", "walk", "from", "save-drawn"} <= reached
 
 
 @pytest.fixture
@@ -321,19 +408,33 @@ def test_a_server_that_mislabels_scripts(visit, folder):
 
 
 def test_a_server_that_does_not_know_wasm_is_good_enough(visit, folder):
-    with served(folder, {".wasm": "text/plain", ".onnx": "text/html"}) as address:
+    with served(folder, {".gz": "text/plain", ".onnx": "text/html"}) as address:
         ready(visit(address, tolerate=True))
 
 
-@pytest.mark.parametrize("name", ["ort/ort-wasm-simd-threaded.wasm", "ort/ort-wasm-simd-threaded.mjs"])
+def test_an_engine_that_the_server_has_unpacked_is_taken(visit, copy):
+    path = copy / "ort" / "ort-wasm-simd-threaded.wasm.gz"
+    path.write_bytes(gzip.decompress(path.read_bytes()))
+    with served(copy) as address:
+        ready(visit(address))
+
+
+@pytest.mark.parametrize("name", ["ort/ort-wasm-simd-threaded.wasm.gz", "ort/ort-wasm-simd-threaded.mjs"])
 @pytest.mark.parametrize("damage", ["missing", "cut short"])
 def test_a_damaged_engine_is_named(visit, copy, name, damage):
     if damage == "missing":
         (copy / name).unlink()
     else:
         (copy / name).write_bytes((copy / name).read_bytes()[: 1 << 12])
+    said = {"missing": "is missing (HTTP 404)", "cut short": "damaged or cut short"}[damage]
     with served(copy) as address:
-        assert "Are the files in ort/ complete" in message(visit(address, tolerate=True))
+        assert (said if name.endswith(".gz") else "Are the files in ort/ complete") in message(visit(address, tolerate=True))
+
+
+def test_noise_of_another_model_is_named(visit, copy):
+    (copy / "model" / "noise.json").write_text("[1, 2]")
+    with served(copy) as address:
+        assert "noise.json does not belong" in message(visit(address, tolerate=True))
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut short", "mislabelled"])
@@ -399,7 +500,7 @@ def test_no_webassembly_is_said(visit, folder):
 
 
 def test_the_page_is_written_whole_or_not_at_all(folder, tmp_path):
-    assert (folder / "ort" / "ort-wasm-simd-threaded.wasm").read_bytes()[:4] == b"\0asm"
+    assert gzip.decompress((folder / "ort" / "ort-wasm-simd-threaded.wasm.gz").read_bytes())[:4] == b"\0asm"
     with pytest.raises(UsageError, match="--overwrite"):
         write_page(None, folder)
     write_page(None, folder, overwrite=True)
@@ -410,3 +511,15 @@ def test_the_page_is_written_whole_or_not_at_all(folder, tmp_path):
     with pytest.raises(DataError):
         write_page(tmp_path / "mine", tmp_path / "page")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+
+
+def test_a_built_page_with_another_engine_is_not_written(monkeypatch, tmp_path):
+    for name in web_page.PAGE:
+        (tmp_path / "web/dist" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(web_page.__file__).parent / "web/dist" / name, tmp_path / "web/dist" / name)
+    monkeypatch.setattr(web_page, "files", lambda package: tmp_path)
+    assert len(web_page.page_files()) == len(web_page.PAGE)
+    engine = tmp_path / "web/dist/ort/ort-wasm-simd-threaded.mjs"
+    engine.write_bytes(engine.read_bytes() + b"\n")
+    with pytest.raises(DataError, match="mjs of the built page is not the file"):
+        web_page.page_files()

@@ -2,8 +2,12 @@
 
 import * as ort from "onnxruntime-web/wasm";
 
-import { type Manifest, ROLES, type Role, StudioError, fetchBytes, parseManifest, text, verify } from "./files";
+import { type Manifest, ROLES, type Role, StudioError, fetchBytes, parseManifest, parseNoise, text, unpacked, verify } from "./files";
 import { priorMeans } from "./latent";
+import { elbo, scoreLatents } from "./score";
+
+declare const ENGINE_BYTES: number; // of the packed engine, known when the page is built
+const ENGINE = "ort/ort-wasm-simd-threaded.wasm.gz";
 
 export interface Preprocess {
   height: number;
@@ -24,6 +28,12 @@ export interface Answer {
   classes: { name: string; share: number }[];
   /** Posterior mean, (D,). */
   mean: Float32Array;
+  /** What the decoder makes of the mean, (H, W, C) in [0, 1]. */
+  rebuilt: Float32Array;
+  /** Evidence lower bound in nats. */
+  score: number;
+  /** Whether the score lies below the threshold of the cluster: the image is unlike those that were learnt. */
+  unknown: boolean;
 }
 
 export class Bundle {
@@ -37,6 +47,7 @@ export class Bundle {
   private constructor(
     readonly manifest: Manifest,
     private readonly sessions: Record<Role, ort.InferenceSession>,
+    private readonly noise: number[],
   ) {
     this.clusters = manifest.clusters.length;
     this.latent = this.clusters * manifest.delta;
@@ -53,18 +64,25 @@ export class Bundle {
     ort.env.wasm.wasmPaths = new URL("ort/", document.baseURI).href;
     ort.env.wasm.numThreads = 1; // more need special headers, and small graphs gain nothing
     const manifest = parseManifest(await fetchBytes(`${folder}/manifest.json`));
-    const total = ROLES.reduce((sum, role) => sum + manifest.graphs[role].size, 0);
+    const noise = parseNoise(await fetchBytes(`${folder}/noise.json`), manifest);
+    const total = ROLES.reduce((sum, role) => sum + manifest.graphs[role].size, ENGINE_BYTES);
     let done = 0;
+    const megabytes = (bytes: number) => (bytes / 1e6).toFixed(1);
+    const come = (read: number, what: string) =>
+      progress(Math.min(1, (done + read) / total), `${what}: ${megabytes(Math.min(total, done + read))} of ${megabytes(total)} MB`);
+    const engine = await fetchBytes(ENGINE, (read) => come(read, "engine"));
+    ort.env.wasm.wasmBinary = await unpacked(engine, ENGINE);
+    done += ENGINE_BYTES;
     const sessions = {} as Record<Role, ort.InferenceSession>;
     for (const role of ROLES) {
       const record = manifest.graphs[role];
-      const bytes = await fetchBytes(`${folder}/${record.name}`, (read) => progress((done + read) / total, record.name));
+      const bytes = await fetchBytes(`${folder}/${record.name}`, (read) => come(read, role));
       done += record.size;
       await verify(bytes, record);
-      progress(done / total, `starting ${record.name}`);
+      progress(done / total, `starting the ${role}`);
       sessions[role] = await start(bytes, record.name);
     }
-    return new Bundle(manifest, sessions);
+    return new Bundle(manifest, sessions, noise);
   }
 
   /** What the model makes of one image: bytes (H, W, C). */
@@ -72,8 +90,13 @@ export class Bundle {
     const { height, width, channels } = this.manifest.preprocess;
     const image = new ort.Tensor("uint8", pixels, [1, height, width, channels]);
     const assignment = (await this.sessions.classifier.run({ image })).assignment.data as Float32Array;
-    const mean = (await this.sessions.encoder.run({ image })).mean.data as Float32Array;
-    return { ...decide(assignment, this.names), assignment, mean };
+    const encoded = await this.sessions.encoder.run({ image });
+    const [mean, logVariance, kl] = ["mean", "log_variance", "cluster_kl"].map((name) => encoded[name].data as Float32Array);
+    const [rebuilt, ...drawn] = await this.decode([mean, ...scoreLatents(mean, logVariance, this.noise)]);
+    const decision = decide(assignment, this.names);
+    const score = elbo(pixels, drawn, assignment, kl);
+    const unknown = score < (this.manifest.clusters[decision.cluster].reject_threshold ?? -Infinity);
+    return { ...decision, assignment, mean, rebuilt, score, unknown };
   }
 
   /** Images of latents, each (H, W, C) in [0, 1]. */

@@ -54,7 +54,7 @@ export function startDraw(bundle: Bundle): (cluster: number, style: Float32Array
   });
 
   const chips = bundle.labels.map((name, c) => {
-    const chip = Object.assign(document.createElement("button"), { type: "button", textContent: name });
+    const chip = Object.assign(document.createElement("button"), { type: "button", textContent: name, title: name });
     chip.setAttribute("role", "radio");
     chip.addEventListener("click", () => choose(c));
     chip.addEventListener("keydown", (event) => {
@@ -91,6 +91,7 @@ export function startDraw(bundle: Bundle): (cluster: number, style: Float32Array
   return (c, wanted) => {
     style = new Float32Array(wanted);
     choose(c);
-    byId("draw-title").scrollIntoView({ behavior: "smooth", block: "start" });
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    byId("draw-title").scrollIntoView({ behavior: still ? "auto" : "smooth", block: "start" });
   };
 }

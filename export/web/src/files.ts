@@ -13,7 +13,7 @@ export interface FileRecord {
 export interface Manifest {
   schema: number;
   model_id: string;
-  clusters: { name: string; share: number; mean_confidence: number }[];
+  clusters: { name: string; share: number; mean_confidence: number; reject_threshold?: number | null }[];
   delta: number;
   lambda: number;
   preprocess: Preprocess;
@@ -44,6 +44,28 @@ export function parseManifest(bytes: Uint8Array): Manifest {
     throw new StudioError("model/manifest.json is incomplete: cut short, or not written by catvae-export. Export the page again.");
   }
   return manifest;
+}
+
+/** The noise that scores are taken with, a number for each dimension of the latent space. */
+export function parseNoise(bytes: Uint8Array, manifest: Manifest): number[] {
+  try {
+    const noise = JSON.parse(new TextDecoder().decode(bytes));
+    if (noise.length === manifest.clusters.length * manifest.delta && noise.every(Number.isFinite)) return noise;
+  } catch {
+    // said below
+  }
+  throw new StudioError("model/noise.json does not belong to this model: export the page again.");
+}
+
+/** Bytes that were packed with gzip, unless a server has unpacked them on the way. */
+export async function unpacked(bytes: Uint8Array, name: string): Promise<Uint8Array> {
+  if (bytes[0] !== 0x1f || bytes[1] !== 0x8b) return bytes;
+  try {
+    const stream = new Blob([bytes as Uint8Array<ArrayBuffer>]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  } catch (error) {
+    throw new StudioError(`${name} is damaged or cut short (${text(error)}). Export the page again, or copy the whole folder.`);
+  }
 }
 
 /** Refuse bytes that are not the file the manifest names. */

@@ -11,6 +11,7 @@ export interface Picture {
 }
 
 const LARGEST_PIXELS = 24_000_000;
+const INK = 40; // levels by which a pixel must differ from the background to count as drawn
 const FIXED = 2 ** 22; // one, in the fixed-point numbers of Pillow's filters
 
 /** Decode a file, upright; throws an Error whose message can be shown. */
@@ -27,6 +28,29 @@ export async function openImage(file: Blob): Promise<ImageData> {
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   return context.getImageData(0, 0, width, height);
+}
+
+/** A drawing moved to the middle and brought to the size that handwriting has in MNIST: 20 of 28 pixels. An empty one stays as it is. */
+export function centred(image: ImageData, background: number): ImageData {
+  const { width, height, data } = image;
+  let [left, top, right, bottom] = [width, height, -1, -1];
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      if (Math.abs(data[4 * (y * width + x)] - background) < INK) continue;
+      [left, right] = [Math.min(left, x), Math.max(right, x)];
+      [top, bottom] = [Math.min(top, y), Math.max(bottom, y)];
+    }
+  }
+  if (right < 0) return image;
+  const [w, h] = [right - left + 1, bottom - top + 1];
+  const scale = (Math.min(width, height) * 20) / 28 / Math.max(w, h);
+  const source = new OffscreenCanvas(width, height);
+  source.getContext("2d")!.putImageData(image, 0, 0);
+  const target = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })!;
+  target.fillStyle = `rgb(${background} ${background} ${background})`;
+  target.fillRect(0, 0, width, height);
+  target.drawImage(source, left, top, w, h, (width - w * scale) / 2, (height - h * scale) / 2, w * scale, h * scale);
+  return target.getImageData(0, 0, width, height);
 }
 
 /** The bytes (H, W, C) a model reads of an RGBA image. */

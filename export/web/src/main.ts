@@ -32,7 +32,7 @@ async function main(): Promise<void> {
     await startMap(bundle);
     byId("status").hidden = true;
     const ready = Math.round(performance.now()); // since navigation
-    byId("facts").textContent = `${preprocess.width} x ${preprocess.height} ${preprocess.channels === 1 ? "grey" : "colour"}`;
+    byId("facts").textContent = `reads ${preprocess.width} x ${preprocess.height} pixels, ${preprocess.channels === 1 ? "grey" : "colour"}`;
     byId("engine").textContent = `Ready after ${(ready / 1000).toFixed(1)} s.`;
     document.documentElement.dataset.ready = String(ready);
     window.catvae = bundle;
@@ -54,5 +54,8 @@ function fail(error: unknown): void {
 }
 
 document.documentElement.dataset.started = ""; // public/guard.js looks for it
-addEventListener("error", (event) => (byId("engine").textContent = `Something went wrong (${event.message}): load the page again.`));
+addEventListener("error", (event) => {
+  byId("trouble").textContent = `Something went wrong (${event.message}): load the page again.`;
+  byId("trouble").hidden = false;
+});
 void main();

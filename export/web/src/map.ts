@@ -1,4 +1,4 @@
-// Panel 3: a plane through the latent space with every cluster's centre on its rim; a point of it is a mixture of centres.
+// Panel 3: mixtures of the clusters' centres, which lie on the rim of a disc; the nearer a centre, the larger its part.
 
 import type { Bundle } from "./bundle";
 import { mixed, mixture, rim } from "./latent";
@@ -6,6 +6,7 @@ import { byId, latest, paint, save, toImageData } from "./paint";
 
 const SIDE = 440; // pixels of the map
 const RADIUS = 0.4; // of the side: the circle of centres
+const MOST_LETTERS = 14; // of a name
 const CELLS = 15; // images along the backdrop
 
 export async function startMap(bundle: Bundle): Promise<void> {
@@ -100,10 +101,18 @@ async function drawBackdrop(bundle: Bundle, anchors: [number, number][]): Promis
   context.textAlign = "center";
   context.textBaseline = "middle";
   context.fillStyle = "white";
+  context.strokeStyle = "rgb(0 0 0 / 0.8)";
+  context.lineWidth = 4;
+  context.lineJoin = "round";
   anchors.forEach(([x, y], c) => {
     const [px, py] = toPixels(1.13 * x, 1.13 * y);
-    const name = bundle.labels[c];
-    context.fillText(name.length > 9 ? `${name.slice(0, 8)}.` : name, px, py);
+    const full = bundle.labels[c];
+    const name = full.length > MOST_LETTERS ? `${full.slice(0, MOST_LETTERS - 1)}…` : full;
+    const half = context.measureText(name).width / 2 + 4;
+    const room = Math.sqrt(Math.max(0, (SIDE / 2) ** 2 - (py - SIDE / 2) ** 2)); // half the disc's width at this height
+    const inside = Math.max(SIDE / 2 - room + half, Math.min(SIDE / 2 + room - half, px));
+    context.strokeText(name, inside, py);
+    context.fillText(name, inside, py);
   });
   return canvas;
 }

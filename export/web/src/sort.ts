@@ -1,7 +1,7 @@
 // Panel 1: an image drawn, dropped, opened or pasted, and what the model makes of it.
 
 import type { Answer, Bundle } from "./bundle";
-import { openImage, preprocess } from "./image";
+import { centred, openImage, preprocess } from "./image";
 import { minus } from "./latent";
 import { byId, latest, paint, painted, save, toImageData, working } from "./paint";
 
@@ -15,7 +15,9 @@ export function startSort(bundle: Bundle, onStyle: (cluster: number, style: Floa
   const pad = byId<HTMLCanvasElement>("pad");
   const context = pad.getContext("2d", { willReadFrequently: true })!;
   const invert = byId<HTMLInputElement>("invert");
+  const centre = byId<HTMLInputElement>("centre-drawing");
   const verdict = byId("verdict");
+  const trouble = byId("sort-trouble");
   const paper = `rgb(${rules.background} ${rules.background} ${rules.background})`;
   const ink = rules.background < 128 ? "white" : "black";
   let source: ImageData | "pad" | null = null; // an opened image, what was drawn, or nothing yet
@@ -26,19 +28,33 @@ export function startSort(bundle: Bundle, onStyle: (cluster: number, style: Floa
 
   const sort = latest(async () => {
     if (!source) return;
-    const pixels = preprocess(source === "pad" ? context.getImageData(0, 0, pad.width, pad.height) : source, rules, invert.checked);
+    const drawing = source === "pad" ? context.getImageData(0, 0, pad.width, pad.height) : null;
+    const image = drawing ? (centre.checked ? centred(drawing, rules.background) : drawing) : (source as ImageData);
+    const pixels = preprocess(image, rules, invert.checked);
     const found = await bundle.answer(pixels);
-    const [rebuilt] = await bundle.decode([found.mean]);
     if (!source) return; // cleared meanwhile
     answer = found;
     paint(byId<HTMLCanvasElement>("seen"), pixels, rules);
-    paint(byId<HTMLCanvasElement>("rebuilt"), rebuilt, rules);
+    paint(byId<HTMLCanvasElement>("rebuilt"), answer.rebuilt, rules);
     showAnswer(answer);
+    answered(true);
     if (!performance.getEntriesByName(FIRST).length) performance.mark(FIRST);
   });
 
+  const answered = (yes: boolean) => {
+    for (const id of ["keep-style", "save-sort"]) byId<HTMLButtonElement>(id).disabled = !yes;
+  };
+  const given = (what: typeof source) => {
+    source = what;
+    trouble.hidden = true;
+    byId("pad-hint").hidden = what !== null;
+  };
+
   const clear = () => {
-    source = answer = null;
+    given(null);
+    answer = null;
+    answered(false);
+    byId("unlike").hidden = true;
     context.fillStyle = paper;
     context.fillRect(0, 0, pad.width, pad.height);
     verdict.textContent = "Draw something";
@@ -47,7 +63,7 @@ export function startSort(bundle: Bundle, onStyle: (cluster: number, style: Floa
   };
 
   const show = (image: ImageData) => {
-    source = image;
+    given(image);
     const still = document.createElement("canvas");
     still.width = image.width;
     still.height = image.height;
@@ -66,13 +82,13 @@ export function startSort(bundle: Bundle, onStyle: (cluster: number, style: Floa
     try {
       show(await openImage(file));
     } catch (error) {
-      clear();
-      verdict.textContent = (error as Error).message;
+      trouble.textContent = (error as Error).message; // what was there before stays
+      trouble.hidden = false;
     }
   };
 
   drawOn(pad, context, ink, () => {
-    source = "pad";
+    given("pad");
     sort();
   });
   for (const kind of ["dragover", "dragenter"]) {
@@ -96,7 +112,7 @@ export function startSort(bundle: Bundle, onStyle: (cluster: number, style: Floa
     file.value = "";
   });
   byId("clear").addEventListener("click", clear);
-  invert.addEventListener("change", () => sort());
+  for (const option of [invert, centre]) option.addEventListener("change", () => sort());
   byId("save-sort").addEventListener("click", () => {
     void save([byId<HTMLCanvasElement>("seen"), byId<HTMLCanvasElement>("rebuilt")], "reconstruction");
   });
@@ -119,7 +135,8 @@ export function startSort(bundle: Bundle, onStyle: (cluster: number, style: Floa
   void working(showExamples());
 }
 
-function showAnswer({ classes }: Answer): void {
+function showAnswer({ classes, unknown }: Answer): void {
+  byId("unlike").hidden = !unknown;
   byId("verdict").replaceChildren(
     Object.assign(document.createElement("strong"), { textContent: classes[0].name }),
     ` ${percent(classes[0].share)} sure`,
@@ -138,8 +155,11 @@ function showAnswer({ classes }: Answer): void {
   byId("bars").replaceChildren(...bars);
 }
 
+/** One decimal where it matters, and never rounded up to certainty. */
 function percent(share: number): string {
-  return share > 0 && share < 0.001 ? "<0.1 %" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+  if (share > 0 && share < 0.001) return "<0.1 %";
+  if (share >= 0.999) return share < 1 ? ">99.9 %" : "100 %";
+  return `${(100 * share).toFixed(share < 0.1 || share > 0.99 ? 1 : 0)} %`;
 }
 
 function blank({ width, height, channels, background }: Bundle["manifest"]["preprocess"]): Uint8Array {
@@ -166,13 +186,14 @@ function drawOn(pad: HTMLCanvasElement, context: CanvasRenderingContext2D, ink: 
     changed();
   };
   pad.addEventListener("pointerdown", (event) => {
+    if (!event.isPrimary || event.button) return;
     pad.setPointerCapture(event.pointerId);
     last = null;
     line(event);
     event.preventDefault();
   });
   pad.addEventListener("pointermove", (event) => {
-    if (last) line(event);
+    if (last && event.isPrimary) for (const passed of event.getCoalescedEvents?.() ?? [event]) line(passed);
   });
   for (const kind of ["pointerup", "pointercancel"]) pad.addEventListener(kind, () => (last = null));
 }

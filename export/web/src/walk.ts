@@ -27,6 +27,7 @@ export function startWalk(bundle: Bundle): void {
   const show = latest(async () => {
     const [image] = await bundle.decode([point(Number(slider.value))]);
     paint(byId<HTMLCanvasElement>("walked"), image, rules);
+    mark();
   });
   const showStrip = latest(async () => {
     const places = Array.from({ length: STEPS }, (_, i) => i / (STEPS - 1));
@@ -43,13 +44,26 @@ export function startWalk(bundle: Bundle): void {
         return button;
       }),
     );
+    mark();
   });
+  /** Which picture of the strip the slider is nearest to. */
+  const mark = () => {
+    const at = Math.round(Number(slider.value) * (STEPS - 1));
+    Array.from(strip.children, (button, i) => button.setAttribute("aria-current", String(i === at)));
+    const end = from.value === ORIGIN ? `${Math.round(200 * Number(slider.value))} % of the way to the centre` : "";
+    byId("walk-said").textContent = end;
+  };
   const changed = () => {
     show();
     showStrip();
   };
   slider.addEventListener("input", () => show());
-  for (const select of [from, to]) select.addEventListener("change", changed);
+  for (const [select, other] of [[from, to], [to, from]]) {
+    select.addEventListener("change", () => {
+      if (from.value === to.value) other.value = String((Number(select.value) + 1) % bundle.clusters); // a walk leads somewhere
+      changed();
+    });
+  }
   byId("save-walk").addEventListener("click", () => void save([...strip.querySelectorAll("canvas")], "walk"));
   changed();
 }

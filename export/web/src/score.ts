@@ -1,0 +1,21 @@
+// How well the model explains an image: the evidence lower bound of runtime/scoring.py, in nats, with the same draws.
+
+const SMALLEST = 1e-6; // probability that a pixel is kept away from 0 and 1
+
+/** The two latents to decode: mean +- exp(log_variance / 2) * noise. */
+export function scoreLatents(mean: Float32Array, logVariance: Float32Array, noise: number[]): Float32Array[] {
+  return [1, -1].map((sign) => mean.map((value, i) => value + sign * Math.exp(0.5 * logVariance[i]) * noise[i]));
+}
+
+/** Of bytes (H, W, C), what the decoder made of both latents, q(c|x) and the divergence of each cluster. */
+export function elbo(pixels: Uint8Array, drawn: Float32Array[], assignment: Float32Array, kl: Float32Array): number {
+  let bound = -Math.log(assignment.length);
+  for (const image of drawn) {
+    pixels.forEach((byte, i) => {
+      const p = Math.min(1 - SMALLEST, Math.max(SMALLEST, image[i]));
+      bound += ((byte / 255) * Math.log(p) + (1 - byte / 255) * Math.log1p(-p)) / drawn.length;
+    });
+  }
+  assignment.forEach((a, c) => (bound -= a * kl[c] + (a > 0 ? a * Math.log(a) : 0)));
+  return bound;
+}
