@@ -35,7 +35,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.plots
 
 screenshots: setup
-	$(BIN)/python docs/screenshots.py
+	$(BIN)/python docs/screenshots.py $(or $(MNIST),mnist)
 
 clean:
 	rm -rf build dist *.egg-info kernels/*.so kernels/_cpu.c $(VENV) runs

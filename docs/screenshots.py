@@ -1,6 +1,6 @@
 """The pictures in the README: the studio and the report of the packaged bundle in a real Chromium, on a desk and on a phone.
 
-    python docs/screenshots.py
+    python docs/screenshots.py [mnist, or a folder with its IDX files]
 
 needs Chromium and playwright, as the tests of the pages do, and rewrites docs/images.
 """
@@ -10,12 +10,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
+from catvae.core.data import load_data
 from catvae.export.web_page import write_page
 from catvae.runtime import Bundle
-from catvae.runtime.grid import picture
 from catvae.runtime.report.of_bundle import facts_of_bundle
 from catvae.runtime.report.page import render
 
@@ -48,25 +47,37 @@ def shoot(browser, address: str, name: str, ready: str = "", prepare=None) -> No
         page.close()
 
 
-def main() -> None:
-    bundle = Bundle.load()
+THREE = [(0.33, 0.26), (0.45, 0.18), (0.6, 0.22), (0.63, 0.36), (0.48, 0.47), (0.64, 0.58), (0.66, 0.74), (0.5, 0.84), (0.32, 0.76)]
+"""A three, as shares of the drawing area."""
+
+
+def draw_three(page) -> None:
+    """Draw on the pad as a visitor does."""
+    box = page.locator("#pad").bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in THREE]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=6)
+    page.mouse.up()
+
+
+def main(source: str) -> None:
+    bundle, data = Bundle.load(), load_data(source)
+    if data.test_images is None:
+        sys.exit(f"{source} has no test images, which the packaged bundle was not trained on")
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         studio, report = Path(folder) / "studio", Path(folder) / "report"
         write_page(None, studio)
         report.mkdir()
-        images = np.concatenate([np.round(bundle.sample(c, 60, seed=2) * 255).astype(np.uint8) for c in range(len(bundle.names))])
-        (report / "report.html").write_bytes(render(facts_of_bundle(bundle, images)))
-        three = io.BytesIO()
-        picture(bundle.sample(bundle.names.index("3"), 1, seed=11)[0]).save(three, "PNG")
-
-        def open_three(page) -> None:
-            page.set_input_files("input[type=file]", files=[{"name": "three.png", "mimeType": "image/png", "buffer": three.getvalue()}])
+        facts = facts_of_bundle(bundle, data.test_images[:5000], data.test_labels[:5000], data.label_names)
+        (report / "report.html").write_bytes(render(facts))
 
         with served(studio) as address:
-            shoot(browser, address, "studio", "html[data-ready]", open_three)
+            shoot(browser, address, "studio", "html[data-ready]", draw_three)
         with served(report) as address:
             shoot(browser, f"{address}report.html", "report")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:] or ["mnist"])

@@ -77,8 +77,8 @@ def page_files() -> dict[str, bytes]:
     built = files("catvae.export").joinpath("web").joinpath("dist")
     try:
         found = {name: built.joinpath(name).read_bytes() for name in PAGE}
-        sums = dict(reversed(line.split()) for line in found["ort/SHA256SUMS"].decode().splitlines())
-        for name, sum_ in sums.items():
+        for line in found["ort/SHA256SUMS"].decode().splitlines():
+            sum_, name = line.split()
             data = found[f"ort/{name}"] if f"ort/{name}" in found else gzip.decompress(found[f"ort/{name}.gz"])
             if sha256(data) != sum_:
                 raise DataError(f"ort/{name} of the built page is not the file that SHA256SUMS names: install catvae again")
