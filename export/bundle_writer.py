@@ -180,8 +180,10 @@ def _check_target(output: Path, overwrite: bool) -> None:
     if output.is_dir() and any(output.iterdir()):
         if not overwrite:
             raise UsageError(f"{output} is not empty: choose another -o, or replace the bundle with --overwrite")
-        if not (output / "manifest.json").is_file():
-            raise UsageError(f"{output} is not a bundle: --overwrite only replaces bundles; choose another -o")
+        try:
+            Bundle.load(output)  # nothing but a whole bundle is replaced: not one with somebody's files in it
+        except DataError as error:
+            raise UsageError(f"--overwrite only replaces bundles ({error}): choose another -o, or remove the folder yourself") from error
 
 
 def _write_all(output: Path, files: dict[str, bytes], overwrite: bool) -> None:
@@ -200,7 +202,11 @@ def _write_all(output: Path, files: dict[str, bytes], overwrite: bool) -> None:
         if output.is_dir() and overwrite:
             old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
             os.rename(output, old / "bundle")
-            os.rename(staging, output)
+            try:
+                os.rename(staging, output)
+            except OSError:
+                os.rename(old / "bundle", output)
+                raise
             shutil.rmtree(old)
         else:
             os.rename(staging, output)

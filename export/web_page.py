@@ -59,7 +59,7 @@ def write_page(bundle: Path | None, output: Path, *, overwrite: bool = False) ->
         for name, data in page_files().items():
             atomic_write(staging / name, data)
         for record in loaded.manifest.graphs.values():
-            atomic_write(staging / "model" / record.name, (loaded.path / record.name).read_bytes())
+            atomic_write(staging / "model" / record.name, loaded.file(record))
         atomic_write(staging / "model" / "manifest.json", (loaded.path / "manifest.json").read_bytes())
         atomic_write(staging / "model" / "noise.json", json.dumps(shared_noise(loaded.manifest.latent).tolist()))
         if output.exists():

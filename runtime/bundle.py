@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +21,7 @@ from .images import Preprocess, read_image
 from .latents import prior_means, prior_samples
 from .manifest import MAX_BYTES, FileRecord, Manifest, Role, parse_manifest
 from .scoring import elbo, score_latents
-from .session import OutOfMemory, Session, finite_rows
+from .session import OutOfMemory, Session, finite_rows, import_onnxruntime
 from .training_record import Training, parse_training
 
 MAX_GRAPH_BYTES = 2**30
@@ -111,8 +112,14 @@ class Bundle:
         if not folder.is_dir():
             raise DataError(f"{folder} is not a bundle: no such folder; catvae-export --onnx RUN -o {folder} makes one")
         manifest = parse_manifest(_read(folder / "manifest.json", MAX_BYTES), str(folder / "manifest.json"))
+        _refuse_others(folder, manifest)
         graphs: dict[Role, bytes] = {role: _read_verified(folder, record) for role, record in manifest.graphs.items()}
         return cls(manifest, graphs, folder, device=device, threads=threads, tf32=tf32)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that the manifest says, names and thresholds too: what rows depend on."""
+        return sha256(msgspec.json.encode(self.manifest))
 
     @property
     def preprocess(self) -> Preprocess:
@@ -140,9 +147,14 @@ class Bundle:
     def _make_session(self, role: Role) -> Session:
         record = self.manifest.graphs[role]
         label = str(self.path / record.name)
+        _require_runtime(self.manifest.min_runtime.get("onnxruntime", ""), label)
         made = Session(self._graphs[role], label, device=self._device, threads=self._threads, tf32=self._tf32)
-        found = {name: type_ for name, (type_, _) in made.signature().items()}
-        wanted = {tensor.name: f"tensor({ONNX_TYPES.get(tensor.dtype, tensor.dtype)})" for tensor in (*record.inputs, *record.outputs)}
+        # Of the shapes all but the first dimension, the batch, whose name is nobody's business.
+        found = {name: (type_, tuple(shape[1:])) for name, (type_, shape) in made.signature().items()}
+        wanted = {
+            tensor.name: (f"tensor({ONNX_TYPES.get(tensor.dtype, tensor.dtype)})", tuple(tensor.shape[1:]))
+            for tensor in (*record.inputs, *record.outputs)
+        }
         if found != wanted:
             raise DataError(f"{label} has the tensors {found}, its manifest says {wanted}")
         weights = self.manifest.weights
@@ -244,6 +256,8 @@ class Bundle:
 
     def _run(self, role: Role, data: NDArray, outputs: list[str], batch_size: int) -> list[Floats]:
         """Outputs of a graph over all rows of `data`; a batch that does not fit into memory is halved and tried again."""
+        if batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}, expected 1 or more")
         session, record = self.session(role), self.manifest.graphs[role]
         if not len(data):
             shapes = {tensor.name: tensor.shape[1:] for tensor in record.outputs}
@@ -267,6 +281,29 @@ class Bundle:
 
 ONNX_TYPES = {"float32": "float"}
 """onnxruntime's name of a type, where it is not numpy's."""
+
+
+BESIDE = ("manifest.json", "MODEL_CARD.md", "preview.png")
+"""Files of a bundle that no hash vouches for: the manifest itself, and what only people look at."""
+
+
+def _refuse_others(folder: Path, manifest: Manifest) -> None:
+    """A bundle holds what its manifest names and nothing else; hidden files are the file manager's."""
+    known = {*BESIDE, *(record.name for record in manifest.files)}
+    others = sorted(name for name in os.listdir(folder) if name not in known and not name.startswith("."))
+    if others:
+        raise DataError(f"{folder} holds {others[0]!r}, which its manifest does not name: move it away, or export the bundle again")
+
+
+def _require_runtime(wanted: str, label: str) -> None:
+    """An onnxruntime as new as the manifest asks for."""
+    found = import_onnxruntime().__version__
+    if wanted and _numbers(found) < _numbers(wanted):
+        raise DataError(f"{label} needs onnxruntime {wanted} or newer, {found} is installed: pip install --upgrade it")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
 
 
 def _read_verified(folder: Path, record: FileRecord) -> bytes:

@@ -67,6 +67,7 @@ def command_entry(command: click.Command, name: str) -> Callable[[], NoReturn]:
 
 def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> int:
     """Run `command` and return its exit code; never raises for bad input."""
+    _open_closed_streams()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries, about metadata in images and the like: standard error is for our own lines
     with contextlib.suppress(ValueError):  # only the main thread may
@@ -105,6 +106,17 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         say(f"{name}: cannot write to standard output: {error.strerror}")
         return OutputError.exit_code
+
+
+def _open_closed_streams() -> None:
+    """Streams that a caller closed lead nowhere: else the next file that is opened becomes standard output."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def _terminate(number: int, frame: object) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .images import DecodedBlock, Preprocess, decode_all
+from .images import MAX_BYTES, DecodedBlock, Preprocess, decode_all
 from .processors import default_threads
 from .sources import STDIN
 
@@ -123,7 +123,7 @@ class Decoding:
         return list(itertools.islice(sources, self.size))
 
     def _here(self, paths: list[str]) -> Block:
-        sources = [sys.stdin.buffer.read() if path == STDIN else path for path in paths]
+        sources = [sys.stdin.buffer.read(MAX_BYTES + 1) if path == STDIN else path for path in paths]
         return Block(paths, decode_all(sources, self.rules))
 
     def _asked(self, paths: list[str]) -> bool:

@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from .errors import ImageError
+from .frames import count_frames
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 24_000_000
 ORIENTATION_TAG = 0x0112
+STRIP = 256
+"""Rows that are converted at a time."""
 READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 """A pipe without a writer must not keep the open call waiting."""
 
@@ -91,14 +94,17 @@ def read_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess) -
 
 def decode_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess) -> Decoded:
     """`read_image`, with what else the file says."""
-    with _opened(source) as image:
-        frames = getattr(image, "n_frames", 1)
+    data = source if isinstance(source, bytes) else _read_bytes(source)
+    with _opened(data) as image:
+        frames = count_frames(image, data)
         if image.format == "JPEG" and image.mode == "L" and preprocess.channels == 1:
             # libjpeg shrinks while it decodes; twice the size that is needed loses nothing that the resize would keep
             image.draft("L", (2 * preprocess.width, 2 * preprocess.height))
         image.load()
         upright = ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION_TAG, 1) != 1 else image
-        return Decoded(fit_image(_to_grey_or_rgb(upright, preprocess.background), preprocess), frames)
+        # What is transparent shows the background that the model knows, whichever way the image is turned over afterwards.
+        background = 255 - preprocess.background if preprocess.invert else preprocess.background
+        return Decoded(fit_image(_to_grey_or_rgb(upright, background), preprocess), frames)
 
 
 class DecodedBlock(NamedTuple):
@@ -130,7 +136,7 @@ def decode_all(sources: Sequence[str | bytes], preprocess: Preprocess) -> Decode
 def image_size_of(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
     """(width, height) of the upright image, from its header alone; raises as `read_image`."""
     with _opened(source) as image:
-        turned = image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8)
+        turned = image.format != "TIFF" and image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8)  # a TIFF's size is turned already
         return (image.height, image.width) if turned else image.size
 
 
@@ -176,13 +182,12 @@ def _read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 def _to_grey_or_rgb(image: Image.Image, background: int) -> Image.Image:
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
-        levels = np.asarray(image, dtype=np.uint16)
-        return Image.fromarray(np.round(levels / 257.0).astype(np.uint8))
+        return _divided(np.asarray(image, dtype=np.uint16))
     if image.mode == "I":
-        levels = np.asarray(image, dtype=np.int64)
+        levels = np.asarray(image)
         if levels.min() < 0 or levels.max() > 65535:
             raise ImageError("unsupported_mode", f"integer grey levels {levels.min()}..{levels.max()}, expected 0..65535")
-        return Image.fromarray(np.round(levels / 257.0).astype(np.uint8))
+        return _divided(levels.astype(np.uint16))
     if image.mode == "F":
         raise ImageError("unsupported_mode", "floating-point pixels have no agreed range: save the image with 8 or 16 bits")
     if image.mode in ("LA", "La"):
@@ -190,6 +195,14 @@ def _to_grey_or_rgb(image: Image.Image, background: int) -> Image.Image:
     if image.mode in ("RGBA", "RGBa", "PA") or "transparency" in image.info:
         return _composite(image.convert("RGBA"), "RGB", background)
     return _as_mode(image, "L" if image.mode in ("1", "L") else "RGB")
+
+
+def _divided(levels: NDArray[np.uint16]) -> Image.Image:
+    """Grey levels 0..65535 over 257, rounded; no half is possible, 257 being odd. A strip at a time: 24 million pixels are 200 MB wide."""
+    grey = np.empty(levels.shape, np.uint8)
+    for top in range(0, len(levels), STRIP):
+        grey[top : top + STRIP] = (levels[top : top + STRIP].astype(np.uint32) + 128) // 257
+    return Image.fromarray(grey)
 
 
 def _as_mode(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:

@@ -122,7 +122,7 @@ def infer(
             if resume and output.exists() and not part_of(output).exists():
                 say(f"catvae-infer: {output} is complete; nothing to resume", quiet=quiet)
                 return 0
-            made_with = {"model": bundle.manifest.model_id, "embed": embed, "score": score, "invert": invert, "shard": shard}
+            made_with = {"bundle": bundle.fingerprint, "embed": embed, "score": score, "invert": invert, "shard": shard}
             if resume:
                 for row in skip_answered(earlier_rows(output, made_with), paths, part_of(output)):
                     tally.add(row)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError
+from .files import sha256
 from .images import Preprocess
 
 SCHEMA = 1
@@ -177,7 +178,47 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         raise DataError(f"{where} describes no {lacks}")
     for record in manifest.files:
         _require_plain_name(record.name, where)
+    _require_sense(manifest, where)
     return manifest
+
+
+MOST_PIXELS = 24_000_000
+MOST_LATENT = 1_000_000
+
+
+def _require_sense(manifest: Manifest, where: str) -> None:
+    """Numbers that would only fail later, or ask for all the memory there is, or belong to other graphs than those named."""
+    height, width, _ = manifest.preprocess.shape
+    if min(height, width) < 1 or height * width > MOST_PIXELS:
+        raise DataError(f"{where} describes images of {height} x {width} pixels, expected 1 to {MOST_PIXELS:,} in all")
+    if not 0 <= manifest.preprocess.background <= 255:
+        raise DataError(f"{where} has the background {manifest.preprocess.background}, expected 0 to 255")
+    if not all(0 <= cluster.share <= 1 for cluster in manifest.clusters):
+        raise DataError(f"{where} has shares of clusters that do not lie between 0 and 1")
+    if "cpu" not in manifest.tolerances:
+        raise DataError(f"{where} has no tolerance for the CPU")
+    K, D = len(manifest.clusters), manifest.latent
+    sizes: dict[tuple[Role, str], list[int]] = {
+        ("classifier", "assignment"): [K],
+        ("encoder", "mean"): [D],
+        ("encoder", "log_variance"): [D],
+        ("encoder", "cluster_kl"): [K],
+    }
+    sizes["decoder", "image"] = [*manifest.preprocess.shape]
+    if D > MOST_LATENT:
+        raise DataError(f"{where} describes a latent space of {D:,} dimensions, at most {MOST_LATENT:,} are read")
+    for (role, name), wanted in sizes.items():
+        found = [tensor.shape[1:] for tensor in manifest.graphs[role].outputs if tensor.name == name]
+        if found != [wanted]:
+            raise DataError(f"{where}: the {role}'s output '{name}' has the shape {found[0] if found else 'of none'}, expected {wanted}")
+    # The hash over the graphs' hashes: graphs of two exports cannot stand together under either one's name.
+    model = sha256("".join(manifest.graphs[role].sha256 for role in sorted(manifest.graphs)).encode())
+    if model != manifest.model_id:
+        raise DataError(f"{where} names the model {manifest.model_id[:12]}, its graphs are {model[:12]}: files of two bundles are mixed")
+
+
+LONGEST_NAME = 200
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 
 
 class _Schema(msgspec.Struct):
@@ -186,5 +227,5 @@ class _Schema(msgspec.Struct):
 
 def _require_plain_name(name: str, where: str) -> None:
     plain = PurePosixPath(name).name == name and name not in ("", ".", "..") and not set(name) & set('\\/:*?"<>|\0')
-    if not plain or name.split(".")[0].upper() in ("CON", "PRN", "AUX", "NUL"):
+    if not plain or len(name.encode(errors="replace")) > LONGEST_NAME or name.split(".")[0].upper() in RESERVED:
         raise DataError(f"{where} names the file {name!r}: only plain names beside the manifest are opened")

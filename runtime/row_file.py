@@ -45,11 +45,13 @@ def growing_file(output: Path, made_with: dict[str, Any], *, resume: bool = Fals
     refuse_special_target(part)
     note = part.with_name(part.name + ".json")
     try:
-        if not resume or not part.exists():
-            part.unlink(missing_ok=True)
-            atomic_write(note, json.dumps(made_with))
+        fresh = not resume or not part.exists()
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o666 & ~umask())
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+            _lock(handle, part)
+            if fresh:
+                stream.truncate(0)
+                atomic_write(note, json.dumps(made_with))
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -57,6 +59,18 @@ def growing_file(output: Path, made_with: dict[str, Any], *, resume: bool = Fals
         note.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {part}: {error.strerror or error}; what is there can be continued with --resume") from error
+
+
+def _lock(handle: int, part: Path) -> None:
+    """Keep a second call away from the rows of a first one that still runs, where the system can."""
+    try:
+        import fcntl
+    except ImportError:  # Windows refuses by itself to rename a file that is open
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(f"another catvae-infer is writing {part}: wait for it, or choose another -o") from error
 
 
 def earlier_rows(output: Path, made_with: dict[str, Any]) -> Iterator[Row]:
@@ -86,8 +100,10 @@ def earlier_rows(output: Path, made_with: dict[str, Any]) -> Iterator[Row]:
                 break
             try:
                 row = json.loads(line)
-                assert isinstance(row["path"], str)
-            except (ValueError, KeyError, TypeError, AssertionError) as error:
+                whole = isinstance(row["path"], str) and isinstance(row["ok"], bool)
+                if not whole or (row["ok"] and not isinstance(row["cluster"], int)):
+                    raise TypeError
+            except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"{part}, line {number}, is no row: start again without --resume") from error
             end += len(line)
             yield row

@@ -1,5 +1,6 @@
 """One onnxruntime session with explicit threads and device; onnxruntime itself is imported only when a session is made."""
 
+import contextlib
 import os
 from typing import Any
 
@@ -95,6 +96,9 @@ def _providers(runtime: Any, device: str, tf32: bool) -> list[Any]:
     if device == "cpu":
         return ["CPUExecutionProvider"]
     if "CUDAExecutionProvider" in runtime.get_available_providers():
+        if hasattr(runtime, "preload_dlls"):  # CUDA from NVIDIA's wheels, which no system path leads to
+            with contextlib.suppress(Exception):
+                runtime.preload_dlls()
         return [("CUDAExecutionProvider", {"use_tf32": str(int(tf32))}), "CPUExecutionProvider"]
     if device == "cuda":
         raise DeviceError(f"--device cuda: {'; '.join(obstacles())}; or use --device cpu")

@@ -17,7 +17,7 @@ LINE = 20
 def expand(arguments: Iterable[str]) -> Iterator[str]:
     """Yield file paths: files as they are, folders searched for images, patterns expanded, ``-`` passed on.
 
-    A path that does not exist and is no pattern is yielded too: it becomes an error row where it stands, not a missing one.
+    What does not exist, or matches nothing, is yielded too: it becomes an error row where it stands, not a missing one.
     """
     for argument in arguments:
         if argument == STDIN or os.path.isfile(argument):
@@ -25,7 +25,8 @@ def expand(arguments: Iterable[str]) -> Iterator[str]:
         elif os.path.isdir(argument):
             yield from walk_images(argument)
         elif glob.has_magic(argument):
-            yield from sorted(path for path in glob.iglob(argument, recursive=True) if not os.path.isdir(path))
+            found = sorted(path for path in glob.iglob(argument, recursive=True) if not os.path.isdir(path))
+            yield from found or [argument]
         else:
             yield argument
 
@@ -61,10 +62,17 @@ def shard_of(paths: Iterable[str], part: int, parts: int) -> Iterator[str]:
 
 
 def walk_images(folder: str) -> Iterator[str]:
-    """Image files below `folder`, depth first, each folder in sorted order; hidden files and folders are passed over."""
-    for parent, folders, names in os.walk(folder):
+    """Image files below `folder`, depth first, each folder in sorted order; hidden files and folders are passed over.
+
+    A folder that cannot be listed is yielded itself, so that somebody says so.
+    """
+    closed: list[str] = []
+    for parent, folders, names in os.walk(folder, onerror=lambda error: closed.append(error.filename)):
+        yield from closed
+        closed.clear()
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (os.path.join(parent, name) for name in sorted(names) if is_image_name(name))
+    yield from closed
 
 
 def is_image_name(name: str) -> bool:
@@ -85,7 +93,8 @@ def read_list(path: str, before: Iterable[str] = ()) -> Iterator[str]:
         # Bytes that are no UTF-8 pass through as they do in every path Python hands out.
         with open(0 if path == STDIN else path, encoding="utf-8", errors="surrogateescape", newline="\n", closefd=path != STDIN) as lines:
             for line in lines:
-                if line.rstrip("\r\n"):
-                    yield line.rstrip("\r\n")
+                name = line.rstrip("\r\n")
+                if name:
+                    yield os.path.join(".", name) if name == STDIN else name  # in a list it is a file of that name
     except OSError as error:
         raise DataError(f"cannot read the list {path}: {error.strerror or error}") from error

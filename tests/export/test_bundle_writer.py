@@ -20,6 +20,8 @@ from catvae.runtime.files import sha256
 from catvae.runtime.report.of_bundle import facts_of_bundle
 from catvae.runtime.report.page import render
 
+from ..runtime.fuzzing import model_id
+
 
 @pytest.fixture(scope="module")
 def exported(finished_run, tmp_path_factory):
@@ -109,7 +111,7 @@ def test_weights_outside_the_graph_are_never_read(exported, tmp_path, monkeypatc
     work.mkdir(parents=True)
     model = onnx.load(str(folder / "classifier.onnx"))
     tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
-    for place in (folder, work, work.parent):
+    for place in (work, work.parent):
         (place / "weights.bin").write_bytes(tensor.raw_data)
     length = len(tensor.raw_data)
     tensor.ClearField("raw_data")
@@ -121,10 +123,25 @@ def test_weights_outside_the_graph_are_never_read(exported, tmp_path, monkeypatc
     (folder / "classifier.onnx").write_bytes(content)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["graphs"]["classifier"].update(sha256=sha256(content), size=len(content))
+    manifest["model_id"] = model_id(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     monkeypatch.chdir(work)
     with pytest.raises(DataError, match="cannot be loaded"):
         Bundle.load(folder).predict(np.zeros((1, 8, 8, 1), np.uint8))
+    (folder / "weights.bin").write_bytes(tensor.raw_data)
+    with pytest.raises(DataError, match="does not name"):
+        Bundle.load(folder)
+
+
+def test_overwrite_keeps_what_is_no_bundle_of_ours(finished_run, tmp_path):
+    """A folder with a manifest.json of somebody else's, or a bundle with somebody's files in it, is not replaced."""
+    target = tmp_path / "app"
+    target.mkdir()
+    (target / "manifest.json").write_text('{"name": "my web app"}')
+    (target / "thesis.txt").write_text("kept")
+    with pytest.raises(UsageError, match="only replaces bundles"):
+        export_bundle(finished_run, target, overwrite=True)
+    assert (target / "thesis.txt").read_text() == "kept"
 
 
 def test_over_tolerance_nothing_appears(finished_run, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@
 runs more of them than the test-suite does and prints what came out.
 """
 
+import hashlib
 import io
 import json
 import shutil
@@ -121,13 +122,17 @@ def fuzz_bundles(count: int, folder: Path, seed: int = 0) -> Iterator[str]:
             shutil.rmtree(bundle)
 
 
+def model_id(manifest: dict) -> str:
+    """What names a model: the hash over its graphs' hashes. Whoever forges a graph forges this too."""
+    return hashlib.sha256("".join(manifest["graphs"][role]["sha256"] for role in sorted(manifest["graphs"])).encode()).hexdigest()
+
+
 def rewrite_hash(bundle: Path, name: str) -> None:
     """Make the manifest name the file that is there."""
-    import hashlib
-
     manifest = json.loads((bundle / "manifest.json").read_text())
     data = (bundle / name).read_bytes()
     manifest["graphs"][name.removesuffix(".onnx")] |= {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    manifest["model_id"] = model_id(manifest)
     (bundle / "manifest.json").write_text(json.dumps(manifest))
 
 

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from catvae.runtime.bundle import PRETRAINED, Bundle
 from catvae.runtime.errors import DataError, DeviceError, UsageError
 
+from .fuzzing import model_id
+
 
 @pytest.fixture
 def copy(tmp_path):
@@ -142,7 +144,18 @@ def test_any_flipped_byte_is_noticed(tmp_path_factory, role, data):
         (lambda m: m["graphs"]["encoder"].update(name="a\0b"), "only plain names"),
         (lambda m: m["graphs"]["encoder"].update(name="C:\\x.onnx"), "only plain names"),
         (lambda m: m["golden"].update(name="CON"), "only plain names"),
-        (lambda m: m["graphs"]["encoder"].update(sha256="0" * 64), "not the file the manifest names"),
+        (lambda m: m["golden"].update(name="a" * 201), "only plain names"),
+        (lambda m: m["golden"].update(name="com1.npz"), "only plain names"),
+        (lambda m: (m["graphs"]["encoder"].update(sha256="0" * 64), m.update(model_id=model_id(m))), "not the file the manifest names"),
+        (lambda m: m["graphs"]["encoder"].update(sha256="0" * 64), "files of two bundles are mixed"),
+        (lambda m: m["clusters"].pop(), r"'assignment' has the shape \[10\], expected \[9\]"),
+        (lambda m: m.update(delta=3), "expected \\[30\\]"),
+        (lambda m: m["preprocess"].update(height=10**9), "images of 1000000000 x 28 pixels"),
+        (lambda m: m["preprocess"].update(height=14), "expected \\[14, 28, 1\\]"),
+        (lambda m: m["preprocess"].update(background=256), "background 256"),
+        (lambda m: m["clusters"][0].update(share=-0.05), "shares of clusters"),
+        (lambda m: m.update(tolerances={}), "no tolerance for the CPU"),
+        (lambda m: m["graphs"]["decoder"]["outputs"][0].update(shape=["batch", "k"]), "expected \\[28, 28, 1\\]"),
     ],
 )
 def test_unfit_manifests_are_refused(copy, change, message):
@@ -150,6 +163,28 @@ def test_unfit_manifests_are_refused(copy, change, message):
     edit(change)
     with pytest.raises(DataError, match=message):
         Bundle.load(folder)
+
+
+def test_a_bundle_for_a_newer_onnxruntime(copy, images):
+    folder, edit = copy
+    edit(lambda m: m.update(min_runtime={"onnxruntime": "99.0"}))
+    with pytest.raises(DataError, match=r"needs onnxruntime 99\.0 or newer"):
+        Bundle.load(folder).predict(images)
+
+
+def test_a_file_that_the_manifest_does_not_name_is_refused(copy, images):
+    folder, _ = copy
+    (folder / ".DS_Store").write_bytes(b"of a file manager")
+    assert Bundle.load(folder).predict(images).shape == (9,)
+    (folder / "extra.onnx").write_bytes(b"")
+    with pytest.raises(DataError, match=r"holds 'extra\.onnx', which its manifest does not name"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_of_nothing_is_a_usage_error(bundle, images, size):
+    with pytest.raises(UsageError, match="expected 1 or more"):
+        bundle.predict_proba(images, batch_size=size)
 
 
 def test_unknown_manifest_fields_are_ignored(copy, images):
@@ -160,7 +195,7 @@ def test_unknown_manifest_fields_are_ignored(copy, images):
 
 def test_a_manifest_of_other_tensors_is_refused(copy, images):
     folder, edit = copy
-    edit(lambda m: m["graphs"]["classifier"]["outputs"][0].update(name="probabilities"))
+    edit(lambda m: m["graphs"]["classifier"]["inputs"][0].update(name="picture"))
     with pytest.raises(DataError, match="its manifest says"):
         Bundle.load(folder).predict(images)
 
@@ -209,6 +244,7 @@ def replace_graph(folder, edit, content: bytes) -> None:
     """Put other bytes in the classifier's place, with a manifest that vouches for them."""
     (folder / "classifier.onnx").write_bytes(content)
     edit(lambda m: m["graphs"]["classifier"].update(sha256=hashlib.sha256(content).hexdigest(), size=len(content)))
+    edit(lambda m: m.update(model_id=model_id(m)))
 
 
 @pytest.mark.parametrize("content", [b"", b"text\n" * 9, bytes(4096), os.urandom(999)], ids=["empty", "text", "zeros", "noise"])

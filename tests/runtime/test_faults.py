@@ -3,14 +3,18 @@
 import contextlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from catvae.runtime.sources import expand, read_list
 
 INFER = str(Path(sys.executable).parent / "catvae-infer")
 
@@ -148,6 +152,41 @@ def test_19_targets_that_cannot_be_written(run, png, tmp_path, target):
     assert result.returncode == 5
     assert b"Traceback" not in result.stderr
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_streams_that_a_caller_closed(run, png, tmp_path):
+    """Whatever is closed, rows and complaints do not end up in each other's place, and nothing is a traceback."""
+    path, infer = png(), shlex.quote(str(Path(sys.executable).parent / "catvae-infer"))
+    for words, code in ((f"{path} missing.png 2>&-", 1), ("- <&-", 1), (f"{path} -o rows.jsonl >&-", 0), (f"{path} >&- 2>&- <&-", 0)):
+        done = subprocess.run(f"{infer} {words}", shell=True, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        assert done.returncode == code, (words, done.stderr)
+        assert all(json.loads(line) for line in done.stdout.splitlines())
+        assert "Traceback" not in done.stderr
+    assert (tmp_path / "rows.jsonl").read_text().count("\n") == 1
+
+
+def test_an_image_on_standard_input_has_a_largest_size(run):
+    result = run("catvae-infer", "-", stdin=bytes(40 * 2**20))
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["error"]["code"] == "too_large"
+
+
+def test_what_cannot_be_searched_is_a_row(tmp_path, png):
+    names = [str(png("b/1.png")), str(png("b/2.png"))]
+    assert list(expand([str(tmp_path / "b"), str(tmp_path / "scan[1].png")])) == [*names, str(tmp_path / "scan[1].png")]
+    closed = tmp_path / "b" / "closed"
+    closed.mkdir()
+    with mock.patch("os.scandir", side_effect=lambda path, scan=os.scandir: scan(path) if "closed" not in str(path) else _refused(path)):
+        assert list(expand([str(tmp_path / "b")])) == [*names, str(closed)]
+
+
+def _refused(path):
+    raise PermissionError(13, "Permission denied", str(path))
+
+
+def test_a_dash_in_a_list_is_a_file(tmp_path):
+    (tmp_path / "list").write_text("-\na.png\n")
+    assert list(read_list(str(tmp_path / "list"))) == [os.path.join(".", "-"), "a.png"]
 
 
 def test_22_closed_standard_input(png, tmp_path):

@@ -93,6 +93,24 @@ def test_every_exif_orientation_gives_the_same_tensor(orientation):
     assert np.array_equal(read_image(data, Preprocess(height=4, width=8, channels=1))[..., 0], upright)
 
 
+def test_a_tiff_is_as_large_as_it_is_shown():
+    for orientation in range(1, 9):
+        stream, exif = io.BytesIO(), Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("L", (8, 4)).save(stream, "TIFF", exif=exif)
+        assert image_size_of(stream.getvalue()) == ((4, 8) if orientation > 4 else (8, 4))
+
+
+def test_what_is_transparent_shows_the_background_when_turned_over_too():
+    """Dark ink on nothing, for a model of white on black: the paper comes out black and the ink white."""
+    stream, pixels = io.BytesIO(), np.zeros((6, 6, 4), np.uint8)
+    pixels[2:4, 2:4, 3] = 255
+    Image.fromarray(pixels, "RGBA").save(stream, "PNG")
+    seen = read_image(stream.getvalue(), Preprocess(height=6, width=6, channels=1, invert=True))[..., 0]
+    assert (seen == 255).sum() == 4
+    assert (seen == 0).sum() == 32
+
+
 def test_first_frame_of_an_animation():
     frames = [Image.new("L", (8, 8), level) for level in (10, 250)]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])

@@ -287,7 +287,7 @@ def test_without_images_the_bundle_shows_its_own(run, tmp_path):
     ("arguments", "code", "message"),
     [
         (("nowhere",), 3, "no such folder"),
-        (("{bundle}", "no*.png"), 3, "no images found"),
+        (("{bundle}", "no*.png"), 3, "no such file"),
         (("{bundle}", "torn.png"), 3, "none of 1 images could be read"),
         (("-o", "."), 2, "is a folder"),
         (("run",), 3, "catvae-train --resume run"),

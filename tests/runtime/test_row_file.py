@@ -20,9 +20,9 @@ MADE = {"model": "abc", "score": False}
 def test_a_complete_file_appears_alone(tmp_path):
     target = tmp_path / "deep" / "rows.jsonl"
     with growing_file(target, MADE) as file:
-        file.write('{"path": "a"}\n')
+        file.write('{"path": "a", "ok": false}\n')
         assert not target.exists()
-    assert target.read_text() == '{"path": "a"}\n'
+    assert target.read_text() == '{"path": "a", "ok": false}\n'
     assert [path.name for path in target.parent.iterdir()] == ["rows.jsonl"]
 
 
@@ -36,14 +36,25 @@ def interrupted(target: Path, text: str) -> None:
 def test_after_a_failure_rows_stay_and_go_on(tmp_path):
     target = tmp_path / "rows.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        interrupted(target, '{"path": "a"}\n{"path": "b"}\n{"pa')
+        interrupted(target, '{"path": "a", "ok": false}\n{"path": "b", "ok": false}\n{"pa')
     assert not target.exists()
     sources = iter(["a", "b", "c"])
     assert [row["path"] for row in skip_answered(earlier_rows(target, MADE), sources, part_of(target))] == ["a", "b"]
     assert list(sources) == ["c"]
     with growing_file(target, MADE, resume=True) as file:
-        file.write('{"path": "c"}\n')
+        file.write('{"path": "c", "ok": false}\n')
     assert [json.loads(line)["path"] for line in target.read_text().splitlines()] == ["a", "b", "c"]
+
+
+def test_a_file_that_is_being_written_is_left_alone(tmp_path):
+    target = tmp_path / "rows.jsonl"
+    with growing_file(target, MADE) as file:
+        file.write('{"path": "a", "ok": false}\n')
+        file.flush()
+        for resume in (True, False):
+            with pytest.raises(OutputError, match="another catvae-infer"), growing_file(target, MADE, resume=resume):
+                pass
+    assert target.read_text() == '{"path": "a", "ok": false}\n'
 
 
 def test_without_resume_an_old_part_is_begun_again(tmp_path):
@@ -57,16 +68,17 @@ def test_without_resume_an_old_part_is_begun_again(tmp_path):
 def test_rows_of_something_else_are_not_continued(tmp_path):
     target = tmp_path / "rows.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        interrupted(target, '{"path": "a"}\n')
+        interrupted(target, '{"path": "a", "ok": false}\n')
     with pytest.raises(UsageError, match="another model"):
         list(earlier_rows(target, {**MADE, "model": "xyz"}))
     with pytest.raises(UsageError, match="now give 'z'"):
         list(skip_answered(earlier_rows(target, MADE), iter(["z"]), part_of(target)))
     with pytest.raises(UsageError, match="they end before"):
         list(skip_answered(earlier_rows(target, MADE), iter([]), part_of(target)))
-    part_of(target).write_text("not json\n")
-    with pytest.raises(DataError, match="line 1"):
-        list(earlier_rows(target, MADE))
+    for line in ("not json", '{"path": "a"}', '{"x": 1}', '{"path": "a", "ok": true}', "[]"):
+        part_of(target).write_text(f"{line}\n")
+        with pytest.raises(DataError, match="line 1"):
+            list(earlier_rows(target, MADE))
     part_of(target).with_name("rows.jsonl.part.json").unlink()
     with pytest.raises(DataError, match="made with"):
         list(earlier_rows(target, MADE))

@@ -55,8 +55,9 @@ export function centred(image: ImageData, background: number): ImageData {
 
 /** The bytes (H, W, C) a model reads of an RGBA image. */
 export function preprocess(image: ImageData, rules: Preprocess, invert: boolean): Uint8Array {
-  let picture = flatten(image, rules.background, rules.channels);
-  if (rules.invert !== invert) picture.data.forEach((value, i) => (picture.data[i] = 255 - value));
+  const swapped = rules.invert !== invert; // what is transparent shows the model's own background, also when turned over
+  let picture = flatten(image, swapped ? 255 - rules.background : rules.background, rules.channels);
+  if (swapped) picture.data.forEach((value, i) => (picture.data[i] = 255 - value));
   const { width, height } = rules;
   if (picture.width === width && picture.height === height) return picture.data;
   if (rules.fit === "stretch") return resize(picture, width, height, rules.resample).data;
