@@ -43,7 +43,7 @@ def say(line: str, *, quiet: bool = False) -> None:
 def loading() -> Iterator[None]:
     """While modules and models are loaded: garbage is not looked for, among a hundred thousand objects that stay, nor among them later.
 
-    A look takes 20 ms on a small processor; together with those of the exit it is a fifth of answering one image.
+    Each look costs time and finds nothing: `benchmarks/infer.py` reads what a cold start takes.
     """
     gc.disable()
     try:

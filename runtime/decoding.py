@@ -24,8 +24,7 @@ HELD = 8
 """Blocks of quick images decoded or asked for while one is answered."""
 QUICK = 6e-4
 """Seconds: an image decoded within this keeps the interpreter's lock most of the while. On two processors, against two threads, a second
-process sorts 2.2 times as many images of 28 x 28 pixels, 1.3 times as many of 128 x 128, and fewer of 512 x 512; a slow processor takes
-0.2 ms for the first and 5 for the last."""
+process sorts 2.2 times as many images of 28 x 28 pixels, 1.3 times as many of 128 x 128, and fewer of 512 x 512."""
 MANY = 2000
 """Images that are worth a second process: its start costs a tenth of a second of a processor."""
 
