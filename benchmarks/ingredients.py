@@ -16,12 +16,14 @@ from sklearn.cluster import SpectralClustering
 from torch import Tensor, nn
 
 from catvae.core import objective, session, training
-from catvae.core.joints import nearest
+from catvae.core.joints import CROWD, averaged, nearest
 from catvae.core.networks import ConvEncoder
 from catvae.core.objective import BatchLoss
 from catvae.core.training import Trainer
 from catvae.core.views import random_view, to_float, view_information
 
+LOOKS = (0.0, 0.1, 0.2, 0.3, 0.4)
+"""Shares of the steps at which nearest neighbours are looked for."""
 FADE = 0.4
 """Share of the steps over which what only helps to begin fades away: up to the first merge of over-clusters."""
 
@@ -108,24 +110,30 @@ class Neighbours(Plain):
     """The second view of every other image is a view of one of its five nearest by pixels, later in the hidden layer (SCAN, 2005.12320)."""
 
     neighbours: Tensor | None = None
-    looked = -1
+    looks = 0
 
     def second_view(self, x: Tensor) -> Tensor:
-        look = self.position.step // 200
-        if look != self.looked:
-            self.looked = look
-            with torch.no_grad():
-                features = to_float(self.images).flatten(1)
-                if self.gone > 0.1:
-                    self.model.eval()
-                    features = torch.cat([self.model.encoder(to_float(part)) for part in self.images.split(1024)])
-                    self.model.train()
-                self.neighbours = nearest(features - features.mean(0), 5)
+        if self.looks < sum(self.gone >= part for part in LOOKS):
+            self.looks += 1
+            self.neighbours = self._look(in_hidden_layer=self.looks > 1)
         assert self.neighbours is not None
-        near = self.neighbours[self.rows, torch.randint(5, (len(x),))]
+        near = self.neighbours[self.rows, torch.randint(self.neighbours.shape[1], (len(x),))]
         other = torch.rand(len(x)) < 0.5
         mixed = torch.where(other.view(-1, 1, 1, 1), to_float(self.images[near]), x)
         return random_view(mixed, self.policy)
+
+    @torch.no_grad()
+    def _look(self, *, in_hidden_layer: bool) -> Tensor:
+        """(N, 5): of each image, among the images of its block, `CROWD` drawn at random."""
+        self.model.eval()
+        parts = [to_float(part) for part in self.images.split(1024)]
+        features = torch.cat([self.model.encoder(x).float() if in_hidden_layer else averaged(x) for x in parts])
+        self.model.train()
+        features = features - features.mean(0)
+        found = torch.empty((len(features), 5), dtype=torch.int64)
+        for block in torch.randperm(len(features)).tensor_split(-(-len(features) // CROWD)):
+            found[block] = block[nearest(features[block], 5)]
+        return found
 
 
 class WarmedByGraph(Plain):

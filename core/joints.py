@@ -66,7 +66,7 @@ def estimate_joints(model: CatVAE, images: Tensor, policy: ViewPolicy, batch: in
             clusters = clusters + a.T @ view.logits.softmax(-1).double()
             overclusters = overclusters + o.T @ view.auxiliary.softmax(-1).double()
         hidden.append(h.float())
-        pixels.append(nnF.adaptive_avg_pool2d(x, (min(PIXELS, x.shape[2]), min(PIXELS, x.shape[3]))).flatten(1))
+        pixels.append(averaged(x))
         a_pieces.append(a)
         o_pieces.append(o)
     a, o = torch.cat(a_pieces), torch.cat(o_pieces)
@@ -83,6 +83,11 @@ def estimate_joints(model: CatVAE, images: Tensor, policy: ViewPolicy, batch: in
         neighbour_joint(a[crowd], by_features),
         neighbour_joint(a[crowd], by_pixels),
     )
+
+
+def averaged(x: Tensor) -> Tensor:
+    """Images (N, C, H, W) averaged down to what neighbours by pixels are compared by, (N, F)."""
+    return nnF.adaptive_avg_pool2d(x, (min(PIXELS, x.shape[2]), min(PIXELS, x.shape[3]))).flatten(1)
 
 
 def nearest(features: Tensor, count: int) -> Tensor:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from catvae.runtime.report.facts import EXAMINED, Examined, Facts, confusion, evenly, pictured, scores_table
+from catvae.runtime.report.facts import EXAMINED, Examined, Facts, confusion, evenly, health_table, pictured, scores_table
 from catvae.runtime.report.page import render
 from catvae.runtime.training_record import Training
 
@@ -99,7 +99,7 @@ def _tiles(record: RunRecord) -> dict[str, str]:
 
 def _tables(record: RunRecord, training: Training) -> dict[str, dict[str, str]]:
     return {
-        "Clusters": {name: f"{value:.4g}" for name, value in record.health.items()},
+        "Clusters": health_table(record.health),
         "Scores against labels": scores_table(record.scores),
         **training.tables,
         "Where it comes from": {

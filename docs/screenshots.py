@@ -6,6 +6,7 @@ needs Chromium and playwright, as the tests of the pages do, and rewrites docs/i
 """
 
 import io
+import itertools
 import sys
 import tempfile
 from pathlib import Path
@@ -24,15 +25,17 @@ sys.path.insert(0, str(HERE.parent))
 from tests.browser import chromium, served  # noqa: E402
 
 SIZES = {"desktop": (1180, 860), "phone": (390, 844)}
+SCHEMES = {"": "light", "-dark": "dark"}
 WAIT = 60_000
 COLOURS = 128
 """Of a picture: a page has few, and the repository stays small."""
 
 
 def shoot(browser, address: str, name: str, ready: str = "", prepare=None) -> None:
-    """Pictures of a page at every size."""
-    for size, (width, height) in SIZES.items():
-        page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=1.5 if size == "phone" else 1)
+    """Pictures of a page at every size, on light and on dark paper."""
+    for (size, (width, height)), (suffix, scheme) in itertools.product(SIZES.items(), SCHEMES.items()):
+        scale = 1.5 if size == "phone" else 1
+        page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=scale, color_scheme=scheme)
         page.goto(address)
         if ready:
             page.wait_for_selector(ready, timeout=WAIT)
@@ -40,7 +43,7 @@ def shoot(browser, address: str, name: str, ready: str = "", prepare=None) -> No
             prepare(page)
         page.wait_for_timeout(500)
         shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-        target = HERE / "images" / f"{name}-{size}.png"
+        target = HERE / "images" / f"{name}-{size}{suffix}.png"
         target.parent.mkdir(exist_ok=True)
         shot.quantize(COLOURS).save(target, optimize=True)
         print(f"{target}: {shot.width} x {shot.height}, {target.stat().st_size:,} bytes")

@@ -1,4 +1,4 @@
-"""The gate of reduced precision: the same clusters as in fp32 on real images, and what was gained, measured side by side."""
+"""The gate of reduced precision: the clusters and reconstructions of fp32 on real images, and what was gained, measured side by side."""
 
 import time
 from typing import NamedTuple
@@ -6,14 +6,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from catvae.core.held_back import Calibration
 from catvae.runtime.errors import DataError
-from catvae.runtime.manifest import Quantisation
+from catvae.runtime.manifest import Quantisation, Role
 from catvae.runtime.session import Session
 
 from .precision import Graphs, Precision
 
 AT_LEAST = {"fp16": 0.999, "int8": 0.995}
 """Share of images that must keep their cluster."""
+PIXELS = {"fp16": 0.002, "int8": 0.02}
+"""Mean |difference| of reconstructions, in [0, 1], at most: half a grey level of 255, and five."""
 BATCHES = (1, 32)
 ROUNDS = 40
 
@@ -28,16 +31,30 @@ class Speed(NamedTuple):
     """Of the classifier per run, at each of `BATCHES`; the median of `ROUNDS`, alternating between precisions."""
 
 
-def check_agreement(full: Graphs, reduced: Graphs, precision: Precision, images: NDArray[np.uint8]) -> Quantisation:
-    """Compare clusters of `images` (N, H, W, C); raises `DataError` when too many change."""
-    expected, found = (np.argmax(_assignments(graphs, images), axis=1) for graphs in (full, reduced))
+def check_agreement(full: Graphs, reduced: Graphs, precision: Precision, calibration: Calibration) -> Quantisation:
+    """Compare clusters and reconstructions of the images that a run kept; raises `DataError` when too many, or too much, change."""
+    images = np.concatenate([calibration.held_back, calibration.trained])
+    expected, found = (_over("classifier", graphs, images, "assignment").argmax(1) for graphs in (full, reduced))
     agreement = float((expected == found).mean())
     if agreement < AT_LEAST[precision]:
         raise DataError(
             f"{precision}: {agreement:.2%} of {len(images):,} images keep their cluster, at least {AT_LEAST[precision]:.1%} must; nothing"
             " was written, use fp32"
         )
-    return Quantisation(cluster_agreement=agreement, images=len(images), size_ratio=round(_size(reduced) / _size(full), 4))
+    drawn, redrawn = (_over("decoder", graphs, _over("encoder", graphs, images, "mean"), "image") for graphs in (full, reduced))
+    pixels = float(np.abs(drawn - redrawn).mean())
+    if not pixels <= PIXELS[precision]:  # also catches NaN
+        raise DataError(
+            f"{precision}: reconstructions of {len(images):,} images differ by {pixels:.4f} of full scale, at most {PIXELS[precision]} is"
+            " accepted; nothing was written, use fp32"
+        )
+    return Quantisation(
+        cluster_agreement=agreement,
+        images=len(images),
+        held_back=len(calibration.held_back),
+        pixel_difference=float(f"{pixels:.3g}"),
+        size_ratio=round(_size(reduced) / _size(full), 4),
+    )
 
 
 def compare_speed(full: Graphs, reduced: Graphs, precision: Precision, images: NDArray[np.uint8]) -> list[Speed]:
@@ -58,9 +75,11 @@ def compare_speed(full: Graphs, reduced: Graphs, precision: Precision, images: N
     return [Speed(name, _size(found), tuple(times[name])) for name, found in graphs.items()]
 
 
-def _assignments(graphs: Graphs, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    session = Session(graphs["classifier"], "classifier")
-    return np.concatenate([session.run({"image": images[i : i + 64]})[0] for i in range(0, len(images), 64)])
+def _over(role: Role, graphs: Graphs, data: NDArray, output: str) -> NDArray[np.float32]:
+    """One output of one graph for all rows of `data`."""
+    session = Session(graphs[role], role)
+    feed = "latent" if role == "decoder" else "image"
+    return np.concatenate([session.run({feed: data[i : i + 64]}, [output])[0] for i in range(0, len(data), 64)])
 
 
 def _size(graphs: Graphs) -> int:

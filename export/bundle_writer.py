@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 
 from catvae.core.held_back import Calibration, read_calibration
 from catvae.core.run_folder import RunFolder, RunRecord, pretty_json
@@ -25,7 +26,7 @@ from catvae.runtime.model_card import model_card
 from .agreement import BATCHES, Speed, check_agreement, compare_speed
 from .golden import golden_bytes, graph_outputs, probe_images, probe_latents, torch_outputs
 from .graphs import IR, OPSET, graph_specs, trace
-from .parity import check_parity
+from .parity import check_files, check_parity
 from .precision import Graphs, Precision, reduce_precision
 from .thresholds import calibrate
 
@@ -84,18 +85,16 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
 
     weights = sha256((run / "model.safetensors").read_bytes())
     specs = graph_specs(model)
-    metadata = {"catvae": version("catvae"), "torch": torch.__version__, "data": record.data.name, "weights": weights}
-    full: Graphs = {spec.role: trace(spec, metadata) for spec in specs}
-    parity = check_parity(model, specs, full, record.data.preprocess)
+    full: Graphs = {spec.role: trace(spec, _metadata(record, weights)) for spec in specs}
+    parity = check_parity(model, specs, full)
     images, latents = probe_images(model, GOLDEN), probe_latents(model, GOLDEN)
     if precision == "fp32" or calibration is None:
         graphs, quantisation, speeds = full, None, []
         golden = golden_bytes(images, latents, torch_outputs(specs, images, latents))
     else:
         graphs = reduce_precision(full, precision, calibration.trained)
-        seen = np.concatenate([calibration.held_back, calibration.trained])
-        quantisation = check_agreement(full, graphs, precision, seen)
-        speeds = compare_speed(full, graphs, precision, seen)
+        quantisation = check_agreement(full, graphs, precision, calibration)
+        speeds = compare_speed(full, graphs, precision, calibration.trained)
         golden = golden_bytes(images, latents, graph_outputs(graphs, images, latents))
 
     training = msgspec.json.encode(training_of(record, config, folder.read_metrics())) + b"\n"
@@ -122,11 +121,35 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
     )
     if calibration is not None:
         manifest = _with_thresholds(manifest, graphs, calibration)
+
+    def of_pytorch(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return torch_outputs(specs[:1], images, latents)["classifier"]["assignment"]
+
+    bundle = Bundle(manifest, graphs, Path("the exported graphs"))
+    check_files(bundle, of_pytorch if precision == "fp32" else bundle.predict_proba)
     files = {records[role].name: data for role, data in graphs.items()}
     files |= {"golden.npz": golden, "training.json": training}
     files |= {"manifest.json": pretty_json(manifest), "MODEL_CARD.md": model_card(manifest).encode()}
     _write_all(output, files, overwrite)
     return Exported(manifest, speeds)
+
+
+def _metadata(record: RunRecord, weights: str) -> dict[str, str]:
+    """What every graph says of itself: enough to feed it and to read its answers where it is found without its manifest.
+
+    Names of clusters are not in it: they can change after the export.
+    """
+    return {
+        "catvae": version("catvae"),
+        "torch": torch.__version__,
+        "data": record.data.name,
+        "weights": weights,
+        "precision": "fp32",
+        "clusters": str(record.spec.clusters),
+        "delta": str(record.spec.delta),
+        "lambda": str(record.spec.lam),
+        "preprocess": msgspec.json.encode(record.data.preprocess).decode(),
+    }
 
 
 def _with_thresholds(manifest: Manifest, graphs: Graphs, calibration: Calibration) -> Manifest:
@@ -229,6 +252,8 @@ def summary(exported: Exported) -> dict[str, str]:
     if manifest.quantisation:
         q = manifest.quantisation
         lines["agreement"] = f"{q.cluster_agreement:.2%} of {q.images:,} images keep the cluster they have in fp32"
+        if q.pixel_difference is not None:
+            lines["agreement"] += f"; reconstructions {q.pixel_difference:.1e} of full scale away"
     for speed in exported.speeds:
         runs = ", ".join(f"{ms:.3f} ms at batch {batch}" for ms, batch in zip(speed.milliseconds, BATCHES, strict=True))
         lines[speed.precision] = f"{speed.size / 1e6:.2f} MB; classifier {runs}, one thread"

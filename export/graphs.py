@@ -188,16 +188,41 @@ def _clean(proto: onnx.ModelProto, spec: GraphSpec, metadata: dict[str, str]) ->
 
 
 def lint(proto: onnx.ModelProto, role: str) -> None:
-    """Raise `GraphError` for anything that would not run everywhere, or not the same everywhere."""
-    domains = {entry.domain for entry in proto.opset_import} | {node.domain for node in proto.graph.node}
+    """Raise `GraphError` for anything that would not run everywhere, or not the same everywhere, in branches and loop bodies too."""
+    graphs = list(_with_inner_graphs(proto.graph))
+    if proto.functions:
+        raise GraphError(f"{role}: functions of its own ({proto.functions[0].name}), expected standard operators alone")
+    domains = {entry.domain for entry in proto.opset_import} | {node.domain for graph in graphs for node in graph.node}
     if not domains <= {"", "ai.onnx"}:
         raise GraphError(f"{role}: nodes of the domains {sorted(domains)}, expected the standard one alone")
     versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
     if versions != [OPSET]:
         raise GraphError(f"{role}: opset {versions}, expected {OPSET}")
-    for node in proto.graph.node:
-        if node.op_type.startswith(FORBIDDEN):
-            raise GraphError(f"{role}: the node {node.op_type} draws random numbers")
-    for tensor in proto.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise GraphError(f"{role}: {tensor.name} lies outside the file")
+    for graph in graphs:
+        for node in graph.node:
+            if node.op_type.startswith(FORBIDDEN):
+                raise GraphError(f"{role}: the node {node.op_type} draws random numbers")
+        for tensor in _tensors(graph):
+            if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+                raise GraphError(f"{role}: {tensor.name or 'a constant'} lies outside the file")
+
+
+def _with_inner_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and those within its nodes: the branches of If, the bodies of Loop and Scan."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
+                yield from _with_inner_graphs(inner)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every stored tensor of one graph: weights, sparse weights, constants in attributes."""
+    yield from graph.initializer
+    sparse = [*graph.sparse_initializer]
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (*attribute.tensors, *([attribute.t] if attribute.HasField("t") else ()))
+            sparse += [*attribute.sparse_tensors, *([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else ())]
+    for tensor in sparse:
+        yield from (tensor.values, tensor.indices)

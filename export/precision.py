@@ -1,8 +1,9 @@
 """Graphs of reduced precision: fp16, and int8 with ranges calibrated on images. Inputs and outputs stay as they are.
 
-What decides how small an error may become stays in fp32: softmax, exponentials, the divergences, the output layer. 8-bit weights keep 7
-bits: processors without VNNI add two products in 16 bits and would saturate. Convolutions are quantised statically only: their dynamic
-form is slower than fp32.
+Only `REDUCED` and what lies between are computed with fewer bits; softmax, exponentials and divergences stay in fp32, and in int8 the
+encoder's last layer too: means, log-variances and logits go straight into exponentials. 8-bit weights keep 7 bits: processors without VNNI
+add two products in 16 bits and would saturate. Quantisation is static, with ranges read from images: onnxruntime has no fast dynamic
+convolution.
 """
 
 import logging
@@ -42,6 +43,8 @@ def reduce_precision(graphs: Graphs, precision: Precision, images: NDArray[np.ui
     images : ndarray, (N, H, W, C), uint8
         Training images, for ranges; the decoder's come from the latents of those images.
     """
+    if precision == "fp32":
+        return graphs
     if precision == "fp16":
         return {role: _to_half(data) for role, data in graphs.items()}
     latents = np.concatenate([Session(graphs["encoder"], "encoder").run({"image": batch}, ["mean"])[0] for batch in _batches(images)])
@@ -56,7 +59,7 @@ def _to_half(data: bytes) -> bytes:
     kept = {node.op_type for node in model.graph.node} - REDUCED - PASSING
     half = convert_float_to_float16(model, keep_io_types=True, op_block_list=sorted(kept))
     OnnxModel(half).topological_sort()  # the converter appends its casts at the end
-    return _cleaned(half, onnx.load_from_string(data))
+    return _cleaned(half, onnx.load_from_string(data), "fp16")
 
 
 def _to_int8(data: bytes, examples: NDArray) -> bytes:
@@ -85,7 +88,7 @@ def _to_int8(data: bytes, examples: NDArray) -> bytes:
             reduced = onnx.load(os.fspath(target))
     finally:
         root.setLevel(level)
-    return _cleaned(reduced, onnx.load_from_string(data))
+    return _cleaned(reduced, onnx.load_from_string(data), "int8")
 
 
 class _Examples(CalibrationDataReader):
@@ -102,12 +105,15 @@ def _batches(data: NDArray) -> list[NDArray]:
     return [data[i : i + BATCH] for i in range(0, len(data), BATCH)]
 
 
-def _cleaned(model: onnx.ModelProto, original: onnx.ModelProto) -> bytes:
-    """Without what the tool left in it, with the original's header; only the standard domain may be used."""
+def _cleaned(model: onnx.ModelProto, original: onnx.ModelProto, precision: Precision) -> bytes:
+    """Without what the tool left in it, with the original's header but for the precision; only the standard domain may be used."""
     model.ir_version = original.ir_version
     model.producer_name, model.producer_version = original.producer_name, original.producer_version
     del model.metadata_props[:]
     model.metadata_props.extend(original.metadata_props)
+    for entry in model.metadata_props:
+        if entry.key == "precision":
+            entry.value = precision
     model.graph.name = original.graph.name
     del model.graph.value_info[:]
     del model.opset_import[:]

@@ -34,7 +34,15 @@ Floats = NDArray[np.float32]
 
 
 def find_bundle(path: str | os.PathLike[str] | None = None) -> Path:
-    """The bundle to use: `path`, else ``$CATVAE_BUNDLE``, else the pretrained digits in this package."""
+    """The bundle to use: `path`, else ``$CATVAE_BUNDLE``, else the pretrained digits in this package.
+
+    Raises
+    ------
+    UsageError
+        When `path` is empty: a setting that was left out must not become another model.
+    """
+    if path is not None and not os.fspath(path):
+        raise UsageError("the bundle's path is empty: name a folder, or leave it out for the default")
     return Path(path or os.environ.get("CATVAE_BUNDLE") or PRETRAINED / "digits")
 
 
@@ -103,6 +111,8 @@ class Bundle:
 
         Raises
         ------
+        UsageError
+            When `path` is empty.
         DataError
             When a file is missing, of a wrong version, or not the one the manifest names.
         DeviceError
@@ -237,7 +247,10 @@ class Bundle:
         return self._finite(*self._run("decoder", latents, ["image"], batch_size))
 
     def sample(self, cluster: int, n: int = 1, seed: int = 0) -> Floats:
-        """`n` generated images (n, H, W, C) in [0, 1] of a cluster; one seed gives the same latents on every machine."""
+        """`n` generated images (n, H, W, C) in [0, 1] of a cluster; one seed gives the same latents on every machine.
+
+        Raises `UsageError` for a cluster that is none, and for a negative `n` or `seed`.
+        """
         return self.decode(prior_samples(self.means, cluster, n, seed))
 
     @property

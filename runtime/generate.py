@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .bundle import Bundle, Images
 from .grid import grid, png_bytes
 from .latents import interpolate, prior_samples, transfer, walk
+from .manifest import distinct
 
 
 class Picture(NamedTuple):
@@ -27,18 +28,19 @@ def samples(bundle: Bundle, clusters: list[int], *, per_cluster: int, seed: int)
         latents = prior_samples(bundle.means, cluster, per_cluster, seed)
         latents[:1] = bundle.means[cluster]
         rows.append(bundle.decode(latents))
-    return Picture(rows, [bundle.names[cluster] for cluster in clusters])
+    names = distinct(bundle.names)
+    return Picture(rows, [names[cluster] for cluster in clusters])
 
 
 def preview(bundle: Bundle, names: list[str]) -> bytes:
     """The PNG that a bundle carries: ten images of each cluster, under the given names."""
     rows, _ = samples(bundle, list(range(len(names))), per_cluster=10, seed=0)
-    return png_bytes(grid(rows, names))
+    return png_bytes(grid(rows, distinct(names)))
 
 
 def interpolation(bundle: Bundle, pairs: list[tuple[int, int]], n: int) -> Picture:
     """`n` images on the straight line between two clusters' prior means, a row for each pair."""
-    means, names = bundle.means, bundle.names
+    means, names = bundle.means, distinct(bundle.names)
     rows = [bundle.decode(interpolate(means[start], means[end], n)) for start, end in pairs]
     return Picture(rows, [f"{names[start]} to {names[end]}" for start, end in pairs])
 
@@ -50,7 +52,8 @@ def ring(clusters: list[int]) -> list[tuple[int, int]]:
 
 def walks(bundle: Bundle, clusters: list[int], n: int) -> Picture:
     """`n` images from the origin out along each cluster's own subspace: the paper's lambda figure."""
-    return Picture([bundle.decode(walk(bundle.means, c, n)) for c in clusters], [bundle.names[c] for c in clusters])
+    names = distinct(bundle.names)
+    return Picture([bundle.decode(walk(bundle.means, c, n)) for c in clusters], [names[c] for c in clusters])
 
 
 def reconstructions(bundle: Bundle, images: Images, n: int) -> Picture:

@@ -38,7 +38,7 @@ def grid(rows: Sequence[NDArray], labels: Sequence[str] | None = None, *, cell: 
     height, width = rows[0].shape[1:3]
     factor = max(1, round(cell / min(height, width)))
     drawn_height, drawn_width = height * factor, width * factor
-    font = ImageFont.load_default(size=max(12, min(18, drawn_height // 3)))
+    font = _font("".join(labels or ()), max(12, min(18, drawn_height // 3)))
     margin = gap * 3
     label_width = max((int(font.getlength(text)) for text in labels), default=0) + 2 * margin if labels else 0
     columns = max(len(row) for row in rows)
@@ -56,6 +56,40 @@ def grid(rows: Sequence[NDArray], labels: Sequence[str] | None = None, *, cell: 
             tile = picture(image).resize((drawn_width, drawn_height), Image.Resampling.NEAREST)
             sheet.paste(tile.convert("RGB"), (label_width + margin + c * (drawn_width + gap), top))
     return sheet
+
+
+FONTS = (
+    "DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "arialuni.ttf", "Arial Unicode.ttf", "msyh.ttc", "YuGothM.ttc",
+    "malgun.ttf", "PingFang.ttc", "Hiragino Sans GB.ttc", "wqy-zenhei.ttc", "unifont.otf", "FreeSans.ttf",
+)  # fmt: skip
+"""Of the system, for letters that Pillow's own font lacks: what it knows is Latin."""
+
+
+def _font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The first font that has every letter of `text`; Pillow's own where none does."""
+    own = ImageFont.load_default(size)
+    if not isinstance(own, ImageFont.FreeTypeFont) or _knows(own, text):
+        return own
+    for name in FONTS:
+        try:
+            found = ImageFont.truetype(name, size)
+        except OSError:  # not installed
+            continue
+        if _knows(found, text):
+            return found
+    return own
+
+
+def _knows(font: ImageFont.FreeTypeFont, text: str) -> bool:
+    """Whether no letter is drawn as the box that stands for one that is missing."""
+    missing = _drawn(font, "\U0010ffff")
+    return not any(_drawn(font, letter) == missing for letter in set(text) if not letter.isspace())
+
+
+def _drawn(font: ImageFont.FreeTypeFont, letter: str) -> bytes:
+    image = Image.new("L", (48, 48))
+    ImageDraw.Draw(image).text((8, 8), letter, font=font, fill=255)
+    return image.tobytes()
 
 
 def png_bytes(image: Image.Image) -> bytes:

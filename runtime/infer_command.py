@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -55,7 +55,7 @@ if TYPE_CHECKING:  # numpy and Pillow wait until the options are known to be goo
 )
 @click.option("--tf32", is_flag=True, help="On CUDA: faster products of about three digits.")
 @click.option("--self-test", "testing", is_flag=True, help="Replay the bundle's golden inputs on this machine, then stop.")
-@click.option("-q", "--quiet", is_flag=True, help="No summary on standard error.")
+@click.option("-q", "--quiet", is_flag=True, help="Nothing but warnings on standard error.")
 def infer(
     sources: tuple[str, ...],
     bundle_path: Path | None,
@@ -93,6 +93,8 @@ def infer(
     if resume and (output is None or format_ != "jsonl"):
         raise UsageError("--resume goes on with a file of JSON Lines: give the -o of the interrupted call")
     part = parse_shard(shard) if shard else None
+    if testing and (sources or files_from or output):
+        raise UsageError("--self-test replays the images in the bundle itself: give it no others, and no -o")
     if not testing and not sources and files_from is None:
         raise UsageError("no image given: name files, folders or patterns, - for standard input, or --files-from LIST")
     if files_from == "-" and "-" in sources:
@@ -120,8 +122,9 @@ def infer(
             from .row_file import earlier_rows, growing_file, part_of, skip_answered
 
             if resume and output.exists() and not part_of(output).exists():
+                _require_complete(output, paths, tally)
                 say(f"catvae-infer: {output} is complete; nothing to resume", quiet=quiet)
-                return 0
+                return 1 if tally.failed else 0
             made_with = {"bundle": bundle.fingerprint, "embed": embed, "score": score, "invert": invert, "shard": shard}
             if resume:
                 for row in skip_answered(earlier_rows(output, made_with), paths, part_of(output)):
@@ -131,8 +134,8 @@ def infer(
                 _write_rows(classify_stream(bundle, paths, options, helper), write, tally)
     if not tally.total:
         say("catvae-infer: no images found; nothing to do", quiet=quiet)
-    for line in tally.summary():
-        say(line, quiet=quiet)
+    for line in [f"catvae-infer: {warning}" for warning in tally.warnings()] if quiet else tally.summary():
+        say(line)
     if tally.failed:
         say(f"catvae-infer: {tally.failed:,} of {tally.total:,} images could not be read", quiet=quiet)
     return 1 if tally.failed else 0
@@ -146,6 +149,20 @@ def _write_rows(blocks: Iterable[list[Row]], write: Writer, tally: Tally) -> Non
                 write(rows)
             for row in rows:
                 tally.add(row)
+
+
+def _require_complete(output: Path, paths: Iterator[str], tally: Tally) -> None:
+    """A finished file of rows must be of these sources, all of them: raises `UsageError`."""
+    from .row_file import complete_rows, skip_answered
+
+    for row in skip_answered(complete_rows(output), paths, output):
+        tally.add(row)
+    more = next(paths, None)
+    if more is not None:
+        raise UsageError(
+            f"{output} is complete with {tally.total:,} rows, but the sources go on with {more!r}: choose another -o, or start again"
+            " without --resume"
+        )
 
 
 def _second_process(sources: tuple[str, ...], files_from: str | None) -> DecoderProcess | None:

@@ -20,6 +20,8 @@ def prior_means(clusters: int, delta: int, lam: float) -> Latents:
 def prior_samples(means: Latents, cluster: int, n: int, seed: int) -> Latents:
     """`n` draws z ~ N(mu_c, I), (n, D); the noise depends on (seed, cluster) alone."""
     _require_cluster(cluster, len(means))
+    if min(n, seed) < 0:
+        raise UsageError(f"{n} draws with the seed {seed}: expected neither to be negative")
     noise = np.random.Generator(np.random.PCG64([seed, cluster])).standard_normal((n, means.shape[1]), dtype=np.float32)
     return means[cluster] + noise
 

@@ -3,6 +3,7 @@
 Unknown fields are ignored within one schema number, so that older runtimes read newer bundles of the same major form.
 """
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -70,10 +71,14 @@ class Scoring(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Quantisation(msgspec.Struct, frozen=True, kw_only=True):
-    """How graphs of reduced precision compare with those of full precision, on images that were not trained on."""
+    """How graphs of reduced precision compare with those of full precision, on the images that the run kept."""
 
     cluster_agreement: float
     images: int
+    held_back: int = 0
+    """Of `images`, those that were not trained on; 8-bit ranges were read from the others."""
+    pixel_difference: float | None = None
+    """Mean |reduced - full| of the images' reconstructions, in [0, 1]: encoder and decoder together."""
     size_ratio: float
     """Bytes of all graphs over those in fp32."""
 
@@ -153,6 +158,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def groups(self) -> list[int]:
         """The first cluster with the same name, per cluster: clusters that share a name are one class."""
         return [self.names.index(name) for name in self.names]
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names to tell clusters apart by in a picture: one that several share comes with each one's number."""
+    return [f"{name} ({cluster})" if names.count(name) > 1 else name for cluster, name in enumerate(names)]
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:

@@ -1,6 +1,6 @@
 """`MODEL_CARD.md`: what a bundle is, how well it is known to work, and where it stops, for whoever receives it without us."""
 
-from .manifest import Manifest
+from .manifest import Cluster, Manifest
 
 
 def model_card(manifest: Manifest) -> str:
@@ -23,10 +23,10 @@ def model_card(manifest: Manifest) -> str:
         f"{', inverted' if q.invert else ''}. `golden.npz` holds inputs and the answers expected to them.",
         "",
         "## Clusters",
-        "| cluster | name | share of training images | mean confidence |",
-        "|---|---|---|---|",
+        "| cluster | name | share of training images | mean confidence | unknown below, nats |",
+        "|---|---|---|---|---|",
         *(
-            f"| {i} | {c.name.replace('|', chr(92) + '|')} | {c.share:.1%} | {c.mean_confidence:.3f} |"
+            f"| {i} | {c.name.replace('|', chr(92) + '|')} | {c.share:.1%} | {c.mean_confidence:.3f} | {_threshold(c)} |"
             for i, c in enumerate(manifest.clusters)
         ),
         "",
@@ -44,8 +44,12 @@ def model_card(manifest: Manifest) -> str:
         f" {max(manifest.parity.max_difference.values()):.1e}, clusters equal for {manifest.parity.cluster_agreement:.1%} of the probes"
         f" (onnxruntime {manifest.parity.onnxruntime}).",
         "",
+        *_reduced(manifest),
+        f"`catvae-infer -b THIS_FOLDER --self-test` replays the golden inputs where the model is to run; accepted are differences of"
+        f" {', '.join(f'{value:.0e} on {kind}' for kind, value in sorted(manifest.tolerances.items()))}.",
+        "",
         "## Limits",
-        "- Every image gets a cluster, also one unlike anything seen in training: look at the confidence.",
+        f"- {_unlike(manifest)}",
         "- Clusters are what the images have in common, not what anyone wanted to tell apart: check the names before relying on them.",
         "",
         "## Files",
@@ -53,5 +57,39 @@ def model_card(manifest: Manifest) -> str:
         "|---|---|---|---|",
         *(f"| {g.name} | {g.precision} | {g.size:,} | `{g.sha256[:16]}` |" for g in manifest.graphs.values()),
         "",
+        f"Model `{manifest.model_id[:16]}`, training data `{p.data_hash[:16]}`. Made with"
+        f" {', '.join(f'{name} {version}' for name, version in sorted(p.versions.items()))};"
+        f" needs {', '.join(f'{name} {version} or newer' for name, version in sorted(manifest.min_runtime.items())) or 'onnxruntime'}.",
+        "",
     ]
     return "\n".join(lines)
+
+
+def _threshold(cluster: Cluster) -> str:
+    return "never" if cluster.reject_threshold is None else f"{cluster.reject_threshold:.1f}"
+
+
+def _unlike(manifest: Manifest) -> str:
+    """What becomes of images of another kind."""
+    every = "Every image gets a cluster, also one unlike anything seen in training, and its confidence may be high"
+    scoring = manifest.scoring
+    if scoring is None:
+        return f"{every}: this bundle cannot tell, it was exported without images to score."
+    source = "that were held back from training" if scoring.held_back else "of training: there were too few to hold any back"
+    return (
+        f"{every}. `--score` calls it unknown where it scores below its cluster's threshold, as {scoring.quantile:.0%} of"
+        f" {scoring.images:,} images did {source}."
+    )
+
+
+def _reduced(manifest: Manifest) -> list[str]:
+    """How a reduced precision compares with fp32."""
+    q = manifest.quantisation
+    if q is None:
+        return []
+    drawn = "" if q.pixel_difference is None else f", reconstructions {q.pixel_difference:.1e} of full scale away"
+    return [
+        f"`{manifest.precision}` against fp32 on {q.images:,} images, {q.held_back:,} of them held back from training:"
+        f" {q.cluster_agreement:.2%} keep their cluster{drawn}; {q.size_ratio:.0%} of the size.",
+        "",
+    ]

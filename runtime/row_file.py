@@ -4,11 +4,12 @@ Until it is complete, rows are in ``NAME.part`` and what they were made with in 
 """
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from .errors import DataError, OutputError, UsageError
 from .files import atomic_write, make_folder, refuse_special_target, umask
@@ -93,21 +94,37 @@ def earlier_rows(output: Path, made_with: dict[str, Any]) -> Iterator[Row]:
     for key, value in made_with.items():
         if not isinstance(before, dict) or before.get(key) != value:
             raise UsageError(f"the rows in {part} were made with another {key}: give the same one, or start again without --resume")
-    end = 0
     with part.open("r+b") as file:
-        for number, line in enumerate(iter(lambda: file.readline(LONGEST_ROW), b""), 1):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                row = json.loads(line)
-                whole = isinstance(row["path"], str) and isinstance(row["ok"], bool)
-                if not whole or (row["ok"] and not isinstance(row["cluster"], int)):
-                    raise TypeError
-            except (ValueError, KeyError, TypeError) as error:
-                raise DataError(f"{part}, line {number}, is no row: start again without --resume") from error
-            end += len(line)
-            yield row
-        file.truncate(end)
+        yield from _whole_rows(file, part)
+        file.truncate()
+
+
+def complete_rows(output: Path) -> Iterator[Row]:
+    """The rows of a file that was finished; raises `DataError` when it holds something else, or ends within a row."""
+    try:
+        with output.open("rb") as file:
+            yield from _whole_rows(file, output)
+            if file.read(1):
+                raise DataError(f"{output} ends within a row: start again without --resume")
+    except OSError as error:
+        raise DataError(f"cannot read {output}: {error.strerror or error}") from error
+
+
+def _whole_rows(file: BinaryIO, where: Path) -> Iterator[Row]:
+    """Rows up to the end, or to a torn last line; there the file is left."""
+    for number in itertools.count(1):
+        start, line = file.tell(), file.readline(LONGEST_ROW)
+        if not line.endswith(b"\n"):
+            file.seek(start)
+            return
+        try:
+            row = json.loads(line)
+            whole = isinstance(row["path"], str) and isinstance(row["ok"], bool)
+            if not whole or (row["ok"] and not isinstance(row["cluster"], int)):
+                raise TypeError
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{where}, line {number}, is no row: start again without --resume") from error
+        yield row
 
 
 def skip_answered(earlier: Iterable[Row], sources: Iterator[str], part: Path) -> Iterator[Row]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..latents import prior_samples
+from ..manifest import distinct
 from .maps import Map, maps_of
 
 SHOWN = 8
@@ -121,7 +122,7 @@ def pictured(examined: Examined, drawer: Drawer, training_shares: Sequence[float
     """The fields of `Facts` that come from images alone: cards, maps, reconstructions."""
     rows, shown = evenly(len(examined.images), MAPPED), evenly(len(examined.images), 2 * SHOWN)
     return {
-        "names": drawer.names,
+        "names": distinct(drawer.names),
         "cards": cards(examined, drawer, training_shares),
         "maps": maps_of(examined.embedding[rows]),
         "groups": examined.clusters[rows],
@@ -149,7 +150,7 @@ def _card(c: int, examined: Examined, drawer: Drawer, prototype: Floats, share: 
         closest = _closest(drawer.names[c], drawer.names, examined.assignment[members].mean(0))
     return Card(
         cluster=c,
-        name=drawer.names[c],
+        name=distinct(drawer.names)[c],
         share=share,
         training_share=training_share,
         confidence=float(confidence.mean()) if len(members) else 0.0,
@@ -184,6 +185,25 @@ def scores_table(scores: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
     """Rows of a table from scores per part (train, test)."""
     called = {"ece": "calibration error"}
     return {f"{part}, {called.get(name, name.upper())}": f"{value:.4f}" for part, found in scores.items() for name, value in found.items()}
+
+
+HEALTH = {
+    "perplexity": "clusters in use, by entropy (perplexity)",
+    "active": "clusters with more than 1 % of the images",
+    "smallest_share": "share of the smallest cluster",
+    "mean_confidence": "mean confidence",
+    "information": "information of image about cluster, nats",
+    "separation": "least separation of two clusters",
+    "view_information": "information shared with a view, nats",
+    "neighbour_information": "information shared with nearest neighbours, nats",
+    "view_agreement": "same cluster in a view",
+}
+"""What a run's signs of health are called where people read them."""
+
+
+def health_table(health: Mapping[str, float]) -> dict[str, str]:
+    """Rows of a table; a sign that is not known here keeps its own name."""
+    return {HEALTH.get(name, name): f"{value:.4g}" for name, value in health.items()}
 
 
 def evenly(count: int, at_most: int) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..drift import Tally
-from .facts import Examined, Facts, Images, confusion, pictured, scores_table
+from .facts import Examined, Facts, Images, confusion, health_table, pictured, scores_table
 
 DRAWN = 20
 """Images drawn per cluster where none are shown."""
@@ -58,7 +58,7 @@ def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | 
                 **{g.name: f"{g.size:,} bytes, sha256 {g.sha256[:16]}" for g in m.graphs.values()},
                 "largest difference from PyTorch": f"{max(m.parity.max_difference.values()):.1e}",
             },
-            "Clusters after training": {name: f"{value:.4g}" for name, value in m.health.items()},
+            "Clusters after training": health_table(m.health),
             "Scores against labels": scores_table(m.metrics),
             **training.tables,
             "Where it comes from": {

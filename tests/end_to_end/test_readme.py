@@ -12,15 +12,22 @@ from sklearn.datasets import load_digits
 
 from .conftest import ROOT, command
 
+sys.path.insert(0, str(ROOT))
+
+import demo
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SESSION = re.findall(r"^\$ (catvae-.*)\n((?:(?!\$|```).*\n)+)", README, re.MULTILINE)
+"""Commands that are shown with what they print, the demo's own."""
 COMMANDS = re.findall(r"^\$ (catvae-.*)$", README, re.MULTILINE)
 SCRIPTS = set(re.findall(r"^(catvae-\w+) =", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def test_there_is_something_to_test():
     assert len(PYTHON) == 3
-    assert len(COMMANDS) == 17
+    assert len(COMMANDS) == 20
+    assert len(SESSION) == 3
     assert {line.split()[0] for line in COMMANDS} == SCRIPTS - {"catvae-doctor"}
 
 
@@ -28,6 +35,26 @@ def test_there_is_something_to_test():
 def test_python_examples_run(code, tmp_path):
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_session_is_the_demos_and_prints_what_is_shown(tmp_path, monkeypatch, capsys):
+    """Every line that the README shows is there, by its first word; figures are those of another day."""
+    monkeypatch.chdir(tmp_path)
+    demo.write_images(demo.IMAGES)
+    for line, shown in SESSION:
+        name, *arguments = shlex.split(line)
+        result = command(name, *arguments, *(["--epochs", "20"] if name == "catvae-train" else []), cwd=tmp_path)
+        assert result.returncode == 0, (line, result.stderr)
+        printed = [text.split()[0] for text in (result.stdout + result.stderr).splitlines() if text.strip()]
+        assert {text.split()[0] for text in shown.splitlines()} <= set(printed), (line, printed)
+    ran: list[str] = []
+    monkeypatch.setattr(demo, "show", ran.append)
+    demo.main()
+    for line, _ in SESSION:
+        assert any(set(shlex.split(line)) <= set(shlex.split(other)) for other in ran), line
+    last = capsys.readouterr().out.split("Look at:")[1]
+    assert str(demo.RUN / "report.html") in last
+    assert f"the studio: python3 -m http.server -d {demo.STUDIO}" in last
 
 
 def test_commands_run_in_order(tmp_path):
@@ -42,7 +69,7 @@ def test_commands_run_in_order(tmp_path):
         if i < 20:
             (tmp_path / "known-images" / str(digits.target[i] % 8)).mkdir(parents=True, exist_ok=True)
             image.save(tmp_path / "known-images" / str(digits.target[i] % 8) / f"{i}.png")
-    for line in COMMANDS:
+    for line in [line for line in COMMANDS if line not in dict(SESSION)]:
         name, *arguments = shlex.split(line, comments=True)
         extra = ["--epochs", "150", "-q"] if name == "catvae-train" else []
         result = command(name, *arguments, *extra, cwd=tmp_path)

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 
 from catvae.core.checkpoint import weights_bytes
 from catvae.core.data import load_data
@@ -14,9 +15,12 @@ from catvae.core.evaluation import assign
 from catvae.core.run_folder import RunFolder
 from catvae.export import bundle_writer
 from catvae.export.bundle_writer import export_bundle
+from catvae.export.parity import ParityError, check_files
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.errors import DataError, UsageError
 from catvae.runtime.files import sha256
+from catvae.runtime.images import read_image
+from catvae.runtime.pipeline import Options, classify_stream
 from catvae.runtime.report.of_bundle import facts_of_bundle
 from catvae.runtime.report.page import render
 
@@ -42,6 +46,15 @@ def test_contents(exported):
     card = (exported / "MODEL_CARD.md").read_text()
     assert "1,797 images" in card
     assert "never for training" in card
+
+
+def test_every_graph_says_how_to_feed_and_read_it(exported):
+    manifest = json.loads((exported / "manifest.json").read_text())
+    for role in ("classifier", "encoder", "decoder"):
+        said = {entry.key: entry.value for entry in onnx.load(str(exported / f"{role}.onnx")).metadata_props}
+        assert (said["role"], said["precision"], said["weights"]) == (role, "fp32", manifest["weights"])
+        assert (int(said["clusters"]), int(said["delta"]), float(said["lambda"])) == (10, manifest["delta"], manifest["lambda"])
+        assert json.loads(said["preprocess"]) == manifest["preprocess"]
 
 
 def test_what_training_said_travels_along(finished_run, exported):
@@ -101,6 +114,39 @@ def test_graphs_of_two_exports_are_not_mixed(finished_run, exported, tmp_path):
     (mixed / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match="files of two bundles are mixed"):
         Bundle.load(mixed).sample(0)
+
+
+@pytest.mark.parametrize(("amount", "message"), [(1e-3, "answered otherwise than their arrays"), (np.nan, "answered otherwise")])
+def test_files_that_are_answered_otherwise_stop_the_export(exported, amount, message):
+    bundle = Bundle.load(exported)
+    check_files(bundle, bundle.predict_proba)
+    with pytest.raises(ParityError, match=message):
+        check_files(bundle, lambda images: bundle.predict_proba(images) + amount)
+
+
+@pytest.mark.parametrize("rules", [{"fit": "stretch", "invert": True}, {"resample": "lanczos", "background": 90}, {"resample": "nearest"}])
+def test_files_are_read_by_the_runs_own_rules(finished_run, tmp_path, rules):
+    """PNG files of several sizes and modes, sorted by the command's own path, as the network sorts what training would have read."""
+    run, target = tmp_path / "run", tmp_path / "bundle"
+    shutil.copytree(finished_run, run)
+    record = json.loads((run / "run.json").read_text())
+    record["data"]["preprocess"].update(rules)
+    (run / "run.json").write_text(json.dumps(record))
+    export_bundle(run, target)
+    bundle = Bundle.load(target)
+    rng, paths = np.random.default_rng(3), []
+    sizes = {"L": (8, 8), "RGB": (20, 9), "RGBA": (5, 31), "P": (16, 16), "1": (40, 40), "LA": (7, 8), "I;16": (12, 10)}
+    for mode, size in sizes.items():
+        paths.append(tmp_path / f"{len(paths)}.png")
+        pixels = rng.integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(pixels, "RGBA").convert(mode)
+        image.save(paths[-1])
+    read = np.stack([read_image(path, RunFolder(run).read_record().data.preprocess) for path in paths])
+    expected = assign(RunFolder(run).read_model(), read)
+    for batch in (1, 4, 64):
+        rows = [row for block in classify_stream(bundle, map(str, paths), Options(batch)) for row in block]
+        np.testing.assert_allclose([row["assignment"] for row in rows], expected, atol=1e-5)
+        assert [row["cluster"] for row in rows] == expected.argmax(1).tolist()
 
 
 @pytest.mark.parametrize("location", ["weights.bin", "../weights.bin"])

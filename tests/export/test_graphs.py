@@ -11,7 +11,6 @@ from catvae.export.golden import golden_bytes, probe_images, probe_latents, torc
 from catvae.export.graphs import IR, OPSET, GraphError, graph_specs, lint, trace
 from catvae.export.parity import BATCHES, ParityError, check_parity, difference
 from catvae.kernels import mixture_kl
-from catvae.runtime.images import Preprocess
 from catvae.runtime.session import Session
 
 META = {"catvae": "test"}
@@ -96,9 +95,7 @@ def test_encoder_reports_the_kernels_divergences(exported):
 def test_every_network_passes_the_gate(shape, net):
     model = build(shape, net=net, dropout=0.25 if net == "mlp" else 0.0)
     specs = graph_specs(model)
-    parity = check_parity(
-        model, specs, {s.role: trace(s, META) for s in specs}, Preprocess(height=shape[0], width=shape[1], channels=shape[2])
-    )
+    parity = check_parity(model, specs, {s.role: trace(s, META) for s in specs})
     assert parity.cluster_agreement == 1
     assert max(parity.max_difference.values()) < 1e-5
 
@@ -110,9 +107,20 @@ def test_another_models_graph_fails_the_gate(exported):
         other.head.bias[-6] += 0.01  # a logit, a hundredth off
         other.E += 0.01
     foreign = {spec.role: trace(spec, META) for spec in graph_specs(other)}
-    rules = Preprocess(height=9, width=6, channels=1)
     with pytest.raises(ParityError, match=r"encoder\.mean differs from PyTorch"):
-        check_parity(model, specs, {**graphs, "encoder": foreign["encoder"]}, rules)
+        check_parity(model, specs, {**graphs, "encoder": foreign["encoder"]})
+
+
+def _branching(inner: onnx.NodeProto) -> onnx.NodeProto:
+    """An If whose branches hold the node."""
+    result = onnx.helper.make_tensor_value_info(inner.output[0], onnx.TensorProto.FLOAT, [1])
+    branch = onnx.helper.make_graph([inner], "branch", [], [result])
+    return onnx.helper.make_node("If", ["condition"], ["chosen"], then_branch=branch, else_branch=branch)
+
+
+def _outside_constant() -> onnx.NodeProto:
+    value = onnx.TensorProto(name="far", data_type=onnx.TensorProto.FLOAT, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    return onnx.helper.make_node("Constant", [], ["r"], value=value)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +131,12 @@ def test_another_models_graph_fails_the_gate(exported):
         (lambda p: setattr(p.graph.node[0], "domain", "com.example"), "com.example"),
         (lambda p: setattr(p.opset_import[0], "version", 21), "opset"),
         (lambda p: setattr(p.graph.initializer[0], "data_location", onnx.TensorProto.EXTERNAL), "outside the file"),
+        (lambda p: p.graph.node.append(_branching(onnx.helper.make_node("RandomUniform", [], ["r"], shape=[1]))), "random numbers"),
+        (lambda p: p.graph.node.append(_branching(_branching(onnx.helper.make_node("F", [], ["r"], domain="com.inner")))), "com.inner"),
+        (lambda p: p.graph.node.append(_branching(_outside_constant())), "outside the file"),
+        (lambda p: p.graph.node.append(_outside_constant()), "outside the file"),
+        (lambda p: setattr(p.graph.sparse_initializer.add().values, "data_location", onnx.TensorProto.EXTERNAL), "outside the file"),
+        (lambda p: setattr(p.functions.add(), "name", "Hidden"), "Hidden"),
     ],
 )
 def test_lint_refuses(exported, change, message):

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from catvae.core.held_back import read_calibration
+from catvae.core.held_back import Calibration, read_calibration
 from catvae.core.run_folder import RunFolder
 from catvae.export import agreement
 from catvae.export.agreement import check_agreement, compare_speed
@@ -16,7 +16,7 @@ from catvae.runtime.errors import DataError
 from catvae.runtime.self_test import self_test
 from catvae.runtime.session import Session
 
-META = {"catvae": "0", "torch": "0", "data": "digits", "weights": "0"}
+META = {"catvae": "0", "torch": "0", "data": "digits", "weights": "0", "precision": "fp32"}
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +35,14 @@ def reduced(request, full, images):
 
 
 def test_inputs_outputs_and_header_stay(full, reduced):
-    _, graphs = reduced
+    precision, graphs = reduced
     for role, data in graphs.items():
         was, is_ = onnx.load_from_string(full[role]), onnx.load_from_string(data)
         assert is_.graph.input == was.graph.input
         assert is_.graph.output == was.graph.output
         assert is_.opset_import == was.opset_import
-        assert is_.metadata_props == was.metadata_props
+        said = {entry.key: entry.value for entry in is_.metadata_props}
+        assert said == {**META, "role": role, "precision": precision}
         assert is_.ir_version == was.ir_version
 
 
@@ -82,16 +83,29 @@ def test_softmax_and_divergences_stay_in_fp32(full):
     assert {"Softmax", "Exp"} & (REDUCED | PASSING) == set()
 
 
-def test_changed_clusters_are_refused(full, images):
-    other = {**full, "classifier": _with_other_bias(full["classifier"])}
+@pytest.fixture(scope="module")
+def kept(images):
+    return Calibration(images[:400], images[400:])
+
+
+def test_changed_clusters_are_refused(full, kept):
+    other = {**full, "classifier": _with_other_bias(full["classifier"], "head.bias")}
     with pytest.raises(DataError, match=r"int8: .*% of 512 images keep their cluster"):
-        check_agreement(full, other, "int8", images)
-    assert check_agreement(full, full, "int8", images).cluster_agreement == 1
+        check_agreement(full, other, "int8", kept)
+    same = check_agreement(full, full, "int8", kept)
+    assert (same.cluster_agreement, same.pixel_difference, same.images, same.held_back) == (1, 0, 512, 112)
 
 
-def _with_other_bias(data: bytes) -> bytes:
+def test_a_decoder_that_draws_something_else_is_refused(full, kept):
+    biases = [tensor.name for tensor in onnx.load_from_string(full["decoder"]).graph.initializer if tensor.name.endswith(".bias")]
+    other = {**full, "decoder": _with_other_bias(full["decoder"], max(biases))}  # of the last step
+    with pytest.raises(DataError, match=r"int8: reconstructions of 512 images differ by 0\.\d+ of full scale"):
+        check_agreement(full, other, "int8", kept)
+
+
+def _with_other_bias(data: bytes, name: str) -> bytes:
     model = onnx.load_from_string(data)
-    (bias,) = [tensor for tensor in model.graph.initializer if tensor.name == "head.bias"]
+    (bias,) = [tensor for tensor in model.graph.initializer if tensor.name == name]
     values = onnx.numpy_helper.to_array(bias).copy()
     values[0] += 100
     bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))

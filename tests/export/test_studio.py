@@ -13,38 +13,9 @@ from catvae.runtime.images import read_image
 from catvae.runtime.labelling import renamed, write_names
 
 from ..browser import served
-from .studio import ready, settled
+from .studio import ready, same_answers, settled
 
 PIXELS = "id => Array.from(document.getElementById(id).getContext('2d').getImageData(0, 0, 28, 28).data).filter((_, i) => i % 4 == 0)"
-
-
-ANSWER = """async pixels => {
-    const a = await catvae.answer(Uint8Array.from(pixels));
-    return [[...a.assignment], [...a.mean], a.cluster, a.classes, [...a.rebuilt], a.score, a.unknown];
-}"""
-
-
-def same_answers(page, bundle: Bundle) -> None:
-    with np.load(io.BytesIO(bundle.golden())) as golden:
-        images, latents = golden["image"], golden["latent"]
-    assignments = bundle.predict_proba(images)
-    clusters, confidence = bundle.decide(assignments)
-    rebuilt, scored = bundle.decode(bundle.transform(images)), bundle.examine(images, score=True)
-    assert scored.score is not None
-    for i, mean in enumerate(bundle.transform(images)):
-        assignment, found_mean, cluster, classes, made, score, unknown = page.evaluate(ANSWER, images[i].ravel().tolist())
-        np.testing.assert_allclose(made, rebuilt[i].ravel(), rtol=0, atol=1e-5)
-        assert score == pytest.approx(scored.score[i], rel=1e-4)
-        assert unknown == (scored.clusters[i] == UNKNOWN)
-        np.testing.assert_allclose(assignment, assignments[i], rtol=0, atol=1e-5)
-        np.testing.assert_allclose(found_mean, mean, rtol=0, atol=1e-5)
-        assert cluster == clusters[i]
-        assert classes[0]["name"] == bundle.names[clusters[i]]
-        assert classes[0]["share"] == pytest.approx(confidence[i], abs=1e-5)
-        assert sum(entry["share"] for entry in classes) == pytest.approx(1, abs=1e-5)
-    decoded = page.evaluate("async z => (await catvae.decode(z.map(p => Float32Array.from(p)))).map(p => [...p])", latents.tolist())
-    np.testing.assert_allclose(np.array(decoded), bundle.decode(latents).reshape(len(latents), -1), rtol=0, atol=1e-5)
-
 
 FIRST_ANSWER = """async () => {
     const began = performance.now();
@@ -248,6 +219,23 @@ def test_the_map_and_the_walk_follow(page):
     page.select_option("#from", page.input_value("#to"))
     settled(page)
     assert page.input_value("#from") != page.input_value("#to")
+
+
+def test_the_sorted_image_is_marked_on_the_map(page):
+    at = """([x, y]) => [...document.getElementById('map').getContext('2d').getImageData(440 * x, 440 * y, 1, 1).data]"""
+    assert page.is_hidden("#map-mark")
+    page.click("#examples button:nth-child(6)")  # the sixth of ten centres lies at the bottom of the rim
+    settled(page)
+    assert page.inner_text("#map-mark") == "The cross is the image that was sorted."
+    assert page.evaluate(at, [0.5, 0.9])[:3] == [255, 255, 255]
+    page.click("#examples button:first-child")
+    settled(page)
+    assert page.evaluate(at, [0.5, 0.1])[:3] == [255, 255, 255]
+    assert page.evaluate(at, [0.5, 0.9])[:3] != [255, 255, 255]
+    page.click("#clear")
+    settled(page)
+    assert page.is_hidden("#map-mark")
+    assert page.evaluate(at, [0.5, 0.1])[:3] != [255, 255, 255]
 
 
 @pytest.mark.parametrize(

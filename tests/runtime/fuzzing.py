@@ -20,8 +20,10 @@ import numpy as np
 from PIL import Image
 
 from catvae.runtime.bundle import PRETRAINED, Bundle
+from catvae.runtime.drift import Tally
 from catvae.runtime.errors import CatVAEError, DataError, ImageError
 from catvae.runtime.images import Preprocess, read_image
+from catvae.runtime.model_card import model_card
 
 SLOWEST = 5.0
 """Seconds one item may take."""
@@ -78,6 +80,30 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(mutated)
 
 
+NUMBERS = [-1, 0, 1, 0.5, 7, 2**31, 2**64, 1e308, -1e-308, float("nan")]
+VALUES = [None, True, *NUMBERS, "", "x", "\0", "../x", "9" * 400, [], {}, [None], {"a": 1}]
+
+
+def replace_value(data: bytes, rng: np.random.Generator) -> bytes:
+    """A JSON document with one value somewhere inside replaced by one of `VALUES`, or taken away."""
+    document = json.loads(data)
+    places: list[tuple[dict | list, str | int]] = []
+
+    def visit(value: object) -> None:
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, inner in items:
+            places.append((value, key))  # pyright: ignore[reportArgumentType]
+            visit(inner)
+
+    visit(document)
+    holder, key = places[rng.integers(0, len(places))]
+    if rng.random() < 0.15:
+        del holder[key]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    else:
+        holder[key] = VALUES[rng.integers(0, len(VALUES))]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return json.dumps(document).encode()
+
+
 def fuzz_images(count: int, seed: int = 0) -> Iterator[str]:
     """What each mutated file came to: ``image``, or a code of `ImageError`; anything else raises."""
     rng, files = np.random.default_rng(seed), seed_images()
@@ -105,7 +131,10 @@ def fuzz_bundles(count: int, folder: Path, seed: int = 0) -> Iterator[str]:
         bundle = folder / str(i)
         shutil.copytree(source, bundle)
         name = str(rng.choice(names))
-        (bundle / name).write_bytes(mutate((bundle / name).read_bytes(), rng))
+        if name == "manifest.json" and rng.random() < 0.7:
+            (bundle / name).write_bytes(replace_value((bundle / name).read_bytes(), rng))
+        else:
+            (bundle / name).write_bytes(mutate((bundle / name).read_bytes(), rng))
         if name.endswith(".onnx") and rng.random() < 0.5:
             rewrite_hash(bundle, name)
         try:
@@ -114,6 +143,10 @@ def fuzz_bundles(count: int, folder: Path, seed: int = 0) -> Iterator[str]:
                 loaded.predict_proba(image)
                 loaded.transform(image)
                 loaded.decode(loaded.means[:1])
+                loaded.examine(image, score=True)
+                loaded.training()
+                model_card(loaded.manifest)
+                Tally(loaded.manifest).summary()
             yield "answers"
         except CatVAEError as error:
             assert error.exit_code == DataError.exit_code, error

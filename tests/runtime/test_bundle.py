@@ -106,6 +106,17 @@ def test_wrong_latents_and_clusters(bundle):
         bundle.decode(np.zeros((1, 3), np.float32))
     with pytest.raises(UsageError, match="cluster 10 does not exist"):
         bundle.sample(10)
+    for n, seed in ((-1, 0), (1, -1)):
+        with pytest.raises(UsageError, match="expected neither to be negative"):
+            bundle.sample(0, n, seed)
+    assert bundle.sample(0, 0).shape == (0, 28, 28, 1)
+
+
+def test_an_empty_path_is_not_the_default(monkeypatch):
+    monkeypatch.delenv("CATVAE_BUNDLE", raising=False)
+    with pytest.raises(UsageError, match="path is empty"):
+        Bundle.load("")
+    assert Bundle.load(None).path == PRETRAINED / "digits"
 
 
 def test_missing_folder_and_files(tmp_path, copy):

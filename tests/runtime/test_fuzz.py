@@ -10,7 +10,7 @@ CODE = """
 import sys; sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 import fuzzing
-kinds = set(fuzzing.fuzz_images(600)) | set(fuzzing.fuzz_bundles(40, Path(sys.argv[2])))
+kinds = set(fuzzing.fuzz_images(600)) | set(fuzzing.fuzz_bundles(120, Path(sys.argv[2])))
 assert fuzzing.peak_memory() < fuzzing.MOST_MEMORY, fuzzing.peak_memory()
 print(sorted(kinds))
 """

@@ -119,6 +119,8 @@ def test_an_empty_folder_is_no_failure(run, tmp_path):
         (("a.png", "--batch-size", "0"), 2, "--batch-size"),
         (("a.png", "--embed", "--format", "csv"), 2, "--embed needs --format jsonl"),
         (("-", "--files-from", "-"), 2, "standard input"),
+        (("a.png", "--self-test"), 2, "--self-test replays the images in the bundle itself"),
+        (("--self-test", "-o", "rows.jsonl"), 2, "--self-test replays"),
         (("a.png", "-b", "nowhere"), 3, "no such folder"),
         (("a.png", "-b", "."), 3, "manifest.json is missing"),
         (("--files-from", "nowhere.txt"), 3, "cannot read the list"),
@@ -133,6 +135,17 @@ def test_one_line_and_an_exit_code(run, png, arguments, code, message):
     assert message in result.stderr.decode()
     assert len(result.stderr.splitlines()) == 1
     assert result.stdout == b""
+
+
+def test_quiet_is_silent_but_for_drift(run, png):
+    for i in range(60):
+        png(f"d/{i}.png")
+    loud, quiet = run("catvae-infer", "d"), run("catvae-infer", "d", "-q")
+    assert quiet.stdout == loud.stdout
+    assert len(loud.stderr.splitlines()) > 1
+    (line,) = quiet.stderr.decode().splitlines()
+    assert "away from training" in line
+    assert run("catvae-infer", "d/1.png", "-q").stderr == b""
 
 
 def test_bundle_from_the_environment(run, png):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from catvae.runtime.errors import DataError
 from catvae.runtime.report import charts, facts, maps
-from catvae.runtime.report.facts import Examined, Facts, cards, confusion, evenly
+from catvae.runtime.report.facts import Examined, Facts, cards, confusion, evenly, pictured
 from catvae.runtime.report.of_bundle import facts_of_bundle
 from catvae.runtime.report.page import render
 from catvae.runtime.training_record import parse_training
@@ -108,6 +108,30 @@ def test_the_principal_plane_keeps_distances_of_points_that_lie_in_one():
     np.testing.assert_allclose(gaps(plane), gaps(flat), atol=1e-5)
     assert maps.principal_plane(rng.normal(size=(5, 1))).shape == (5, 2)
     assert np.isfinite(maps.principal_plane(np.zeros((4, 3)))).all()
+
+
+def test_signs_of_health_are_called_in_words():
+    table = facts.health_table({"perplexity": 9.87654, "view_agreement": 0.5, "of a later version": 1.0})
+    assert table == {"clusters in use, by entropy (perplexity)": "9.877", "same cluster in a view": "0.5", "of a later version": "1"}
+
+
+def test_clusters_of_one_name_have_cards_and_points_of_their_own(examined):
+    class Merged(Circles):
+        names = ("a", "b", "a")
+
+    shown = pictured(examined, Merged(), [0.5, 0.3, 0.2])
+    assert shown["names"] == ["a (0)", "b", "a (2)"]
+    assert [card.name for card in shown["cards"]] == ["a (0)", "b", "a (2)"]
+
+
+def test_umap_itself_keeps_groups_together():
+    pytest.importorskip("umap")
+    rng = np.random.default_rng(0)
+    groups = np.repeat([0, 1, 2], 40)
+    layout = maps.umap_plane((8 * np.eye(6)[groups] + rng.standard_normal((120, 6))).astype(np.float32))
+    assert layout is not None
+    centres = np.stack([layout[groups == g].mean(0) for g in range(3)])
+    assert (((layout[:, None] - centres) ** 2).sum(2).argmin(1) == groups).all()
 
 
 def test_umap_comes_first_where_it_is_installed(monkeypatch):

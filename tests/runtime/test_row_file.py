@@ -117,5 +117,28 @@ def test_killed_and_resumed_equals_uninterrupted(run, png, tmp_path):
     assert run("catvae-infer", "--files-from", "list.txt", "-o", "rows.jsonl", "--resume").returncode == 1
     assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     again = run("catvae-infer", "--files-from", "list.txt", "-o", "rows.jsonl", "--resume")
-    assert again.returncode == 0
+    assert again.returncode == 1  # as the call that finished it: one file cannot be read
     assert b"nothing to resume" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("sources", "content", "code", "message"),
+    [
+        (["a.png", "b.png"], None, 0, "rows.jsonl is complete; nothing to resume"),
+        (["a.png", "b.png", "c.png"], None, 2, "rows.jsonl is complete with 2 rows, but the sources go on with 'c.png'"),
+        (["a.png", "c.png"], None, 2, "row 2 of rows.jsonl is of 'b.png', but they now give 'c.png'"),
+        (["a.png"], None, 2, "row 2 of rows.jsonl is of 'b.png', but they end before"),
+        (["a.png", "b.png"], "notes\n", 3, "rows.jsonl, line 1, is no row"),
+        (["a.png"], '{"path": "a.png", "ok": false}\n{"pa', 3, "rows.jsonl ends within a row"),
+    ],
+)
+def test_a_finished_file_is_of_these_sources_or_not_resumed(run, png, tmp_path, sources, content, code, message):
+    for name in ("a.png", "b.png", "c.png"):
+        png(name, np.zeros((28, 28), np.uint8))
+    assert run("catvae-infer", "a.png", "b.png", "-o", "rows.jsonl").returncode == 0
+    if content:
+        (tmp_path / "rows.jsonl").write_text(content)
+    before = (tmp_path / "rows.jsonl").read_bytes()
+    result = run("catvae-infer", *sources, "-o", "rows.jsonl", "--resume")
+    assert (result.returncode, message in result.stderr.decode()) == (code, True), result.stderr
+    assert (tmp_path / "rows.jsonl").read_bytes() == before

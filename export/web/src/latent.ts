@@ -51,6 +51,16 @@ export function mixture(x: number, y: number, anchors: [number, number][]): numb
   return weights.map((weight) => weight / sum);
 }
 
+/** Where an image of this assignment lies on the map: between the centres, as near to each as its share is large. */
+export function within(assignment: Float32Array, anchors: [number, number][]): [number, number] {
+  const point: [number, number] = [0, 0];
+  anchors.forEach(([ax, ay], c) => {
+    point[0] += assignment[c] * ax;
+    point[1] += assignment[c] * ay;
+  });
+  return point;
+}
+
 /** The latent of a mixture of centres. */
 export function mixed(weights: number[], means: Float32Array[]): Float32Array {
   const z = new Float32Array(means[0].length);

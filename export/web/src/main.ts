@@ -27,9 +27,12 @@ async function main(): Promise<void> {
       `Sorts images into ${bundle.clusters} clusters and draws new ones: ` +
       `learnt from ${provenance.images.toLocaleString("en")} images (${provenance.data}), without labels.`;
     byId("app").hidden = false;
-    startSort(bundle, startDraw(bundle));
+    let sorted: Float32Array | null = null; // also what is sorted before the map is drawn
+    let place: Awaited<ReturnType<typeof startMap>> = () => {};
+    startSort(bundle, startDraw(bundle), (answer) => place((sorted = answer && answer.assignment)));
     startWalk(bundle);
-    await startMap(bundle);
+    place = await startMap(bundle);
+    place(sorted);
     byId("status").hidden = true;
     const ready = Math.round(performance.now()); // since navigation
     byId("facts").textContent = `reads ${preprocess.width} x ${preprocess.height} pixels, ${preprocess.channels === 1 ? "grey" : "colour"}`;

@@ -1,7 +1,7 @@
 // Panel 3: mixtures of the clusters' centres, which lie on the rim of a disc; the nearer a centre, the larger its part.
 
 import type { Bundle } from "./bundle";
-import { mixed, mixture, rim } from "./latent";
+import { mixed, mixture, rim, within } from "./latent";
 import { byId, latest, paint, save, toImageData } from "./paint";
 
 const SIDE = 440; // pixels of the map
@@ -9,7 +9,8 @@ const RADIUS = 0.4; // of the side: the circle of centres
 const MOST_LETTERS = 14; // of a name
 const CELLS = 15; // images along the backdrop
 
-export async function startMap(bundle: Bundle): Promise<void> {
+/** Start the panel; what it gives back shows where an image of this assignment lies, or none. */
+export async function startMap(bundle: Bundle): Promise<(assignment: Float32Array | null) => void> {
   const rules = bundle.manifest.preprocess;
   const map = byId<HTMLCanvasElement>("map");
   const context = map.getContext("2d")!;
@@ -18,6 +19,7 @@ export async function startMap(bundle: Bundle): Promise<void> {
   map.width = map.height = SIDE;
   const backdrop = await drawBackdrop(bundle, anchors);
   let [x, y] = anchors[0].map((value) => 0.6 * value);
+  let marked: [number, number] | null = null; // where the sorted image lies
 
   const show = latest(async () => {
     const weights = mixture(x, y, anchors);
@@ -27,6 +29,7 @@ export async function startMap(bundle: Bundle): Promise<void> {
     const parts = order.slice(0, 3).map((c) => `${bundle.labels[c]} ${Math.round(100 * weights[c])} %`);
     byId("mapped-caption").textContent = parts.join(", ");
     context.drawImage(backdrop, 0, 0);
+    if (marked) cross(context, ...toPixels(...marked));
     const [px, py] = toPixels(x, y);
     context.beginPath();
     context.arc(px, py, 11, 0, 2 * Math.PI);
@@ -62,6 +65,25 @@ export async function startMap(bundle: Bundle): Promise<void> {
   });
   byId("save-map").addEventListener("click", () => void save([mapped], "map"));
   show();
+  return (assignment) => {
+    marked = assignment && within(assignment, anchors);
+    byId("map-mark").hidden = !marked;
+    show();
+  };
+}
+
+/** A white cross with a dark rim: it is seen on light and on dark drawings. */
+function cross(context: CanvasRenderingContext2D, x: number, y: number): void {
+  for (const [width, colour] of [[8, "rgb(0 0 0 / 0.75)"], [4, "white"]] as const) {
+    context.lineWidth = width;
+    context.strokeStyle = colour;
+    context.beginPath();
+    for (const slope of [-1, 1]) {
+      context.moveTo(x - 8, y - 8 * slope);
+      context.lineTo(x + 8, y + 8 * slope);
+    }
+    context.stroke();
+  }
 }
 
 function toPixels(x: number, y: number): [number, number] {

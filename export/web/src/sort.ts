@@ -9,8 +9,15 @@ const SIDE = 308; // pixels of the drawing area; a multiple of the usual 28
 const BARS = 6;
 const FIRST = "first answer"; // for whoever measures: time from navigation until an answer was on the page
 
-/** Start the panel; `onStyle` hears the cluster and the style of an image when its style is to be kept. */
-export function startSort(bundle: Bundle, onStyle: (cluster: number, style: Float32Array) => void): void {
+/**
+ * Start the panel; `onStyle` hears the cluster and the style of an image when its style is to be kept, `onAnswer` every answer, and null
+ * when there is none any more.
+ */
+export function startSort(
+  bundle: Bundle,
+  onStyle: (cluster: number, style: Float32Array) => void,
+  onAnswer: (answer: Answer | null) => void,
+): void {
   const rules = bundle.manifest.preprocess;
   const pad = byId<HTMLCanvasElement>("pad");
   const context = pad.getContext("2d", { willReadFrequently: true })!;
@@ -37,6 +44,7 @@ export function startSort(bundle: Bundle, onStyle: (cluster: number, style: Floa
     paint(byId<HTMLCanvasElement>("seen"), pixels, rules);
     paint(byId<HTMLCanvasElement>("rebuilt"), answer.rebuilt, rules);
     showAnswer(answer);
+    onAnswer(answer);
     answered(true);
     if (!performance.getEntriesByName(FIRST).length) performance.mark(FIRST);
   });
@@ -53,6 +61,7 @@ export function startSort(bundle: Bundle, onStyle: (cluster: number, style: Floa
   const clear = () => {
     given(null);
     answer = null;
+    onAnswer(null);
     answered(false);
     byId("unlike").hidden = true;
     context.fillStyle = paper;
