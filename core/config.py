@@ -73,8 +73,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Act on clusters that collapse while training."""
     label_weight: float = 0.0
     """Weight of the cross-entropy of the few labelled images given with --labels, in nats; 0: they only name clusters."""
-    starts: int = 3
-    """Short runs to begin with, of which the one that shares most information with views goes on."""
+    starts: int = 1
+    """Short runs to begin with; of several, the one goes on whose groups nearest neighbours agree on most."""
     augment: Augment = "auto"
     """Views: digits (affine), objects (mirror, brightness, slight affine), none (noise only), auto (by mirror symmetry)."""
 
@@ -159,7 +159,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "regroup": (),
         "warm_start": 0.0,
         "guard": False,
-        "starts": 1,
         "epochs": 20,
         "batch_size": 128,
         "schedule": "constant",
