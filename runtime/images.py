@@ -24,6 +24,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 24_000_000
 ORIENTATION_TAG = 0x0112
+WIDTH_TAG, HEIGHT_TAG = 0x0100, 0x0101
 STRIP = 256
 """Rows that are converted at a time."""
 READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -136,8 +137,11 @@ def decode_all(sources: Sequence[str | bytes], preprocess: Preprocess) -> Decode
 def image_size_of(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
     """(width, height) of the upright image, from its header alone; raises as `read_image`."""
     with _opened(source) as image:
-        turned = image.format != "TIFF" and image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8)  # a TIFF's size is turned already
-        return (image.height, image.width) if turned else image.size
+        width, height = image.size
+        if image.format == "TIFF":  # newer versions of Pillow give its size as turned already, older as stored; its tags are always as stored
+            tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue] - of its own kind of image
+            width, height = tags.get(WIDTH_TAG, width), tags.get(HEIGHT_TAG, height)
+        return (height, width) if image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8) else (width, height)
 
 
 @contextlib.contextmanager
