@@ -138,7 +138,7 @@ def image_size_of(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
     """(width, height) of the upright image, from its header alone; raises as `read_image`."""
     with _opened(source) as image:
         width, height = image.size
-        if image.format == "TIFF":  # newer versions of Pillow give its size as turned already, older as stored; its tags are always as stored
+        if image.format == "TIFF":  # newer versions of Pillow give its size as turned already, older as stored; its tags are as stored
             tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue] - of its own kind of image
             width, height = tags.get(WIDTH_TAG, width), tags.get(HEIGHT_TAG, height)
         return (height, width) if image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8) else (width, height)

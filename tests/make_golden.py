@@ -50,7 +50,8 @@ def pictures() -> dict[str, bytes]:
         ("turned.jpg", rgb, {"quality": 95, "exif": turned}), ("cmyk.jpg", rgb.convert("CMYK"), {"quality": 95}),
         ("lossy.webp", rgb, {"quality": 95}), ("lossless.webp", clear, {"lossless": True}), ("colour.bmp", rgb, {}),
         ("palette.gif", few, {}), ("animated.gif", grey, several), ("animated.png", grey, several),
-        ("colour.tif", rgb, {}), ("turned.tif", rgb, {"exif": turned}), ("deflate.tif", rgb, {"compression": "tiff_deflate"}), ("sixteen-bit.tif", deep, {}),
+        ("colour.tif", rgb, {}), ("turned.tif", rgb, {"exif": turned}),
+        ("deflate.tif", rgb, {"compression": "tiff_deflate"}), ("sixteen-bit.tif", deep, {}),
         ("fax.tif", grey.convert("1"), {"compression": "group4"}), ("pages.tif", grey, several),
         ("float.tif", Image.fromarray((x / 34).astype(np.float32)), {}),
     ]  # fmt: skip
