@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import weakref
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,7 @@ class Session:
             raise DeviceError(f"--device cuda: {why}; or use --device cpu")
         self.tf32 = tf32 and self.provider == "cuda"
         self.label = label
+        _open.add(self)
 
     def run(self, feed: dict[str, NDArray], outputs: list[str] | None = None) -> list[NDArray]:
         """Outputs for named inputs.
@@ -90,6 +92,30 @@ class Session:
     def metadata(self) -> dict[str, str]:
         """What the exporter wrote into the graph itself."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
+
+
+_open: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _keep_inherited_sessions() -> None:
+    """In a forked child: the end of a session, and that of onnxruntime, waits for threads that a fork does not copy.
+
+    Sessions from before the fork are never ended, and where the C library can say how a process exits, it exits as `os._exit` does once
+    Python has finished: without the library's own exit handlers, but with the status.
+    """
+    if not _open:
+        return
+    import ctypes
+
+    for session in _open:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._session))
+    library = ctypes.CDLL(None)
+    if hasattr(library, "on_exit"):  # of glibc; the handler registered last runs first
+        library.on_exit(library._exit, None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_inherited_sessions)
 
 
 def _providers(runtime: Any, device: str, tf32: bool) -> list[Any]:

@@ -1,6 +1,8 @@
 """Sessions where things go wrong: memory, forks, devices, limits of a container."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import distributions
@@ -71,6 +73,28 @@ def test_a_fork_answers_too():
     )
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("end", ["sys.exit(7)", "del b; gc.collect(); os._exit(7)"])
+def test_a_forked_child_ends_as_it_wants_to(end):
+    """The end of a session from before the fork would wait for threads that the child does not have."""
+    code = (
+        "import gc, os, sys, numpy as np; from catvae.runtime import Bundle; b = Bundle.load(threads=4);"
+        "x = np.full((3, *b.preprocess.shape), 90, np.uint8); b.predict(x); pid = os.fork()\n"
+        "if not pid:\n"
+        "    b.predict(x)\n"
+        f"    {end}\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            assert process.communicate(timeout=60)[0] == "7\n"
+        finally:  # a child that hangs would go on for ever, and hold the pipe open
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_installed_wheels_are_those_of_the_package_index(monkeypatch, tmp_path):
