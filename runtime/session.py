@@ -100,8 +100,8 @@ _open: weakref.WeakSet[Session] = weakref.WeakSet()
 def _keep_inherited_sessions() -> None:
     """In a forked child: the end of a session, and that of onnxruntime, waits for threads that a fork does not copy.
 
-    Sessions from before the fork are never ended, and where the C library can say how a process exits, it exits as `os._exit` does once
-    Python has finished: without the library's own exit handlers, but with the status.
+    Sessions from before the fork are never ended, and once Python has finished, the child exits as by `os._exit`, with its status but
+    without exit handlers of C. Only glibc tells a handler the status; elsewhere such a child should end with `os._exit` itself.
     """
     if not _open:
         return
