@@ -10,7 +10,12 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-WHEELS = ("onnxruntime", "onnxruntime-gpu")
+WHEELS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    *(f"onnxruntime-{kind}" for kind in ("directml", "openvino", "rocm", "migraphx", "qnn", "training")),
+)
+"""Every wheel that installs the module `onnxruntime`; others of that name (extensions, genai) stand beside it."""
 PROVIDER = "capi/libonnxruntime_providers_cuda.so"
 
 

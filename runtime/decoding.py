@@ -61,6 +61,7 @@ class Decoding:
 
     def __init__(self, rules: Preprocess, size: int, threads: int | None = None, helper: "DecoderProcess | None" = None):
         self.rules, self.size, self.threads, self.helper = rules, size, threads, helper
+        self._unwanted = False
 
     def blocks(self, sources: Iterator[str]) -> Iterator[Block]:
         """Blocks of decoded sources, in order; a few are decoded before they are wanted."""
@@ -98,6 +99,7 @@ class Decoding:
                         return
                     yield waiting.popleft().result()
             finally:
+                self._unwanted = True  # a block of large images takes seconds, and an interrupted caller waits for threads to end
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _by_the_idle(self, sources: Iterator[str]) -> Iterator[Block]:
@@ -123,7 +125,7 @@ class Decoding:
 
     def _here(self, paths: list[str]) -> Block:
         sources = [sys.stdin.buffer.read(MAX_BYTES + 1) if path == STDIN else path for path in paths]
-        return Block(paths, decode_all(sources, self.rules))
+        return Block(paths, decode_all(sources, self.rules, lambda: self._unwanted))
 
     def _asked(self, paths: list[str]) -> bool:
         return self.helper is not None and STDIN not in paths and self.helper.ask(paths, self.rules)

@@ -8,7 +8,7 @@ import contextlib
 import io
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -117,12 +117,14 @@ class DecodedBlock(NamedTuple):
     """(N, H, W, C), of the sources that can be read."""
 
 
-def decode_all(sources: Sequence[str | bytes], preprocess: Preprocess) -> DecodedBlock:
-    """`decode_image` for many; a source that cannot be read does not raise."""
+def decode_all(sources: Sequence[str | bytes], preprocess: Preprocess, unwanted: Callable[[], bool] = lambda: False) -> DecodedBlock:
+    """`decode_image` for many; a source that cannot be read does not raise. Sources are left out once they are `unwanted`."""
     pixels = np.empty((len(sources), *preprocess.shape), np.uint8)
     frames: list[int | ImageError] = []
     filled = 0
     for source in sources:
+        if unwanted():
+            break
         try:
             found = decode_image(source, preprocess)
         except ImageError as error:

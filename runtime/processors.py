@@ -2,12 +2,13 @@
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 MOST = 4
 """Threads for one session by default: the graphs are small and gain nothing from more."""
-CGROUP_2 = Path("/sys/fs/cgroup/cpu.max")
-CGROUP_1 = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+MEMBERSHIP = Path("/proc/self/cgroup")
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 def usable_processors() -> int:
@@ -18,17 +19,45 @@ def usable_processors() -> int:
 
 
 def container_quota() -> float | None:
-    """Processors' worth of time that the control group of a container grants; None without a limit."""
+    """Processors' worth of time that control groups grant; None without a limit.
+
+    A limit holds for everything below it: of the process's own group and those around it, the tightest counts.
+    """
+    shares = [share for group in _own_groups() for share in (_share(group),) if share is not None]
+    return min(shares, default=None)
+
+
+def _own_groups() -> Iterator[Path]:
+    """Folders of the process's groups, each with those around it, of both versions of control groups.
+
+    A container often sees its own group as the root of all, while its membership names a path outside: folders that are not there are
+    asked for in vain.
+    """
     try:
-        quota, period = CGROUP_2.read_text().split()[:2]
-    except (OSError, ValueError):
-        try:
-            quota, period = (file.read_text().strip() for file in CGROUP_1)
-        except OSError:
-            return None
+        memberships = MEMBERSHIP.read_text().splitlines()
+    except OSError:
+        memberships = ["0::/"]
+    for line in memberships:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            root = CGROUPS
+        elif "cpu" in controllers.split(","):
+            root = CGROUPS / "cpu"
+        else:
+            continue
+        group = root / path.strip("/")
+        yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(root))
+
+
+def _share(group: Path) -> float | None:
+    """What one group grants; None without a limit."""
     try:
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()[:2]
+        else:
+            quota, period = ((group / f"cpu.cfs_{what}_us").read_text() for what in ("quota", "period"))
         share = int(quota) / int(period)
-    except (ValueError, ZeroDivisionError):  # "max": no limit
+    except (OSError, ValueError, ZeroDivisionError):  # "max": no limit
         return None
     return share if share > 0 else None
 

@@ -141,7 +141,7 @@ def import_onnxruntime() -> Any:
     installed = installed_wheels()
     if len(installed) > 1:
         raise DeviceError(
-            f"{' and '.join(installed)} are both installed and overwrite each other: pip uninstall -y {' '.join(installed)}, then"
+            f"{' and '.join(installed)} are installed and overwrite each other: pip uninstall -y {' '.join(installed)}, then"
             " pip install one of them"
         )
     try:

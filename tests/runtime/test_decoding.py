@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catvae.runtime import decoder_process, decoding
+from catvae.runtime import decoder_process, decoding, images
 from catvae.runtime.decoder_process import DecoderProcess
 from catvae.runtime.decoding import AHEAD, HELD, Decoding
 from catvae.runtime.images import Preprocess, decode_all
@@ -75,15 +75,32 @@ def test_threads_give_blocks_in_order_whoever_finishes_first(sources, expected, 
     gate = threading.Event()
     decode = decoding.decode_all
 
-    def slow_second(paths, rules):
+    def slow_second(paths, rules, unwanted):
         if sources[4] in paths:
             gate.wait(5)
         elif sources[0] not in paths:
             gate.set()
-        return decode(paths, rules)
+        return decode(paths, rules, unwanted)
 
     monkeypatch.setattr(decoding, "decode_all", slow_second)
     assert told(Decoding(RULES, 4, threads=3).blocks(iter(sources))) == expected
+
+
+def test_an_interrupt_waits_for_the_images_in_hand_alone(sources, monkeypatch):
+    """Not for the blocks that they are in, which may take seconds each."""
+    stream, begun, real = Decoding(RULES, 8, threads=2), [], images.decode_image
+
+    def until_unwanted(source, rules):
+        if source in sources[16:]:
+            begun.append(source)
+            until(lambda: stream._unwanted)
+        return real(source, rules)
+
+    monkeypatch.setattr(images, "decode_image", until_unwanted)
+    blocks = stream.blocks(iter(sources))
+    next(blocks), next(blocks)
+    blocks.close()
+    assert len(begun) <= 2, begun
 
 
 def quick_blocks(sources, monkeypatch, helper=None):

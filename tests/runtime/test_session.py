@@ -99,17 +99,17 @@ def test_a_forked_child_ends_as_it_wants_to(end):
 
 def test_installed_wheels_are_those_of_the_package_index(monkeypatch, tmp_path):
     assert cuda.installed_wheels() == [name for name in cuda.WHEELS if any(distributions(name=name))]
-    for name in ("onnxruntime-1.27.0.dist-info", "onnxruntime_gpu-1.27.0.dist-info", "onnxruntime_extensions-0.14.dist-info"):
-        (tmp_path / name).mkdir()
+    for name in ("onnxruntime-1.27.0", "onnxruntime_gpu-1.27.0", "onnxruntime_directml-1.24", "onnxruntime_extensions-0.14"):
+        (tmp_path / f"{name}.dist-info").mkdir()
     monkeypatch.setattr(cuda, "_site", lambda package: tmp_path)
-    assert cuda.installed_wheels() == ["onnxruntime", "onnxruntime-gpu"]
+    assert cuda.installed_wheels() == ["onnxruntime", "onnxruntime-gpu", "onnxruntime-directml"]
     monkeypatch.setattr(cuda, "_site", lambda package: None)
     assert cuda.installed_wheels() == []
 
 
 def test_two_wheels_at_once_are_named(monkeypatch):
     monkeypatch.setattr(session, "installed_wheels", lambda: ["onnxruntime", "onnxruntime-gpu"])
-    with pytest.raises(DeviceError, match="both installed and overwrite each other"):
+    with pytest.raises(DeviceError, match="onnxruntime and onnxruntime-gpu are installed and overwrite each other"):
         import_onnxruntime()
 
 
@@ -153,28 +153,53 @@ def test_obstacles_have_remedies(monkeypatch):
     assert any("libcublas.so.13" in line for line in cuda.obstacles())
 
 
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """Write control groups: ``groups("0::/own", {"own/cpu.max": "50000 100000"})``."""
+
+    def write(membership: str, files: dict[str, str]) -> None:
+        (tmp_path / "membership").write_text(membership + "\n")
+        for name, text in files.items():
+            file = tmp_path / "cgroup" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text + "\n")
+        monkeypatch.setattr(processors, "MEMBERSHIP", tmp_path / "membership")
+        monkeypatch.setattr(processors, "CGROUPS", tmp_path / "cgroup")
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("text", "expected"), [("50000 100000", 0.5), ("250000 100000", 2.5), ("max 100000", None), ("", None), ("0 100000", None)]
 )
-def test_container_limits(monkeypatch, tmp_path, text, expected):
-    limit = tmp_path / "cpu.max"
-    limit.write_text(text)
-    monkeypatch.setattr(processors, "CGROUP_2", limit)
-    monkeypatch.setattr(processors, "CGROUP_1", (tmp_path / "none", tmp_path / "none"))
+def test_container_limits(monkeypatch, groups, text, expected):
+    groups("0::/", {"cpu.max": text})
     assert processors.container_quota() == expected
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     assert processors.usable_processors() == {0.5: 1, 2.5: 3, None: 64}[expected]
     assert processors.default_threads() <= processors.MOST
 
 
-def test_the_older_form_of_container_limits(monkeypatch, tmp_path):
-    (tmp_path / "quota").write_text("150000\n")
-    (tmp_path / "period").write_text("100000\n")
-    monkeypatch.setattr(processors, "CGROUP_2", tmp_path / "none")
-    monkeypatch.setattr(processors, "CGROUP_1", (tmp_path / "quota", tmp_path / "period"))
-    assert processors.container_quota() == 1.5
-    (tmp_path / "quota").write_text("-1\n")
+@pytest.mark.parametrize("membership", ["0::/", "3:cpuset:/elsewhere\n1:cpu,cpuacct:/job\n0::/"])
+def test_the_older_form_of_container_limits(groups, membership):
+    groups(membership, {"cpu/cpu.cfs_quota_us": "150000", "cpu/cpu.cfs_period_us": "100000", "cpu/job/cpu.cfs_quota_us": "-1"})
+    assert processors.container_quota() == (1.5 if "cpu," in membership else None)
+    groups(membership, {"cpu/cpu.cfs_quota_us": "-1"})
     assert processors.container_quota() is None
+
+
+def test_the_tightest_limit_around_the_process_counts(groups):
+    groups(
+        "0::/slice/service/job", {"slice/cpu.max": "150000 100000", "slice/service/cpu.max": "300000 100000", "other/cpu.max": "1 100000"}
+    )
+    assert processors.container_quota() == 1.5
+    groups("0::/slice/service/job", {"slice/service/job/cpu.max": "100000 100000"})
+    assert processors.container_quota() == 1.0
+
+
+def test_a_group_that_only_the_host_can_see(groups):
+    groups("0::/host/container", {"cpu.max": "200000 100000"})
+    assert processors.container_quota() == 2.0
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs affinity")
