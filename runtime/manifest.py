@@ -3,6 +3,7 @@
 Unknown fields are ignored within one schema number, so that older runtimes read newer bundles of the same major form.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Literal
@@ -180,6 +181,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         if schema != SCHEMA:
             raise DataError(f"{where} has schema {schema}, this version reads {SCHEMA}: use the matching version of catvae")
         manifest = msgspec.json.decode(data, type=Manifest)
+        json.loads(data, object_pairs_hook=lambda pairs: _require_distinct_keys(pairs, where))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{where} is not a bundle manifest: {error}") from error
     missing = {"classifier", "encoder", "decoder"} - manifest.graphs.keys()
@@ -233,6 +235,14 @@ RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", 
 
 class _Schema(msgspec.Struct):
     schema: int
+
+
+def _require_distinct_keys(pairs: list[tuple[str, object]], where: str) -> None:
+    """Readers differ in which of two equal keys they take: a file that two of them read differently is none."""
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise DataError(f"{where} is not a bundle manifest: it has the key {twice!r} twice")
 
 
 def _require_plain_name(name: str, where: str) -> None:

@@ -57,19 +57,25 @@ def test_answers_do_not_depend_on_batch_size_or_order(bundle, images):
 
 
 def test_threads_share_a_bundle(bundle, images):
-    expected, wrong = bundle.predict_proba(images), []
+    """A fresh bundle, asked everything at once: one session for each graph, and everyone's answers are those of one thread."""
+    fresh, together, answers = Bundle.load(PRETRAINED / "digits"), threading.Barrier(8), {}
 
-    def work() -> None:
-        for _ in range(20):
-            if not np.array_equal(bundle.predict_proba(images), expected):
-                wrong.append(1)
+    def ask(who: Bundle) -> list:
+        return [who.predict_proba(images), who.transform(images), who.score_samples(images), who.sample(3, 2, seed=1)]
 
-    workers = [threading.Thread(target=work) for _ in range(4)]
+    def work(number: int) -> None:
+        together.wait()
+        answers[number] = [ask(fresh) for _ in range(5)]
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(8)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert not wrong
+    expected = ask(bundle)
+    assert sorted(answers) == list(range(8))
+    assert all(np.array_equal(a, b) for asked in answers.values() for found in asked for a, b in zip(found, expected, strict=True))
+    assert len(fresh._sessions) == 3
 
 
 def test_no_images_give_no_rows(bundle):
@@ -216,6 +222,17 @@ def test_manifests_that_are_no_json(copy, content):
     folder, _ = copy
     (folder / "manifest.json").write_bytes(content)
     with pytest.raises(DataError, match="not a bundle manifest"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize("key", [b'"schema": 1', b'"name": "classifier.onnx"'])
+def test_a_manifest_that_says_something_twice_is_refused(copy, key):
+    folder, _ = copy
+    path = folder / "manifest.json"
+    compact = json.dumps(json.loads(path.read_bytes())).encode()
+    assert key in compact
+    path.write_bytes(compact.replace(key, key + b", " + key))
+    with pytest.raises(DataError, match="twice"):
         Bundle.load(folder)
 
 

@@ -143,6 +143,22 @@ def test_19_a_full_disk(png, tmp_path):
     assert b"Traceback" not in result.stderr
 
 
+def test_19_a_disk_that_fills_while_rows_are_written(run, png, tmp_path):
+    """A limit on the size of files stands for the disk: the write fails in the middle of the rows, and `--resume` ends the work."""
+    png("a.png")
+    (tmp_path / "list").write_text("a.png\n" * 500)
+    limited = "import resource, os, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (30_000,) * 2); os.execv(sys.argv[1], sys.argv[1:])"
+    words = ["--files-from", "list", "-o", "rows.jsonl"]
+    result = subprocess.run([sys.executable, "-c", limited, INFER, *words], capture_output=True, cwd=tmp_path, timeout=60)
+    assert result.returncode == 5, result.stderr
+    assert b"rows.jsonl.part" in result.stderr
+    assert b"--resume" in result.stderr
+    assert b"Traceback" not in result.stderr
+    assert not (tmp_path / "rows.jsonl").exists()
+    assert run("catvae-infer", *words, "--resume").returncode == 0
+    assert (tmp_path / "rows.jsonl").read_bytes() == run("catvae-infer", "--files-from", "list", "--format", "jsonl").stdout
+
+
 @pytest.mark.parametrize("target", ["/proc/nothing/rows.jsonl", "folder", "link"])
 def test_19_targets_that_cannot_be_written(run, png, tmp_path, target):
     png("a.png")
