@@ -1,5 +1,6 @@
-"""The README's examples run as written: its Python blocks, and its commands on a small folder of images."""
+"""The README's examples run as written: its Python blocks, and its commands on a small folder of images. So do those of docs/python.md."""
 
+import ast
 import re
 import shlex
 import subprocess
@@ -35,6 +36,17 @@ def test_there_is_something_to_test():
 def test_python_examples_run(code, tmp_path):
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_page_on_python_runs_in_order_and_gives_the_shapes_it_shows():
+    known, shown = {}, 0
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.DOTALL):
+        exec(block, known)
+        for code, shape in re.findall(r"^(\S.*?) +# (\([\d, ]+\))(?:: .*| float32 .*)?$", block, re.MULTILINE):
+            value = eval(code.partition(" = ")[0] if " = " in code else code, known)
+            assert getattr(value, "shape", value) == ast.literal_eval(shape), code
+            shown += 1
+    assert shown == 7
 
 
 def test_the_session_is_the_demos_and_prints_what_is_shown(tmp_path, monkeypatch, capsys):
