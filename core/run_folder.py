@@ -28,6 +28,8 @@ from .guard import Verdict
 from .model import CatVAE, ModelSpec
 
 SCHEMA = 2
+RESULTS = ("model.safetensors", "report.html")
+"""What a finished run is read for; one that lost any of them is finished again."""
 FILES = (
     "config.json",
     "run.json",
@@ -220,6 +222,13 @@ class RunFolder:
         if record.schema != SCHEMA:
             raise DataError(f"{self.path / 'run.json'} has schema {record.schema}, this version reads {SCHEMA}")
         return record
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run is finished and its results are still there."""
+        if not (self.path / "run.json").is_file() or self.read_record().status != "finished":
+            return False
+        return all((self.path / name).is_file() for name in RESULTS)
 
     def read_model(self) -> CatVAE:
         """The trained network, in evaluation mode, on the CPU."""

@@ -86,7 +86,7 @@ def train_seeds(
     failed: dict[int, NumericError] = {}
     runs = {seed: RunFolder(folder.path / "seeds" / str(seed)) for seed in seeds}
     for index, (seed, run) in enumerate(runs.items(), 1):
-        if (run.path / "run.json").is_file() and run.read_record().status == "finished":
+        if run.complete:
             continue
         if (run.path / "state.json").is_file():
             session = Session.resume(run, data, labelled)

@@ -123,7 +123,7 @@ def train(
         several = is_planned(folder)
         settings = folder_of(resume)
         record, config = settings.read_record(), settings.read_config()
-        if settings.path == resume and record.status == "finished":
+        if settings.path == resume and settings.complete:
             raise UsageError(f"{resume} is finished: nothing to resume")
         origin = msgspec.structs.replace(record.origin, data=data or record.origin.data)
     else:

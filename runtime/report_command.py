@@ -52,7 +52,7 @@ def _page_of_run(run: Path, images: tuple[str, ...]) -> bytes:
     try:
         return (run / "report.html").read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"{run} has no report.html: it is not finished; catvae-train --resume {run}") from error
+        raise DataError(f"{run} has no report.html: catvae-train --resume {run} finishes it and writes one") from error
     except OSError as error:
         raise DataError(f"cannot read {run / 'report.html'}: {error.strerror or error}") from error
 

@@ -40,6 +40,22 @@ def test_interrupted_resumed_finished(interrupted, blobs):
     assert interrupted.read_model().spec == record.spec
 
 
+def test_a_finished_run_that_lost_its_report_is_finished_again(interrupted, blobs):
+    session = Session.resume(interrupted, blobs)
+    session.train()
+    record = session.finish()
+    assert interrupted.complete
+    page, weights = ((interrupted.path / name).read_bytes() for name in ("report.html", "model.safetensors"))
+    (interrupted.path / "report.html").unlink()
+    assert not interrupted.complete
+    again = Session.resume(interrupted, blobs)
+    again.train()
+    assert again.finish() == record
+    assert (interrupted.path / "report.html").read_bytes() == page
+    assert (interrupted.path / "model.safetensors").read_bytes() == weights
+    assert interrupted.complete
+
+
 def test_other_images_or_settings_are_refused(interrupted, blobs):
     other = dataclasses.replace(blobs, images=255 - blobs.images)
     with pytest.raises(DataError, match="holds other images"):
