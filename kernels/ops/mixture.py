@@ -2,7 +2,8 @@
 
 Forward returns the two sums; backward is told both upstream gradients and makes every gradient in one call. Eager calls go straight to
 the library: the dispatcher and autograd's registration cost 25 us a step, more than the kernel at the published size. Under torch.compile
-the registered ops of `registered` stand in. Left out: second derivatives, and gradients of ``prior`` and ``weight``, constants here.
+the registered ops of `registered` stand in; under torch.func and forward-mode differentiation the plain form does. Left out: second
+derivatives, and gradients of ``prior`` and ``weight``, constants here.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .. import _loader
 from . import calls, registered  # noqa: F401 - registering is what the import is for
@@ -60,7 +62,8 @@ def mixture_kl(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits
         inputs = m, v, E, F, prior, logits, weight
         if _traced(m, E, logits):
             return MixtureKL(*torch.ops.catvae.mixture_kl(*inputs)[:4])
-        return _joined(calls.mixture_forward(*inputs), calls.mixture_backward, inputs, (m, v, E, F, logits))
+        if not _transformed():
+            return _joined(calls.mixture_forward(*inputs), calls.mixture_backward, inputs, (m, v, E, F, logits))
     with _full_precision(m):
         return plain_mixture_kl(_widened(m), _widened(v), E, F, prior, _widened(logits), weight)
 
@@ -83,7 +86,8 @@ def dense_mixture_kl(mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weig
         inputs = mu, lv, prior, logits, weight
         if _traced(mu, prior, logits):
             return MixtureKL(*torch.ops.catvae.dense_kl(*inputs)[:4])
-        return _joined(calls.dense_forward(*inputs), calls.dense_backward, inputs, (mu, lv, logits))
+        if not _transformed():
+            return _joined(calls.dense_forward(*inputs), calls.dense_backward, inputs, (mu, lv, logits))
     with _full_precision(mu):
         return plain_dense_kl(_widened(mu), _widened(lv), prior, _widened(logits), weight)
 
@@ -155,3 +159,8 @@ class _Join(torch.autograd.Function):
 def _traced(*inputs: Tensor) -> bool:
     """Whether these tensors stand for others: while torch.compile or torch.jit looks on, or as fake tensors and other subclasses."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing() or not _PLAIN.issuperset(map(type, inputs))  # pyright: ignore[reportPrivateImportUsage]
+
+
+def _transformed() -> bool:
+    """Whether `torch.func` (vmap, grad, jvp, ...) or forward-mode differentiation is at work: the plain form follows them, C cannot."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]

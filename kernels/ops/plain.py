@@ -42,8 +42,8 @@ def plain_dense_kl(mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weight
 def _assigned(cluster_kl: Tensor, logits: Tensor, weight: Tensor | None) -> MixtureKL:
     log_a = torch.log_softmax(logits, -1)
     a = log_a.exp()
-    empty = a == 0  # 0 log 0 and 0 * inf count as 0
-    kl = torch.where(empty, 0.0, a * cluster_kl).sum(-1)
+    empty = a == 0  # 0 log 0 and 0 * inf count as 0, in the gradients too
+    kl = (a * cluster_kl.masked_fill(empty, 0.0)).sum(-1)
     neg_entropy = (a * log_a.masked_fill(empty, 0.0)).sum(-1)
     if weight is not None:
         kl, neg_entropy = weight * kl, weight * neg_entropy

@@ -10,6 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch.autograd import forward_ad  # noqa: E402
+
 from catvae.kernels import _loader, dense_mixture_kl, mixture_kl  # noqa: E402
 from catvae.kernels.ops import calls  # noqa: E402
 from catvae.kernels.ops.plain import plain_dense_kl, plain_mixture_kl  # noqa: E402
@@ -218,6 +220,42 @@ def test_a_changed_input_is_noticed_before_backward(device):
 
 
 @compiled
+def test_function_transforms_and_forward_mode_agree_with_backward(device):
+    """vmap, grad and jvp hand over wrapped tensors, whose scratch must never be kept for later calls."""
+    values, weight = problem(5, 3, 4, torch.float64, device=device)
+    for function, inputs in ((mixture_kl, values), (dense_mixture_kl, dense_values(values))):
+        first, *others = (x.detach() for x in inputs.values())
+        leaf = first.clone().requires_grad_()
+
+        def loss(x, others=others, function=function):
+            return function(x, *others, weight).kl
+
+        loss(leaf).backward()
+        tangent = torch.linspace(-1, 1, first.numel(), dtype=first.dtype, device=device).view(first.shape)
+        expected = (leaf.grad * tangent).sum()
+        torch.testing.assert_close(torch.func.grad(loss)(first), leaf.grad)
+        torch.testing.assert_close(torch.func.jvp(loss, (first,), (tangent,))[1], expected)
+        torch.testing.assert_close(torch.func.vmap(loss)(torch.stack([first, first + 1]))[0], loss(first))
+        with forward_ad.dual_level():
+            found = forward_ad.unpack_dual(loss(forward_ad.make_dual(first, tangent))).tangent
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(loss(first), loss(leaf).detach())
+
+
+@pytest.mark.parametrize("function", [mixture_kl, plain_mixture_kl], ids=["ours", "plain"])
+def test_a_cluster_infinitely_far_that_is_not_assigned_gives_no_gradient(function, device):
+    values, weight = problem(4, 3, 5, device=device)
+    values["E"][0] = 1e30
+    values["logits"][:, 0] = -torch.inf
+    leaves = {name: x.detach().clone().requires_grad_(name != "prior") for name, x in values.items()}
+    out = function(*leaves.values(), weight)
+    (out.kl + out.neg_entropy).backward()
+    assert torch.isfinite(out.kl)
+    for name in ("m", "v", "E", "F"):
+        assert torch.isfinite(leaves[name].grad).all(), name
+    assert leaves["E"].grad[0].abs().max() == 0
+
+
 def test_a_second_derivative_is_refused(device):
     values, _ = problem(5, 3, 4, device=device)
     values["m"].requires_grad_()
