@@ -40,7 +40,8 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(payload)
             file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~umask())
+            if hasattr(os, "fchmod"):  # Windows has no such modes
+                os.fchmod(file.fileno(), 0o666 & ~umask())
             os.fsync(file.fileno())
         os.replace(temporary, target)
         temporary = None
@@ -73,6 +74,22 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise OutputError(f"cannot create the folder {path}: {error.strerror or error}") from error
     return path
+
+
+def lock(handle: int) -> bool:
+    """Keep other processes that ask for it away from an open file or folder until it is closed; False on systems without such locks.
+
+    Raises
+    ------
+    BlockingIOError
+        When another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows, which refuses by itself to rename a file that is open
+        return False
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -119,18 +119,17 @@ def infer(
         if output is None:
             _write_rows(classify_stream(bundle, paths, options, helper), row_writer(format_, stdout, score=score), tally)
         else:
-            from .row_file import earlier_rows, growing_file, part_of, skip_answered
+            from .row_file import growing_file, part_of, skip_answered
 
             if resume and output.exists() and not part_of(output).exists():
                 _require_complete(output, paths, tally)
                 say(f"catvae-infer: {output} is complete; nothing to resume", quiet=quiet)
                 return 1 if tally.failed else 0
             made_with = {"bundle": bundle.fingerprint, "embed": embed, "score": score, "invert": invert, "shard": shard}
-            if resume:
-                for row in skip_answered(earlier_rows(output, made_with), paths, part_of(output)):
+            with growing_file(output, made_with, resume=resume) as growing:
+                for row in skip_answered(growing.earlier(), paths, part_of(output)):
                     tally.add(row)
-            with growing_file(output, made_with, resume=resume) as file:
-                write = row_writer(format_, file, score=score)
+                write = row_writer(format_, growing.stream, score=score)
                 _write_rows(classify_stream(bundle, paths, options, helper), write, tally)
     if not tally.total:
         say("catvae-infer: no images found; nothing to do", quiet=quiet)

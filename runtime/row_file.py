@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from .errors import DataError, OutputError, UsageError
-from .files import atomic_write, make_folder, refuse_special_target, umask
+from .files import atomic_write, lock, make_folder, refuse_special_target, umask
 
 Row = dict[str, Any]
 LONGEST_ROW = 64 * 2**20
@@ -23,80 +23,99 @@ def part_of(output: Path) -> Path:
     return output.with_name(output.name + ".part")
 
 
+class GrowingFile:
+    """A row file while it is locked and written."""
+
+    def __init__(self, part: Path, stream: TextIO, made_with: dict[str, Any]):
+        self._part, self.stream, self._made_with = part, stream, made_with
+
+    def earlier(self) -> Iterator[Row]:
+        """The complete rows an interrupted call left, in order; a torn last line is then cut off. To be read to its end before writing.
+
+        Raises
+        ------
+        UsageError
+            When they were made with another model or other options.
+        DataError
+            When the file holds something else than rows.
+        """
+        if not os.fstat(self.stream.fileno()).st_size:
+            return
+        note = note_of(self._part)
+        try:
+            before = json.loads(note.read_bytes())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{note} does not say what the rows of {self._part} were made with: start again without --resume") from error
+        for key, value in self._made_with.items():
+            if not isinstance(before, dict) or before.get(key) != value:
+                raise UsageError(
+                    f"the rows in {self._part} were made with another {key}: give the same one, or start again without --resume"
+                )
+        with self._part.open("rb") as file:
+            yield from _whole_rows(file, self._part)
+            self.stream.truncate(file.tell())
+
+
+def note_of(part: Path) -> Path:
+    """Where it is written what the rows in `part` were made with."""
+    return part.with_name(part.name + ".json")
+
+
 @contextlib.contextmanager
-def growing_file(output: Path, made_with: dict[str, Any], *, resume: bool = False) -> Iterator[TextIO]:
-    """A text stream that becomes `output` when the block ends well; after an exception what was written stays beside it.
+def growing_file(output: Path, made_with: dict[str, Any], *, resume: bool = False) -> Iterator[GrowingFile]:
+    """What becomes `output` when the block ends well; after an exception what was written stays beside it.
 
     Parameters
     ----------
     output : Path
     made_with : dict
-        Kept for `earlier_rows`, which refuses rows made with something else.
+        Kept for a later `GrowingFile.earlier`, which refuses rows made with something else.
     resume : bool
-        Append to what is there.
+        Keep what is there, and append to it.
 
     Raises
     ------
     OutputError
-        When the file cannot be written.
+        When the file cannot be written, or another process writes it.
     """
     make_folder(output.parent)
     refuse_special_target(output)
     part = part_of(output)
     refuse_special_target(part)
-    note = part.with_name(part.name + ".json")
     try:
-        fresh = not resume or not part.exists()
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o666 & ~umask())
+        handle, locked = _open_locked(part)
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            _lock(handle, part)
-            if fresh:
+            if not resume:
                 stream.truncate(0)
-                atomic_write(note, json.dumps(made_with))
-            yield stream
+            if not os.fstat(handle).st_size:
+                atomic_write(note_of(part), json.dumps(made_with))
+            yield GrowingFile(part, stream, made_with)
             stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, output)
-        note.unlink(missing_ok=True)
+            os.fsync(handle)
+            if locked:  # under the lock: a second call that came in between would begin the file anew
+                os.replace(part, output)
+        if not locked:
+            os.replace(part, output)
+        note_of(part).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {part}: {error.strerror or error}; what is there can be continued with --resume") from error
 
 
-def _lock(handle: int, part: Path) -> None:
-    """Keep a second call away from the rows of a first one that still runs, where the system can."""
-    try:
-        import fcntl
-    except ImportError:  # Windows refuses by itself to rename a file that is open
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise OutputError(f"another catvae-infer is writing {part}: wait for it, or choose another -o") from error
-
-
-def earlier_rows(output: Path, made_with: dict[str, Any]) -> Iterator[Row]:
-    """The complete JSON rows an interrupted call left for `output`, in order; a torn last line is cut off the file.
-
-    Raises
-    ------
-    UsageError
-        When they were made with another model or other options.
-    DataError
-        When the file holds something else than rows.
-    """
-    part = part_of(output)
-    if not part.is_file():
-        return
-    try:
-        before = json.loads(part.with_name(part.name + ".json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{part}.json does not say what the rows of {part} were made with: start again without --resume") from error
-    for key, value in made_with.items():
-        if not isinstance(before, dict) or before.get(key) != value:
-            raise UsageError(f"the rows in {part} were made with another {key}: give the same one, or start again without --resume")
-    with part.open("r+b") as file:
-        yield from _whole_rows(file, part)
-        file.truncate()
+def _open_locked(part: Path) -> tuple[int, bool]:
+    """A descriptor that appends to `part`, and whether it keeps other calls away; they may have renamed the file just before."""
+    while True:
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o666 & ~umask())
+        try:
+            locked = lock(handle)
+            if not locked or (part.exists() and os.path.samestat(part.stat(), os.fstat(handle))):
+                return handle, locked
+        except BlockingIOError as error:
+            os.close(handle)
+            raise OutputError(f"another catvae-infer is writing {part}: wait for it, or choose another -o") from error
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
 
 
 def complete_rows(output: Path) -> Iterator[Row]:

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from catvae.runtime.errors import DataError, OutputError, UsageError
-from catvae.runtime.row_file import earlier_rows, growing_file, part_of, skip_answered
+from catvae.runtime.row_file import growing_file, part_of, skip_answered
 
 MADE = {"model": "abc", "score": False}
 
 
 def test_a_complete_file_appears_alone(tmp_path):
     target = tmp_path / "deep" / "rows.jsonl"
-    with growing_file(target, MADE) as file:
-        file.write('{"path": "a", "ok": false}\n')
+    with growing_file(target, MADE) as growing:
+        growing.stream.write('{"path": "a", "ok": false}\n')
         assert not target.exists()
     assert target.read_text() == '{"path": "a", "ok": false}\n'
     assert [path.name for path in target.parent.iterdir()] == ["rows.jsonl"]
@@ -28,8 +28,8 @@ def test_a_complete_file_appears_alone(tmp_path):
 
 def interrupted(target: Path, text: str) -> None:
     """Write some rows, then stop as a signal would."""
-    with growing_file(target, MADE) as file:
-        file.write(text)
+    with growing_file(target, MADE) as growing:
+        growing.stream.write(text)
         raise KeyboardInterrupt
 
 
@@ -39,29 +39,69 @@ def test_after_a_failure_rows_stay_and_go_on(tmp_path):
         interrupted(target, '{"path": "a", "ok": false}\n{"path": "b", "ok": false}\n{"pa')
     assert not target.exists()
     sources = iter(["a", "b", "c"])
-    assert [row["path"] for row in skip_answered(earlier_rows(target, MADE), sources, part_of(target))] == ["a", "b"]
-    assert list(sources) == ["c"]
-    with growing_file(target, MADE, resume=True) as file:
-        file.write('{"path": "c", "ok": false}\n')
+    with growing_file(target, MADE, resume=True) as growing:
+        assert [row["path"] for row in skip_answered(growing.earlier(), sources, part_of(target))] == ["a", "b"]
+        assert list(sources) == ["c"]
+        growing.stream.write('{"path": "c", "ok": false}\n')
     assert [json.loads(line)["path"] for line in target.read_text().splitlines()] == ["a", "b", "c"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="files are not locked there")
 def test_a_file_that_is_being_written_is_left_alone(tmp_path):
+    """Half a row that a running call has written so far is no torn one."""
     target = tmp_path / "rows.jsonl"
-    with growing_file(target, MADE) as file:
-        file.write('{"path": "a", "ok": false}\n')
-        file.flush()
+    with growing_file(target, MADE) as growing:
+        growing.stream.write('{"path": "a", "ok": false}\n{"path": "b", ')
+        growing.stream.flush()
         for resume in (True, False):
             with pytest.raises(OutputError, match="another catvae-infer"), growing_file(target, MADE, resume=resume):
                 pass
+        growing.stream.write('"ok": false}\n')
+    assert [json.loads(line)["path"] for line in target.read_text().splitlines()] == ["a", "b"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files are not locked there")
+def test_a_file_is_locked_until_it_has_its_name(tmp_path, monkeypatch):
+    target, replace, refused = tmp_path / "rows.jsonl", os.replace, []
+
+    def second_call(source, to):
+        if Path(source) == part_of(target):
+            with pytest.raises(OutputError, match="another catvae-infer"), growing_file(target, MADE):
+                pass
+            refused.append(source)
+        replace(source, to)
+
+    with growing_file(target, MADE) as growing:
+        growing.stream.write('{"path": "a", "ok": false}\n')
+        growing.stream.flush()
+        monkeypatch.setattr(os, "replace", second_call)
+    assert refused
     assert target.read_text() == '{"path": "a", "ok": false}\n'
+
+
+def test_a_file_that_was_finished_while_waiting_for_its_lock_is_begun_anew(tmp_path, monkeypatch):
+    target = tmp_path / "rows.jsonl"
+    part_of(target).write_text('{"path": "a", "ok": false}\n')
+
+    def finished_meanwhile(handle, calls=[]):  # noqa: B006 - the list is the memory of the calls
+        if not calls:
+            os.replace(part_of(target), target)
+        calls.append(handle)
+        return True
+
+    monkeypatch.setattr("catvae.runtime.row_file.lock", finished_meanwhile)
+    with growing_file(target, MADE, resume=True) as growing:
+        assert list(growing.earlier()) == []
+        assert target.read_text() == '{"path": "a", "ok": false}\n'
+        growing.stream.write("new\n")
+    assert target.read_text() == "new\n"
 
 
 def test_without_resume_an_old_part_is_begun_again(tmp_path):
     target = tmp_path / "rows.jsonl"
     part_of(target).write_text("old")
-    with growing_file(target, MADE) as file:
-        file.write("new\n")
+    with growing_file(target, MADE) as growing:
+        growing.stream.write("new\n")
     assert target.read_text() == "new\n"
 
 
@@ -69,19 +109,27 @@ def test_rows_of_something_else_are_not_continued(tmp_path):
     target = tmp_path / "rows.jsonl"
     with pytest.raises(KeyboardInterrupt):
         interrupted(target, '{"path": "a", "ok": false}\n')
+    rows = part_of(target).read_bytes()
     with pytest.raises(UsageError, match="another model"):
-        list(earlier_rows(target, {**MADE, "model": "xyz"}))
+        earlier(target, {**MADE, "model": "xyz"}, ["a"])
     with pytest.raises(UsageError, match="now give 'z'"):
-        list(skip_answered(earlier_rows(target, MADE), iter(["z"]), part_of(target)))
+        earlier(target, MADE, ["z"])
     with pytest.raises(UsageError, match="they end before"):
-        list(skip_answered(earlier_rows(target, MADE), iter([]), part_of(target)))
+        earlier(target, MADE, [])
+    assert part_of(target).read_bytes() == rows
     for line in ("not json", '{"path": "a"}', '{"x": 1}', '{"path": "a", "ok": true}', "[]"):
         part_of(target).write_text(f"{line}\n")
         with pytest.raises(DataError, match="line 1"):
-            list(earlier_rows(target, MADE))
+            earlier(target, MADE, ["a"])
     part_of(target).with_name("rows.jsonl.part.json").unlink()
     with pytest.raises(DataError, match="made with"):
-        list(earlier_rows(target, MADE))
+        earlier(target, MADE, ["a"])
+
+
+def earlier(target: Path, made_with: dict, sources: list[str]) -> None:
+    """Read what an interrupted call left, as --resume does."""
+    with growing_file(target, made_with, resume=True) as growing:
+        list(skip_answered(growing.earlier(), iter(sources), part_of(target)))
 
 
 @pytest.mark.parametrize("make", [lambda p: p.symlink_to("elsewhere"), lambda p: os.mkfifo(p), lambda p: p.mkdir()])
