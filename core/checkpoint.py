@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from catvae.runtime.errors import DataError
+from catvae.runtime.errors import DataError, OutputError
 from catvae.runtime.files import atomic_write, sha256
 
 SCHEMA = 2
@@ -87,20 +87,31 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         raise DataError(f"{path} does not fit the network described in run.json: {str(error).splitlines()[-1].strip()}") from error
 
 
+TENSORS, POSITION = "state.safetensors", "state.json"
+PREVIOUS = "state.previous.safetensors"
+"""The tensors that `state.json` names, while their successors are written: killed at any moment, a run has a whole pair."""
+
+
 def save_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
-    """Write `state.safetensors`, then `state.json`, which names the former's hash: a torn pair is noticed."""
+    """Write the tensors, then the position, which names their hash; the earlier tensors stay until both are there."""
     tensors = {f"model/{name}": tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"adam/{index}/{name}": tensor.detach().cpu().contiguous() for name, tensor in moments.items()}
     data = save(tensors)
     position.tensors_sha256 = sha256(data)
-    atomic_write(folder / "state.safetensors", data)
-    atomic_write(folder / "state.json", msgspec.json.format(msgspec.json.encode(position), indent=1))
+    try:
+        if (folder / TENSORS).is_file():
+            (folder / TENSORS).replace(folder / PREVIOUS)
+        atomic_write(folder / TENSORS, data)
+        atomic_write(folder / POSITION, msgspec.json.format(msgspec.json.encode(position), indent=1))
+        (folder / PREVIOUS).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write the state of {folder}: {error.strerror or error}") from error
 
 
 def read_position(folder: Path) -> Position:
     """`state.json` of a run; raises `DataError` when it is missing, damaged or of another schema."""
-    path = folder / "state.json"
+    path = folder / POSITION
     try:
         position = msgspec.json.decode(path.read_bytes(), type=Position)
     except OSError as error:
@@ -114,7 +125,8 @@ def read_position(folder: Path) -> Position:
 
 def load_state(folder: Path, position: Position, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Restore the tensors that belong to `position`; raises `DataError` when they are missing, torn or of another network."""
-    tensor_file = folder / "state.safetensors"
+    tensor_file = folder / TENSORS
+    _settle(folder, position)
     tensors = load_tensors(tensor_file)
     if sha256(tensor_file.read_bytes()) != position.tensors_sha256:
         raise DataError(f"{tensor_file} does not belong to state.json: its sha256 differs")
@@ -130,6 +142,19 @@ def load_state(folder: Path, position: Position, model: torch.nn.Module, optimiz
         optimizer.load_state_dict({**wanted, "state": moments})
     except (RuntimeError, ValueError, KeyError, IndexError) as error:
         raise DataError(f"{tensor_file} does not fit this run: {str(error).splitlines()[-1].strip()}") from error
+
+
+def _settle(folder: Path, position: Position) -> None:
+    """After a kill in the middle of `save_state`: keep whichever tensors the position names."""
+    previous = folder / PREVIOUS
+    try:
+        if previous.is_file():
+            if sha256(previous.read_bytes()) == position.tensors_sha256:
+                previous.replace(folder / TENSORS)
+            else:
+                previous.unlink()
+    except OSError as error:
+        raise DataError(f"cannot read the state of {folder}: {error.strerror or error}") from error
 
 
 def _laid_out_as(parameter: Tensor, moment: Tensor) -> Tensor:

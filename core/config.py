@@ -16,6 +16,8 @@ from catvae.runtime.errors import DataError, UsageError
 Net = Literal["conv", "mlp"]
 Augment = Literal["auto", "digits", "objects", "none"]
 
+LARGEST_SEED = 2**31 - 1
+
 
 class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One training run, resolved: see `resolve` for how recipe, file and options combine."""
@@ -87,7 +89,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16: matrix products and convolutions in bfloat16, the loss in fp32; auto: where the processor has bfloat16 instructions."""
+    """bf16: every matrix product and convolution in bfloat16, all else of the loss in fp32; auto: where the processor has bfloat16
+    instructions."""
 
     def __post_init__(self) -> None:
         bounds = {
@@ -100,20 +103,20 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "generated_per_cluster": (1, 10_000),
             "overclusters": (0, 100),
             "starts": (1, 100),
-            "seed": (0, 2**31 - 1),
+            "seed": (0, LARGEST_SEED),
         }
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
             if value != "auto" and not low <= value <= high:
-                raise UsageError(f"{_flag(name)} is {value}, expected {low} to {high}")
+                raise UsageError(f"{_setting(name)} is {value}, expected {low} to {high}")
         for name in ("lam", "learning_rate"):
             value = getattr(self, name)
             if not 0 < value < float("inf"):
-                raise UsageError(f"{_flag(name)} is {value}, expected a positive number")
+                raise UsageError(f"{_setting(name)} is {value}, expected a positive number")
         for name in ("neg_entropy_weight", "information_weight", "invariance_weight", "marginal_weight", "label_weight"):
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
-                raise UsageError(f"{_flag(name)} is {value}, expected zero or more")
+                raise UsageError(f"{_setting(name)} is {value}, expected zero or more")
         if not all(0 < share < 1 for share in self.regroup):
             raise UsageError(f"regroup is {list(self.regroup)}, expected shares of the steps between 0 and 1")
         if not 0 <= self.warm_start <= 1:
@@ -219,5 +222,20 @@ def _nearest(key: str) -> str:
     return f", did you mean '{near[0]}'?" if near else f"; known are {', '.join(KEYS)}"
 
 
-def _flag(name: str) -> str:
-    return "--" + {"lam": "lambda"}.get(name, name).replace("_", "-")
+NUMBERS_ON_THE_COMMAND_LINE = {
+    "clusters",
+    "max_clusters",
+    "delta",
+    "lambda",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "seed",
+    "label_weight",
+}
+
+
+def _setting(name: str) -> str:
+    """As its option is called, or, without one, as configuration files call it."""
+    name = {"lam": "lambda"}.get(name, name)
+    return "--" + name.replace("_", "-") if name in NUMBERS_ON_THE_COMMAND_LINE else name

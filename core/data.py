@@ -86,6 +86,11 @@ def load_data(source: str, *, image_size: int | None = None, warn: Callable[[str
     raise DataError(f"{source} is not a data set: expected a folder, an .npz or an .npy file")
 
 
+def is_image_folder(source: str) -> bool:
+    """Whether `load_data` would fit image files of `source` into a common size."""
+    return Path(source).is_dir() and not find_pairs(Path(source))
+
+
 def native_preprocess(images: Images) -> Preprocess:
     """The rules under which further images come out like `images`, (N, H, W, C)."""
     height, width, channels = images.shape[1:]

@@ -34,7 +34,7 @@ def seed_noise(device: torch.device, seed: int) -> None:
 
 
 def mix(seed: int, index: int) -> int:
-    """A 63-bit number that differs for every (seed, index): the finaliser of splitmix64."""
+    """63 well mixed bits of (seed, index), by the finaliser of splitmix64."""
     x = (seed * 0x9E3779B97F4A7C15 + index + 1) & 0xFFFFFFFFFFFFFFFF
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         x = ((x ^ (x >> shift)) * factor) & 0xFFFFFFFFFFFFFFFF

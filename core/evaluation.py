@@ -14,6 +14,7 @@ from .likelihood import likelihood
 from .merging import mutual_information, separations
 from .metrics import Health, calibration_error, generation_ceiling, label_scores, match
 from .model import CatVAE
+from .networks import Dropout
 from .run_folder import ClusterRecord
 from .views import at_a_time, to_float
 
@@ -21,12 +22,15 @@ from .views import at_a_time, to_float
 @torch.no_grad()
 def assign(model: CatVAE, images: NDArray[np.uint8], *, batch: int = 1024, dropout: bool = False) -> NDArray[np.float32]:
     """q(c|x), (N, K), of uint8 images (N, H, W, C); `dropout` keeps it active, as the published code does."""
-    model.train(dropout)
+    model.eval()
+    for layer in model.modules():
+        if isinstance(layer, Dropout):  # alone: batch norm would move its averages
+            layer.train(dropout)
     batch = at_a_time(images, batch)
     device = model.prior.device
     pieces = [
         model(to_float(torch.from_numpy(np.ascontiguousarray(images[i : i + batch])).to(device))).cpu()
-        for i in range(0, len(images), batch)
+        for i in range(0, max(1, len(images)), batch)  # no images: an empty answer of the right shape
     ]
     model.eval()
     return torch.cat(pieces).numpy()
@@ -119,7 +123,7 @@ def encode_mean(model: CatVAE, images: NDArray[np.uint8], *, batch: int = 1024) 
     model.eval()
     batch = at_a_time(images, batch)
     pieces = []
-    for i in range(0, len(images), batch):
+    for i in range(0, max(1, len(images)), batch):
         posterior = model.encode(to_float(torch.from_numpy(np.ascontiguousarray(images[i : i + batch])).to(model.prior.device)))
         pieces.append(model.component(posterior, posterior.logits.softmax(-1))[0].cpu())
     return torch.cat(pieces).numpy()

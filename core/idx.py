@@ -60,6 +60,7 @@ def find_pairs(folder: Path) -> dict[str, tuple[Path, Path | None]]:
         part = "test" if {"t10k", "test"} & set(re.split(r"[-_.]", path.name)) else "train"
         if part in pairs and path.name.removesuffix(".gz") != pairs[part][0].name.removesuffix(".gz"):
             raise DataError(f"{folder} holds two sets of {part} images, {pairs[part][0].name} and {path.name}: keep one of them there")
-        label = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
-        pairs.setdefault(part, (path, label if label.exists() else None))
+        plain = path.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
+        labels = [path.with_name(name) for name in (plain, f"{plain}.gz")]
+        pairs.setdefault(part, (path, next((label for label in labels if label.exists()), None)))
     return pairs

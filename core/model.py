@@ -15,7 +15,7 @@ from .config import Net, TrainConfig
 from .prior import prior_means
 
 LOG_VARIANCE = 8.0
-"""|v + F| is clamped to this: exp(8) is a standard deviation of 55, far outside anything the prior explains."""
+"""|v| is clamped to this: exp(8) is a standard deviation of 55, far outside anything the prior explains."""
 
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

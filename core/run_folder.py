@@ -7,11 +7,13 @@ report.html         all of it on one page       calibration.*  a sample of the i
 seeds.json, seeds/  with --seeds: every run that was trained for this result, see `seeds`
 """
 
+import contextlib
 import csv
 import io
 import os
 import platform
 import shutil
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +21,12 @@ from typing import Any, Literal
 import msgspec
 
 from catvae.runtime.errors import DataError, UsageError
-from catvae.runtime.files import atomic_write, make_folder
+from catvae.runtime.files import atomic_write, lock, make_folder
 from catvae.runtime.images import Preprocess
 
 from .checkpoint import Event, load_weights
 from .config import TrainConfig
+from .data import NAMED
 from .guard import Verdict
 from .model import CatVAE, ModelSpec
 
@@ -35,6 +38,7 @@ FILES = (
     "run.json",
     "model.safetensors",
     "state.safetensors",
+    "state.previous.safetensors",
     "state.json",
     "metrics.csv",
     "seeds.json",
@@ -80,7 +84,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
         """Paths made absolute."""
 
         def absolute(path: str) -> str:
-            return str(Path(path).resolve()) if Path(path).exists() else path
+            named = path in NAMED and not Path(path).is_dir()  # as `load_data` reads it
+            return path if named or not Path(path).exists() else str(Path(path).resolve())
 
         return cls(data=absolute(data), image_size=image_size, labels=absolute(labels) if labels else None)
 
@@ -165,6 +170,22 @@ class RunFolder:
                 raise UsageError(f"{self.path} is not empty: choose another -o, continue it with --resume, or replace it with --overwrite")
             if not any((self.path / name).is_file() for name in ("run.json", "seeds.json")):
                 raise UsageError(f"{self.path} is not a run folder: --overwrite only replaces runs; choose another -o")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other calls of `catvae-train` away from the folder, which is created; raises `UsageError` when one is at work there."""
+        make_folder(self.path)
+        if os.name == "nt":  # folders cannot be opened there
+            yield
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            lock(handle)
+            yield
+        except BlockingIOError as error:
+            raise UsageError(f"another catvae-train is at work in {self.path}: wait for it, or choose another -o") from error
+        finally:
+            os.close(handle)
 
     def start(self, config: TrainConfig, record: RunRecord) -> None:
         """Create the folder and its first files; what an earlier run left there is removed."""

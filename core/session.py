@@ -9,7 +9,7 @@ import torch
 from catvae.runtime.errors import DataError
 from catvae.runtime.files import atomic_write, sha256
 from catvae.runtime.grid import png_bytes
-from catvae.runtime.interruption import Interrupted
+from catvae.runtime.interruption import Interrupted, stop_on_signals
 
 from . import evaluation, pictures
 from .checkpoint import load_state, read_position, save_state, weights_bytes
@@ -72,18 +72,21 @@ class Session:
     def resume(cls, folder: RunFolder, data: ImageData, labelled: LabelledImages | None = None) -> "Session":
         """Go on with the run in `folder`; raises `DataError` when its state does not belong to these settings and images."""
         record, config = folder.read_record(), folder.read_config()
-        trainer = Trainer(data, config, labelled)
-        position = read_position(folder.path)
-        trainer.restore(position)
-        load_state(folder.path, position, trainer.model, trainer.trained.optimizer)
         if record.config_hash != _hash(config):
             raise DataError(f"{folder.path}/config.json was changed since the state was saved: restore it, or start a new run")
         if record.data.hash != data.hash:
-            raise DataError(f"{record.origin.data} holds other images than this run was started with: restore them, or start a new run")
+            raise DataError(
+                f"'{data.name}' holds other images than {folder.path} was started with ({record.origin.data}): restore them, or name where"
+                f" they are now, catvae-train DATA --resume {folder.path}"
+            )
         if record.labels_hash != _labels_hash(labelled):
             raise DataError(f"{record.origin.labels} holds other images or classes than this run was started with: restore them")
+        trainer = Trainer(data, config, labelled)
         if trainer.precision != record.precision:
             raise DataError(f"this run was trained in {record.precision}, this machine would go on in {trainer.precision}")
+        position = read_position(folder.path)
+        trainer.restore(position)
+        load_state(folder.path, position, trainer.model, trainer.trained.optimizer)
         record.status = "running"
         return cls(folder, trainer, data, record)
 
@@ -92,8 +95,9 @@ class Session:
         try:
             self.trainer.run(on_step=on_step, on_epoch=self._after_epoch)
         except Interrupted:
-            self._save_state()
-            self._write("interrupted")
+            with stop_on_signals():  # an impatient second signal waits for the state, a third does not
+                self._save_state()
+                self._write("interrupted")
             raise
         except Exception:
             self._write("failed")

@@ -89,10 +89,17 @@ def train(
 
     The run folder holds the model, metrics.csv, pictures in samples/ and everything `catvae-export` needs.
     """
-    from .config import read_config_file, resolve
+    from .config import LARGEST_SEED, read_config_file, resolve
 
     given = {key.removesuffix("_"): value for key, value in options.items() if value is not None}
-    others = {"config": config_file, "output": output, "labels": labels, "image-size": image_size, "seeds": seeds > 1 or None}
+    others = {
+        "config": config_file,
+        "output": output,
+        "labels": labels,
+        "image-size": image_size,
+        "seeds": seeds > 1,
+        "overwrite": overwrite,
+    }
     refused = [*given, *(name for name, value in others.items() if value)]
     if resume is not None and refused:
         names = ", ".join("--" + key.replace("_", "-") for key in refused)
@@ -100,6 +107,8 @@ def train(
     config = resolve(given, read_config_file(config_file) if config_file else None)
     if config.label_weight and labels is None and resume is None:
         raise UsageError("--label-weight needs --labels FILE")
+    if config.seed + seeds - 1 > LARGEST_SEED:
+        raise UsageError(f"--seeds {seeds} from --seed {config.seed} on goes beyond {LARGEST_SEED:,}, the largest seed")
     if "max_clusters" in given and not config.choose_clusters:
         raise UsageError(f"--max-clusters belongs to -k auto, got -k {config.clusters}")
 
@@ -110,12 +119,13 @@ def train(
         raise UsageError(f"training needs PyTorch ({error}): pip install 'catvae[train]'") from error
     from catvae.runtime.interruption import Interrupted
 
-    from .data import load_data
+    from .data import is_image_folder, load_data
     from .labelled import read_labelled
     from .progress import announce, conclude, train_with_bar
     from .run_folder import Origin, RunFolder
     from .seeds import folder_of, is_planned, plan, train_seeds
     from .session import Session
+    from .training import Trainer
 
     several = seeds > 1
     if resume is not None:
@@ -130,7 +140,7 @@ def train(
         origin = Origin.of(data or "digits", image_size, str(labels) if labels else None)
         folder = RunFolder(output or Path("runs") / Path(data or "digits").resolve().stem)
         folder.check_free(overwrite=overwrite)
-        if image_size is not None and not Path(origin.data).is_dir():
+        if image_size is not None and not is_image_folder(origin.data):
             raise UsageError(f"--image-size is for a folder of images; {origin.data} has images of its own size")
     images = load_data(origin.data, image_size=origin.image_size, warn=say)
     known = read_labelled(origin.labels, images.preprocess) if origin.labels else None
@@ -140,14 +150,16 @@ def train(
         train_with_bar(session, quiet, prefix)
 
     try:
-        if several:
-            if resume is None:
+        with folder.locked():
+            if several and resume is None:
+                Trainer(images, config, known)  # what cannot be trained is refused before an earlier run is removed
                 plan(folder, list(range(config.seed, config.seed + seeds)))
-            record = train_seeds(folder, images, config, origin, known, train_one)
-        else:
-            session = Session.start(folder, images, config, origin, known) if resume is None else Session.resume(folder, images, known)
-            train_one(session)
-            record = session.finish()
+            if several:
+                record = train_seeds(folder, images, config, origin, known, train_one)
+            else:
+                session = Session.resume(folder, images, known) if resume else Session.start(folder, images, config, origin, known)
+                train_one(session)
+                record = session.finish()
     except Interrupted as interruption:
         say(f"stopped by {interruption}; go on with: catvae-train --resume {folder.path}")
         return 128 + interruption.signum

@@ -61,7 +61,7 @@ class Trainer:
         rows = split(len(data.images)).trained
         count = len(rows)
         if count < 2:
-            raise UsageError("there is 1 image: training needs at least 2")
+            raise UsageError(f"there {'is 1 image' if count else 'are no images'}: training needs at least 2")
         if config.choose_clusters and config.max_clusters > count:
             config = msgspec.structs.replace(config, max_clusters=count)
         if config.most_clusters > count:

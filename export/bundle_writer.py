@@ -1,8 +1,5 @@
 """From a run folder to a bundle folder: trace, gate, describe, and only then appear under the final name, all at once."""
 
-import os
-import shutil
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -13,12 +10,13 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from catvae.core.held_back import Calibration, read_calibration
+from catvae.core.config import TrainConfig
+from catvae.core.held_back import Calibration, read_calibration, split
 from catvae.core.run_folder import RunFolder, RunRecord, pretty_json
 from catvae.core.run_summary import training_of
-from catvae.runtime.bundle import Bundle
-from catvae.runtime.errors import DataError, OutputError, UsageError
-from catvae.runtime.files import atomic_write, make_folder, sha256, umask
+from catvae.runtime.bundle import BESIDE, Bundle
+from catvae.runtime.errors import DataError, UsageError
+from catvae.runtime.files import atomic_write, sha256
 from catvae.runtime.generate import preview
 from catvae.runtime.manifest import SCHEMA, Cluster, FileRecord, GraphRecord, Manifest, Provenance, Role, TensorRecord
 from catvae.runtime.model_card import model_card
@@ -29,6 +27,7 @@ from .graphs import IR, OPSET, graph_specs, trace
 from .parity import check_files, check_parity
 from .precision import Graphs, Precision, reduce_precision
 from .thresholds import calibrate
+from .whole_folder import refuse_strangers, whole_folder
 
 GOLDEN = 10
 """Probe inputs kept in the bundle."""
@@ -116,7 +115,7 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
         health=record.health,
         quantisation=quantisation,
         parity=parity,
-        provenance=_provenance(record, config.recipe + (" (legacy)" if config.legacy else ""), config.seed),
+        provenance=_provenance(record, config),
         min_runtime={"onnxruntime": "1.17"},
     )
     if calibration is not None:
@@ -130,7 +129,7 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
     files = {records[role].name: data for role, data in graphs.items()}
     files |= {"golden.npz": golden, "training.json": training}
     files |= {"manifest.json": pretty_json(manifest), "MODEL_CARD.md": model_card(manifest).encode()}
-    _write_all(output, files, overwrite)
+    _write_all(output, files)
     return Exported(manifest, speeds)
 
 
@@ -161,13 +160,15 @@ def _with_thresholds(manifest: Manifest, graphs: Graphs, calibration: Calibratio
     return msgspec.structs.replace(manifest, clusters=clusters, scoring=scoring)
 
 
-def _provenance(record: RunRecord, recipe: str, seed: int) -> Provenance:
+def _provenance(record: RunRecord, config: TrainConfig) -> Provenance:
     return Provenance(
-        recipe=recipe,
-        seed=seed,
+        recipe=config.recipe + (" (legacy)" if config.legacy else ""),
+        seed=config.seed,
         data=record.data.name,
         data_hash=record.data.hash,
         images=record.data.count,
+        held_back=len(split(record.data.count).held_back),
+        label_weight=config.label_weight,
         epochs=record.epochs,
         versions={**record.versions, "onnx": onnx.__version__},
     )
@@ -204,39 +205,19 @@ def _check_target(output: Path, overwrite: bool) -> None:
         if not overwrite:
             raise UsageError(f"{output} is not empty: choose another -o, or replace the bundle with --overwrite")
         try:
-            Bundle.load(output)  # nothing but a whole bundle is replaced: not one with somebody's files in it
+            manifest = Bundle.load(output).manifest  # nothing but a whole bundle is replaced
         except DataError as error:
             raise UsageError(f"--overwrite only replaces bundles ({error}): choose another -o, or remove the folder yourself") from error
+        refuse_strangers(output, {*BESIDE, *(record.name for record in manifest.files)})
 
 
-def _write_all(output: Path, files: dict[str, bytes], overwrite: bool) -> None:
-    """Fill a folder beside `output`, check it by loading it, draw its preview, then rename it into place."""
-    make_folder(output.parent)
-    try:
-        staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
-    except OSError as error:
-        raise OutputError(f"cannot write beside {output}: {error.strerror or error}") from error
-    try:
-        staging.chmod(0o777 & ~umask())
+def _write_all(output: Path, files: dict[str, bytes]) -> None:
+    """Fill a folder, check it by loading it, draw its preview; then it becomes `output`."""
+    with whole_folder(output) as staging:
         for name, data in files.items():
             atomic_write(staging / name, data)
         bundle = Bundle.load(staging)
         atomic_write(staging / "preview.png", preview(bundle, bundle.names))
-        if output.is_dir() and overwrite:
-            old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
-            os.rename(output, old / "bundle")
-            try:
-                os.rename(staging, output)
-            except OSError:
-                os.rename(old / "bundle", output)
-                raise
-            shutil.rmtree(old)
-        else:
-            os.rename(staging, output)
-    except OSError as error:
-        raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def summary(exported: Exported) -> dict[str, str]:

@@ -48,14 +48,16 @@ def export(
     if run is not None and bundle is not None:
         raise UsageError("--bundle names the bundle of --web; with --onnx it is the one that is written, which -o names")
     lines: dict[str, str] = {}
+    if web is not None:
+        from .web_page import check_place, write_page
+
+        check_place(web, overwrite=overwrite)  # before an export takes its time
     if run is not None:
         bundle = output or run / ("bundle" if precision is None else f"bundle-{precision}")
         lines = _export_run(run, bundle, precision or "fp32", overwrite, quiet)
     elif output or precision:
         raise UsageError("-o, --int8 and --fp16 belong to --onnx RUN")
     if web is not None:
-        from .web_page import write_page
-
         write_page(bundle, web, overwrite=overwrite)
         lines["studio"] = f"{web}: python -m http.server -d {web}, then open http://localhost:8000"
     for key, value in lines.items():

@@ -5,23 +5,23 @@ The folder needs no more than a plain web server: no headers, no other host, no 
 
 import gzip
 import json
-import os
-import shutil
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 
 from catvae.runtime.bundle import Bundle
-from catvae.runtime.errors import DataError, OutputError, UsageError
-from catvae.runtime.files import atomic_write, make_folder, sha256, umask
+from catvae.runtime.errors import DataError, UsageError
+from catvae.runtime.files import atomic_write, sha256
 from catvae.runtime.scoring import shared_noise
+
+from .whole_folder import refuse_strangers, whole_folder
 
 PAGE = (
     *("index.html", "studio.js", "studio.css", "guard.js", "offline.js", "icon.svg"),
     *("ort/ort-wasm-simd-threaded.mjs", "ort/ort-wasm-simd-threaded.wasm.gz", "ort/LICENSE", "ort/SHA256SUMS"),
 )
+MODEL = tuple(f"model/{name}" for name in ("classifier.onnx", "encoder.onnx", "decoder.onnx", "manifest.json", "noise.json"))
 MARK = "studio.js"
-"""A folder with this file is a page of ours, which --overwrite may replace."""
+"""A folder with this file, and no other files than a page's, may be replaced with --overwrite."""
 
 
 def write_page(bundle: Path | None, output: Path, *, overwrite: bool = False) -> Bundle:
@@ -45,31 +45,25 @@ def write_page(bundle: Path | None, output: Path, *, overwrite: bool = False) ->
         When it cannot be written.
     """
     loaded = Bundle.load(bundle)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        ours = output.is_dir() and (output / MARK).is_file()
-        if not (ours and overwrite):
-            raise UsageError(f"{output} is not empty: choose another folder{', or replace the page with --overwrite' if ours else ''}")
-    make_folder(output.parent)
-    try:
-        staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
-    except OSError as error:
-        raise OutputError(f"cannot write beside {output}: {error.strerror or error}") from error
-    try:
-        staging.chmod(0o777 & ~umask())
+    check_place(output, overwrite=overwrite)
+    with whole_folder(output) as staging:
         for name, data in page_files().items():
             atomic_write(staging / name, data)
         for record in loaded.manifest.graphs.values():
             atomic_write(staging / "model" / record.name, loaded.file(record))
         atomic_write(staging / "model" / "manifest.json", (loaded.path / "manifest.json").read_bytes())
         atomic_write(staging / "model" / "noise.json", json.dumps(shared_noise(loaded.manifest.latent).tolist()))
-        if output.exists():
-            shutil.rmtree(output)
-        os.rename(staging, output)
-    except OSError as error:
-        raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return loaded
+
+
+def check_place(output: Path, *, overwrite: bool) -> None:
+    """Raise `UsageError` when `output` holds anything that a page may not take the place of."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    ours = output.is_dir() and not output.is_symlink() and (output / MARK).is_file()
+    if not (ours and overwrite):
+        raise UsageError(f"{output} is not empty: choose another folder{', or replace the page with --overwrite' if ours else ''}")
+    refuse_strangers(output, {*PAGE, *MODEL})
 
 
 def page_files() -> dict[str, bytes]:

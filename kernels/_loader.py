@@ -20,7 +20,8 @@ def _mark_forked() -> None:
 
 
 # libgomp's thread pool does not survive fork: a child that enters a parallel region hangs. Children therefore use one thread.
-os.register_at_fork(after_in_child=_mark_forked)
+if hasattr(os, "register_at_fork"):  # where processes fork
+    os.register_at_fork(after_in_child=_mark_forked)
 
 
 class KernelUnavailable(ImportError):

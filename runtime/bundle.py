@@ -20,6 +20,7 @@ from .files import sha256
 from .images import Preprocess, read_image
 from .latents import prior_means, prior_samples
 from .manifest import MAX_BYTES, FileRecord, Manifest, Role, parse_manifest
+from .matching import winners
 from .scoring import elbo, score_latents
 from .session import OutOfMemory, Session, finite_rows, import_onnxruntime
 from .training_record import Training, parse_training
@@ -90,7 +91,8 @@ class Bundle:
         self._graphs = graphs
         self._device, self._threads, self._tf32 = device, threads, tf32
         self._sessions: dict[tuple[int, Role], Session] = {}
-        self._lock = threading.Lock()
+        self._locks: dict[int, threading.Lock] = {}
+        """One for each process: see `session`."""
 
     @classmethod
     def load(
@@ -149,7 +151,7 @@ class Bundle:
     def session(self, role: Role) -> Session:
         """The session of a graph, made on first use in each process; it must be the graph that the manifest describes."""
         key = os.getpid(), role  # a session does not survive a fork
-        with self._lock:
+        with self._locks.setdefault(key[0], threading.Lock()):  # one that another thread held at a fork would stay held
             if key not in self._sessions:
                 self._sessions[key] = self._make_session(role)
             return self._sessions[key]
@@ -194,15 +196,7 @@ class Bundle:
 
         Clusters that share a name are one class: their shares are added, and the likeliest of the winning class is the answer.
         """
-        rows, groups = np.arange(len(assignment)), np.array(self.manifest.groups)
-        if (groups == np.arange(len(groups))).all():
-            clusters = assignment.argmax(1)
-            return clusters, assignment[rows, clusters]
-        summed = np.zeros_like(assignment)
-        np.add.at(summed.T, groups, assignment.T)
-        group = summed.argmax(1)
-        within = np.where(groups[None] == group[:, None], assignment, -1)
-        return within.argmax(1), summed[rows, group]
+        return winners(assignment, self.manifest.groups)
 
     def examine(self, images: Images, *, embed: bool = False, score: bool = False, batch_size: int = 64) -> Answers:
         """Everything there is to say of images (N, H, W, C); unlike the calls below, rows that are not finite do not raise."""

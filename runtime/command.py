@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import click
 
-from .errors import CatVAEError, OutputError
+from .errors import CatVAEError, DataError, OutputError
 from .interruption import Interrupted
 
 
@@ -100,6 +100,9 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except OSError as error:
+        if error.filename is not None:  # a folder that may not be looked into, or a name too long for a file
+            say(f"{name}: cannot open {_one_line(os.fsdecode(error.filename))}: {error.strerror}")
+            return DataError.exit_code
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
         with contextlib.suppress(OSError):

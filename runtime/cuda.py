@@ -36,8 +36,8 @@ def obstacles() -> list[str]:
         found.append("the installed onnxruntime has no CUDA provider: pip uninstall -y onnxruntime, then pip install 'catvae[gpu]'")
     if not _loads("libcuda.so.1"):
         found.append("no NVIDIA driver (libcuda.so.1 does not load): install the driver, or give the container access to the GPU")
-    elif not Path("/dev/nvidia0").exists() and not Path("/dev/dxg").exists():
-        found.append("the NVIDIA driver is there, but no GPU device (/dev/nvidia0): give the container access to the GPU")
+    elif not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/dxg").exists():
+        found.append("the NVIDIA driver is there, but no GPU device (/dev/nvidia0 or another): give the container access to the GPU")
     missing = [name for name in needed_libraries() if not _loads(name)]
     if missing:
         found.append(f"missing CUDA libraries {', '.join(missing)}: pip install 'onnxruntime-gpu[cuda,cudnn]'")
@@ -58,7 +58,7 @@ def needed_libraries() -> list[str]:
 def _loads(library: str) -> bool:
     for candidate in (library, *_from_wheels(library)):
         try:
-            ctypes.CDLL(str(candidate), mode=os.RTLD_LAZY | os.RTLD_LOCAL)
+            ctypes.CDLL(str(candidate), mode=getattr(os, "RTLD_LAZY", 0))
             return True
         except OSError:
             continue

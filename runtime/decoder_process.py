@@ -23,8 +23,10 @@ READY = b"+"
 LENGTH = struct.Struct("<Q")
 ASKED_AHEAD = 3
 """Requests it may have, so that it need not wait for us."""
-PIPE = 16_000
-"""Bytes of requests that no pipe refuses: we must never wait to be heard while it waits to be read."""
+F_GETPIPE_SZ = 1032
+"""Linux's question for the size of a pipe; `fcntl` has the name since Python 3.10, but not in every build."""
+SMALLEST_PIPE = 4096
+"""What a user who holds many pipes is given for one; elsewhere none is smaller."""
 
 
 class Request(msgspec.Struct, array_like=True):
@@ -58,6 +60,8 @@ class DecoderProcess:
             self._process = subprocess.Popen(command, 0, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True)
         except OSError:
             return
+        self._room = _pipe_size(self._stdin.fileno()) // 4
+        """Bytes of requests that may be on their way: we must never wait to be heard while it waits to be read."""
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN)
 
@@ -77,7 +81,7 @@ class DecoderProcess:
     def ask(self, sources: list[str], rules: Preprocess) -> bool:
         """Ask for the sources to be decoded, where it `has_room`; False where it cannot take this much, or is gone."""
         request = msgspec.msgpack.encode(Request([os.fsencode(source) for source in sources], rules))
-        if self._asked and sum(self._asked) + len(request) > PIPE:
+        if self._asked and sum(self._asked) + len(request) > self._room:
             return False
         try:
             _write(self._stdin, request)
@@ -124,6 +128,15 @@ class DecoderProcess:
         assert self._process is not None
         assert self._process.stdout is not None
         return self._process.stdout
+
+
+def _pipe_size(handle: int) -> int:
+    try:
+        import fcntl
+
+        return fcntl.fcntl(handle, F_GETPIPE_SZ)
+    except (ImportError, OSError):
+        return SMALLEST_PIPE
 
 
 def _write(stream: IO[bytes], data: bytes) -> None:

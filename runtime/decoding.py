@@ -71,7 +71,7 @@ class Decoding:
         warm = self._here(paths[:1])  # it loads Pillow's decoders too, which takes as long as a hundred tiny images
         began = time.perf_counter()
         rest = self._here(paths[1:])
-        quick = time.perf_counter() - began < QUICK * max(1, len(paths) - 1)
+        quick = len(paths) > 1 and time.perf_counter() - began < QUICK * (len(paths) - 1)
         yield _joined(warm, rest)
         if len(paths) < self.size:
             return

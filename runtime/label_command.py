@@ -40,7 +40,7 @@ def label(
     """
     from .bundle import Bundle
     from .labelled import read_labelled
-    from .labelling import names_from_images, renamed, write_names
+    from .labelling import agreement, names_from_images, renamed, write_names
 
     if images is None and not by_hand and not merge:
         raise UsageError("nothing to name clusters by: give IMAGES, --name or --merge")
@@ -56,7 +56,7 @@ def label(
             given = ", ".join(f"{count} {name}" for name, count in zip(labelled.names, naming.counts[i], strict=True) if count)
         print(f"{i:>7}  {cluster.name:<20}  {cluster.share:>6.1%}  {given}".rstrip())
     if naming and labelled:
-        print(f"{naming.agreement:.1%} of {len(labelled.labels)} images are in a cluster of their name")
+        print(f"{agreement(manifest, labelled, naming.assignment):.1%} of {len(labelled.labels)} images are in a cluster of their name")
         left_out = sorted(set(labelled.names) - set(manifest.names))
         if left_out:
             say(f"note: no cluster is named {', '.join(left_out)}: their images lie in clusters of other names")

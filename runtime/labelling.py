@@ -18,7 +18,7 @@ from .files import atomic_write, make_folder
 from .generate import preview
 from .labelled import LabelledImages
 from .manifest import Manifest
-from .matching import match_counts, most_frequent
+from .matching import match_counts, most_frequent, winners
 from .model_card import model_card
 
 
@@ -29,8 +29,8 @@ class Naming(NamedTuple):
     """Per cluster; ``cluster 3`` where no image speaks for one."""
     counts: NDArray[np.int64]
     """(K, classes) images of each class in each cluster."""
-    agreement: float
-    """Share of the images that fall into a cluster of their name."""
+    assignment: NDArray[np.float32]
+    """(images, K) of the images."""
 
 
 def names_from_images(bundle: Bundle, labelled: LabelledImages, *, one_to_one: bool) -> Naming:
@@ -60,8 +60,14 @@ def names_from_images(bundle: Bundle, labelled: LabelledImages, *, one_to_one: b
     np.add.at(weights.T, labelled.labels, assignment)
     matched = match_counts(weights) if one_to_one else most_frequent(counts)
     names = [labelled.names[c] if c >= 0 else f"cluster {i}" for i, c in enumerate(matched)]
+    return Naming(names, counts, assignment)
+
+
+def agreement(manifest: Manifest, labelled: LabelledImages, assignment: NDArray[np.float32]) -> float:
+    """Share of the images that the manifest's names call by their own: clusters that share a name count as one."""
+    found, _ = winners(assignment, manifest.groups)
     given = np.array(labelled.names)[labelled.labels]
-    return Naming(names, counts, float((np.array(names)[found] == given).mean()))
+    return float((np.array(manifest.names)[found] == given).mean())
 
 
 def renamed(manifest: Manifest, names: list[str], by_hand: Mapping[int, str]) -> Manifest:

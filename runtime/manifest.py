@@ -102,8 +102,19 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     data: str
     data_hash: str
     images: int
+    """Of the data set."""
+    held_back: int = 0
+    """Of `images`, those that were kept out of training."""
+    label_weight: float = 0.0
+    """Weight of the cross-entropy of a few labelled images; 0: no label was trained on."""
     epochs: int
     versions: dict[str, str]
+
+    @property
+    def learnt_from(self) -> str:
+        """For people: how many images were trained on, and whether labels were."""
+        labels = f"with a few labels of weight {self.label_weight:g}" if self.label_weight else "without labels"
+        return f"{self.images - self.held_back:,} images {labels}"
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,7 +169,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def groups(self) -> list[int]:
         """The first cluster with the same name, per cluster: clusters that share a name are one class."""
-        return [self.names.index(name) for name in self.names]
+        names = self.names
+        return [names.index(name) for name in names]
 
 
 def distinct(names: Sequence[str]) -> list[str]:
@@ -182,7 +194,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
             raise DataError(f"{where} has schema {schema}, this version reads {SCHEMA}: use the matching version of catvae")
         manifest = msgspec.json.decode(data, type=Manifest)
         json.loads(data, object_pairs_hook=lambda pairs: _require_distinct_keys(pairs, where))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: no text, or a number of thousands of digits
         raise DataError(f"{where} is not a bundle manifest: {error}") from error
     missing = {"classifier", "encoder", "decoder"} - manifest.graphs.keys()
     if missing or not manifest.clusters or manifest.delta < 1:

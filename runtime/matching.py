@@ -1,7 +1,9 @@
-"""Clusters matched with classes so that most images agree: one-to-one (Hungarian method) or many-to-one.
+"""Clusters and classes: matched so that most images agree, one-to-one (Hungarian method) or many-to-one; and which one an image is given.
 
 The runtime has no scipy; a shortest-augmenting-path solver is thirty lines.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -65,3 +67,22 @@ def _assign(cost: NDArray[np.float64]) -> NDArray[np.int64]:
     used = np.flatnonzero(row_of[:m] >= 0)
     columns[row_of[used]] = used
     return columns
+
+
+def winners(assignment: NDArray[np.float32], groups: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The cluster and its confidence, (N,) each, from assignments (N, K).
+
+    Parameters
+    ----------
+    groups : sequence of int
+        Per cluster, the first one of its class: shares of a class are added, and the likeliest cluster of the winning class is the answer.
+    """
+    rows, first = np.arange(len(assignment)), np.array(groups)
+    if (first == np.arange(len(first))).all():
+        clusters = assignment.argmax(1)
+        return clusters, assignment[rows, clusters]
+    summed = np.zeros_like(assignment)
+    np.add.at(summed.T, first, assignment.T)
+    group = summed.argmax(1)
+    within = np.where(first[None] == group[:, None], assignment, -1)
+    return within.argmax(1), summed[rows, group]

@@ -9,8 +9,8 @@ def model_card(manifest: Manifest) -> str:
     lines = [
         f"# CatVAE bundle: {p.data}",
         "",
-        f"Sorts images into {len(manifest.clusters)} clusters and draws new ones, cluster by cluster. Trained without labels"
-        f" on {p.images:,} images ({p.data}), recipe `{p.recipe}`, seed {p.seed}, {p.epochs} epochs.",
+        f"Sorts images into {len(manifest.clusters)} clusters and draws new ones, cluster by cluster. Learnt from"
+        f" {p.learnt_from} ({p.data}), recipe `{p.recipe}`, seed {p.seed}, {p.epochs} epochs.",
         "",
         "![one row of generated images per cluster](preview.png)",
         "",
@@ -35,7 +35,8 @@ def model_card(manifest: Manifest) -> str:
     if manifest.metrics:
         lines += ["| images | ACC | NMI | ARI |", "|---|---|---|---|"]
         lines += [f"| {part} | {m['acc']:.4f} | {m['nmi']:.4f} | {m['ari']:.4f} |" for part, m in manifest.metrics.items()]
-        lines += ["", "Labels were used for this table and for the cluster names, never for training."]
+        trained = f"a few of them for training too, with weight {p.label_weight:g}" if p.label_weight else "never for training"
+        lines += ["", f"Labels were used for this table and for the cluster names, {trained}."]
     else:
         lines += ["The training images had no labels: agreement with human classes is not known."]
     lines += [

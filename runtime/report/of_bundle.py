@@ -39,7 +39,7 @@ def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | 
     tiles |= {f"ACC, {part} images": f"{scores['acc']:.3f}" for part, scores in m.metrics.items()}
     return Facts(
         title=f"{p.data}: {len(m.clusters)} clusters",
-        about=f"A bundle learnt from {p.images:,} images without labels"
+        about=f"A bundle learnt from {p.learnt_from}"
         + ("; the verdict is that of its training." if training.verdict else ".")
         + (" No images were shown to it: these are its own drawings." if drawn else ""),
         strange=() if drawn else tally.warnings(),

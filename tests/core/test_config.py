@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from catvae.core.config import KEYS, TrainConfig, read_config_file, resolve
+from catvae.core.config import KEYS, NUMBERS_ON_THE_COMMAND_LINE, TrainConfig, read_config_file, resolve
 from catvae.runtime.errors import DataError, UsageError
 
 
@@ -39,7 +39,7 @@ def test_a_configuration_survives_its_file(tmp_path):
         ({"net": "transformer"}, "net"),
         ({"clusters": "ten"}, "clusters"),
         ({"legacy": True}, "--legacy belongs to --recipe paper"),
-        ({"information_weight": -1.0}, "--information-weight is -1"),
+        ({"information_weight": -1.0}, "^information_weight is -1"),
     ],
 )
 def test_mistakes_are_named(settings, message):
@@ -65,3 +65,12 @@ def test_every_setting_is_explained():
     for key in set(KEYS) - unexplained:
         name = "lam" if key == "lambda" else key
         assert f"    {name}: " in body
+
+
+def test_settings_are_called_as_their_options_are():
+    from catvae.core.train_command import train
+
+    options = {option.removeprefix("--").replace("-", "_") for parameter in train.params for option in parameter.opts}
+    assert options & set(KEYS) >= NUMBERS_ON_THE_COMMAND_LINE
+    numbers = {field.encode_name for field in msgspec.structs.fields(TrainConfig) if isinstance(field.default, (int, float))}
+    assert numbers & options - {"legacy"} <= NUMBERS_ON_THE_COMMAND_LINE

@@ -49,6 +49,16 @@ def test_idx_folder_gzipped_or_not(idx_folder):
     assert data.label_names == ("0", "1", "2", "3")
 
 
+@pytest.mark.parametrize("images_packed", [False, True])
+def test_one_of_images_and_labels_may_be_packed(idx_folder, images_packed):
+    folder, images, labels = idx_folder
+    for kind, data, packed in (("images-idx3", images, images_packed), ("labels-idx1", labels, not images_packed)):
+        (folder / f"train-{kind}-ubyte.gz").unlink()
+        name = f"train-{kind}-ubyte"
+        (folder / f"{name}{'.gz' if packed else ''}").write_bytes(gzip.compress(idx(data)) if packed else idx(data))
+    assert np.array_equal(load_data(str(folder)).labels, labels)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

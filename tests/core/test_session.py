@@ -60,10 +60,31 @@ def test_other_images_or_settings_are_refused(interrupted, blobs):
     other = dataclasses.replace(blobs, images=255 - blobs.images)
     with pytest.raises(DataError, match="holds other images"):
         Session.resume(interrupted, other)
+    smaller = dataclasses.replace(blobs, images=blobs.images[:, ::2, ::2])  # its network would not fit the state either
+    with pytest.raises(DataError, match="holds other images"):
+        Session.resume(interrupted, smaller)
     path = interrupted.path / "config.json"
     path.write_text(path.read_text().replace('"learning_rate": 0.001', '"learning_rate": 0.002'))
     with pytest.raises(DataError, match=r"config\.json was changed"):
         Session.resume(interrupted, blobs)
+
+
+def test_two_calls_do_not_work_on_one_run(interrupted):
+    with interrupted.locked():
+        with pytest.raises(UsageError, match="another catvae-train is at work"), RunFolder(interrupted.path).locked():
+            pass
+    with RunFolder(interrupted.path).locked():
+        pass
+
+
+def test_a_name_of_a_data_set_is_not_taken_for_a_file_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").write_text("notes on digits")
+    (tmp_path / "mine.npz").write_bytes(b"")
+    (tmp_path / "mnist").mkdir()
+    assert Origin.of("digits").data == "digits"
+    assert Origin.of("mine.npz").data == str(tmp_path / "mine.npz")
+    assert Origin.of("mnist").data == str(tmp_path / "mnist")
 
 
 def test_a_numeric_failure_is_recorded(blobs, quick, tmp_path):

@@ -15,6 +15,7 @@ from catvae.core.metrics import label_scores
 from catvae.core.training import Trainer
 from catvae.core.views import to_float
 from catvae.runtime.errors import DataError, DeviceError, NumericError, UsageError
+from catvae.runtime.files import atomic_write
 from catvae.runtime.interruption import Interrupted
 
 
@@ -92,6 +93,33 @@ def test_a_torn_or_foreign_state_is_refused(blobs, quick, tmp_path):
     refused("schema 9")
     (tmp_path / "state.json").unlink()
     refused("cannot be resumed")
+
+
+@pytest.mark.parametrize("dies_at", ["state.safetensors", "state.json"])
+def test_killed_while_saving_a_run_still_has_a_whole_state(blobs, quick, tmp_path, monkeypatch, dies_at):
+    trainer = Trainer(blobs, quick())
+    trainer.step()
+    save_state(tmp_path, trainer.model, trainer.trained.optimizer, trainer.position)
+    saved = weights(trainer)
+    trainer.step()
+
+    def die(path, data):
+        if path.name == dies_at:
+            raise KeyboardInterrupt
+        atomic_write(path, data)
+
+    monkeypatch.setattr("catvae.core.checkpoint.atomic_write", die)
+    with pytest.raises(KeyboardInterrupt):
+        save_state(tmp_path, trainer.model, trainer.trained.optimizer, trainer.position)
+    monkeypatch.undo()
+    resumed = resume(Trainer(blobs, quick()), tmp_path)
+    assert resumed.position.step == 1
+    assert same(weights(resumed), saved)
+    resumed.step()
+    assert same(weights(resumed), weights(trainer))
+    save_state(tmp_path, resumed.model, resumed.trained.optimizer, resumed.position)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json", "state.safetensors"]
+    assert resume(Trainer(blobs, quick()), tmp_path).position.step == 2
 
 
 def test_weights_survive_their_file_and_bad_ones_are_refused(blobs, quick, tmp_path):
@@ -184,10 +212,23 @@ def test_estimator_follows_scikit_learn(blobs):
     assert np.array_equal(labels, model.predict(blobs.images))
     assert model.transform(blobs.images[:4]).shape == (4, 12)
     assert model.sample(2).shape == (3, 2, 6, 5, 1)
+    assert model.predict(blobs.images[:0]).shape == (0,)
+    assert model.transform(blobs.images[:0]).shape == (0, 12)
+    with pytest.raises(UsageError, match="there are no images"):
+        clone(model).fit(blobs.images[:0])
     with pytest.raises(UsageError, match="fitted on"):
         model.predict(np.zeros((1, 9, 9), np.uint8))
     with pytest.raises(UsageError, match="must be uint8"):
         InfoCatVAE().fit(np.zeros((5, 4, 4)))
+
+
+def test_scoring_with_dropout_leaves_the_network_as_it_was(blobs, quick):
+    """What the published code did, on a network with batch norm: its averages belong to training."""
+    trainer = Trainer(blobs, quick())
+    trainer.step()
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    assign(trainer.model, blobs.images, dropout=True)
+    assert same(trainer.model.state_dict(), before)
 
 
 def test_the_start_that_shares_most_with_views_goes_on(blobs, quick):

@@ -30,7 +30,7 @@ def imports(path):
         elif isinstance(node, ast.ImportFrom):
             own = path.relative_to(ROOT).parts[:-1]
             prefix = ".".join(("catvae", *own[: len(own) - node.level + 1])) if node.level else ""
-            yield node.lineno, ".".join(filter(None, (prefix, node.module)))
+            yield from ((node.lineno, ".".join(filter(None, (prefix, node.module, alias.name)))) for alias in node.names)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

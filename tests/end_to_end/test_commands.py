@@ -61,6 +61,22 @@ def test_the_bundle_sorts_and_draws(work):
     assert (work / "generated.png").stat().st_size > 1000
 
 
+def test_a_page_that_may_not_be_written_is_refused_before_the_export(work, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("mine")
+    result = command("catvae-export", "--onnx", work / "run", "-o", tmp_path / "bundle", "--web", tmp_path / "site", "--overwrite")
+    assert (result.returncode, "site is not empty" in result.stderr) == (2, True)
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("program", ["catvae-infer", "catvae-generate", "catvae-report"])
+def test_a_name_too_long_for_a_file_is_no_traceback(program, tmp_path):
+    result = command(program, "-b", "x" * 300, *(["x.png"] if program == "catvae-infer" else []), cwd=tmp_path)
+    assert result.returncode == 3
+    assert "File name too long" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_the_defaults_sort_digits(tmp_path):
     """The promise of the demo: at least 0.80 with nothing but the defaults (over seeds: benchmarks/results/quality-digits.csv)."""
     result = command("catvae-train", "-q", cwd=tmp_path, timeout=900)
@@ -89,6 +105,13 @@ def test_several_seeds_for_one_result_with_k_chosen_and_names_given(work, tmp_pa
     assert (tmp_path / "run" / "seeds" / "1" / "model.safetensors").is_file()
     refused = command("catvae-train", "--resume", "run", "--seeds", "3", cwd=tmp_path)
     assert (refused.returncode, "leave out --seeds" in refused.stderr) == (2, True)
+    refused = command("catvae-train", "--resume", "run", "--overwrite", cwd=tmp_path)
+    assert (refused.returncode, "leave out --overwrite" in refused.stderr) == (2, True)
+    before = sorted(tmp_path.rglob("run/**/*"))
+    for wrong in (("-k", "2000"), ("--seed", str(2**31 - 1))):
+        refused = command("catvae-train", "digits", *wrong, "--seeds", "2", "--overwrite", "-o", "run", cwd=tmp_path)
+        assert refused.returncode == 2, refused.stderr
+    assert sorted(tmp_path.rglob("run/**/*")) == before  # what cannot be trained costs nothing
 
 
 def test_an_interrupted_run_resumes_to_the_same_weights(work, tmp_path):

@@ -44,8 +44,22 @@ def test_contents(exported):
     assert manifest["provenance"]["data_hash"] == load_data("digits").hash
     assert sum(cluster["share"] for cluster in manifest["clusters"]) == pytest.approx(1)
     card = (exported / "MODEL_CARD.md").read_text()
-    assert "1,797 images" in card
+    assert "Learnt from 1,707 images without labels" in card  # of 1,797, 90 are held back
     assert "never for training" in card
+
+
+def test_labels_that_were_trained_on_are_said_to_be(finished_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "label_weight": 5.0}))
+    export_bundle(run, tmp_path / "bundle")
+    card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert "1,707 images with a few labels of weight 5" in card
+    assert "without labels" not in card
+    assert "never for training" not in card
+    page = render(facts_of_bundle(Bundle.load(tmp_path / "bundle"), load_data("digits").images[:20])).decode()
+    assert "learnt from 1,707 images with a few labels" in page
 
 
 def test_every_graph_says_how_to_feed_and_read_it(exported):
@@ -177,6 +191,18 @@ def test_weights_outside_the_graph_are_never_read(exported, tmp_path, monkeypatc
     (folder / "weights.bin").write_bytes(tensor.raw_data)
     with pytest.raises(DataError, match="does not name"):
         Bundle.load(folder)
+
+
+@pytest.mark.parametrize("stranger", [".git/HEAD", "notes.txt", ".keep"])
+def test_overwrite_keeps_files_of_others_in_a_bundle(finished_run, tmp_path, stranger):
+    target = tmp_path / "bundle"
+    export_bundle(finished_run, target)
+    (target / stranger).parent.mkdir(exist_ok=True)
+    (target / stranger).write_text("mine")
+    with pytest.raises(UsageError, match="--overwrite"):
+        export_bundle(finished_run, target, overwrite=True)
+    assert (target / stranger).read_text() == "mine"
+    assert (target / "classifier.onnx").is_file()
 
 
 def test_overwrite_keeps_what_is_no_bundle_of_ours(finished_run, tmp_path):

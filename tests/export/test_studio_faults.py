@@ -1,6 +1,8 @@
 """The studio where something is missing, damaged or mislabelled, and without a network: it says so, or it works all the same."""
 
+import errno
 import gzip
+import os
 import shutil
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from catvae.export import web_page
 from catvae.export.web_page import write_page
-from catvae.runtime.errors import DataError, UsageError
+from catvae.runtime.errors import DataError, OutputError, UsageError
 
 from ..browser import served
 from .studio import WAIT, ready, settled
@@ -160,6 +162,34 @@ def test_the_page_is_written_whole_or_not_at_all(folder, tmp_path):
     with pytest.raises(DataError):
         write_page(tmp_path / "mine", tmp_path / "page")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+
+
+@pytest.mark.parametrize("stranger", ["CNAME", ".git/HEAD", "model/notes.txt"])
+def test_a_page_with_files_of_others_in_it_is_not_replaced(folder, tmp_path, stranger):
+    page = tmp_path / "page"
+    shutil.copytree(folder, page)
+    (page / stranger).parent.mkdir(exist_ok=True)
+    (page / stranger).write_text("mine")
+    with pytest.raises(UsageError, match="which --overwrite would remove"):
+        write_page(None, page, overwrite=True)
+    assert (page / stranger).read_text() == "mine"
+    assert (page / "studio.js").is_file()
+
+
+def test_a_page_that_cannot_take_its_place_leaves_the_old_one(folder, tmp_path, monkeypatch):
+    page, rename = tmp_path / "page", os.rename
+    shutil.copytree(folder, page)
+
+    def refuse(source, target):
+        if Path(source).name.endswith(".tmp"):
+            raise OSError(errno.EACCES, "Permission denied")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OutputError, match="Permission denied"):
+        write_page(None, page, overwrite=True)
+    assert (page / "studio.js").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page"]
 
 
 def test_a_built_page_with_another_engine_is_not_written(monkeypatch, tmp_path):

@@ -41,20 +41,20 @@ def test_every_thread_count_gives_the_same_bits(N, K, D, dense):
 def test_calls_from_several_threads_at_once_do_not_mix():
     problems = [problem(200, 10 + i, 20) for i in range(4)]
     expected = [evaluate(mixture_kl, *p) for p in problems]
-    wrong: list[int] = []
+    right: list[int] = []
 
     def work(i: int) -> None:
         for _ in range(20):
             found = evaluate(mixture_kl, *problems[i])
-            if not all(np.array_equal(found[name], expected[i][name]) for name in found):
-                wrong.append(i)
+            assert all(np.array_equal(found[name], expected[i][name]) for name in found)
+        right.append(i)  # not reached by a thread that raises
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not wrong
+    assert sorted(right) == [0, 1, 2, 3]
 
 
 def run_python(code: str, **env: str) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import threading
 
 import numpy as np
@@ -48,6 +49,30 @@ def test_answers_have_the_documented_shapes(bundle, images):
     drawn = bundle.sample(cluster=3, n=4, seed=7)
     assert drawn.shape == (4, *bundle.preprocess.shape)
     assert 0 <= drawn.min() <= drawn.max() <= 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
+def test_a_process_forked_while_a_session_is_made_makes_its_own(bundle):
+    fresh = Bundle.load(PRETRAINED / "digits")
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold(_role):
+        entered.set()
+        leave.wait(10)
+        return "session"
+
+    fresh._make_session = hold
+    worker = threading.Thread(target=fresh.session, args=("classifier",))
+    worker.start()
+    entered.wait()
+    child = os.fork()
+    if not child:
+        fresh._make_session = lambda _role: "own"
+        signal.alarm(10)
+        os._exit(0 if fresh.session("classifier") == "own" else 1)
+    leave.set()
+    worker.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_answers_do_not_depend_on_batch_size_or_order(bundle, images):
@@ -217,7 +242,7 @@ def test_a_manifest_of_other_tensors_is_refused(copy, images):
         Bundle.load(folder).predict(images)
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"{", b"[]", b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"text", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"extra": ' + b"1" * 5000 + b"}"])
 def test_manifests_that_are_no_json(copy, content):
     folder, _ = copy
     (folder / "manifest.json").write_bytes(content)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -39,6 +40,9 @@ def names(folder) -> list[str]:
 
 def test_a_few_images_name_every_cluster(run, bundle_copy, labelled, bundle):
     graphs = {p.name: p.read_bytes() for p in bundle_copy.glob("*.onnx")}
+    share = re.search(rb"([0-9.]+)% of 20 images", run("catvae-label", bundle_copy, labelled, "--dry-run").stdout)
+    by_hand = run("catvae-label", bundle_copy, labelled, "--dry-run", "--name", "0=banana", "--name", "1=cherry").stdout
+    assert float(re.search(rb"([0-9.]+)% of 20 images", by_hand)[1]) == float(share[1]) - 20.0
     result = run("catvae-label", bundle_copy, labelled)
     assert result.returncode == 0, result.stderr
     assert b"% of 20 images are in a cluster of their name" in result.stdout
@@ -69,8 +73,9 @@ def test_many_clusters_may_share_a_class_and_then_count_as_one(run, bundle_copy,
         for image in folder.iterdir():
             image.rename(labelled / "other" / f"{i}-{image.name}")
         folder.rmdir()
-    refused = run("catvae-label", bundle_copy, labelled, "--match", "one-to-one")
-    assert refused.returncode == 0
+    told = run("catvae-label", bundle_copy, labelled, "--match", "one-to-one", "--dry-run")
+    assert told.returncode == 0
+    assert b"10.0% of 20 images" not in told.stdout
     result = run("catvae-label", bundle_copy, labelled, "--match", "many-to-one", "-o", "renamed")
     assert result.returncode == 0, result.stderr
     renamed = bundle_copy.parent / "renamed"

@@ -18,7 +18,7 @@ export interface Manifest {
   lambda: number;
   preprocess: Preprocess;
   graphs: Record<Role, FileRecord>;
-  provenance: { data: string; images: number };
+  provenance: { data: string; images: number; held_back?: number; label_weight?: number };
 }
 
 /** A failure the page explains: what happened, and what to do. */

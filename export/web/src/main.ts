@@ -23,9 +23,11 @@ async function main(): Promise<void> {
       byId("status-text").textContent = what;
     });
     const { provenance, preprocess } = bundle.manifest;
+    const learnt = provenance.images - (provenance.held_back ?? 0);
+    const labels = provenance.label_weight ? "with a few labels" : "without labels";
     byId("about").textContent =
       `Sorts images into ${bundle.clusters} clusters and draws new ones: ` +
-      `learnt from ${provenance.images.toLocaleString("en")} images (${provenance.data}), without labels.`;
+      `learnt from ${learnt.toLocaleString("en")} images (${provenance.data}), ${labels}.`;
     byId("app").hidden = false;
     let sorted: Float32Array | null = null; // also what is sorted before the map is drawn
     let place: Awaited<ReturnType<typeof startMap>> = () => {};

@@ -1,0 +1,63 @@
+"""Output folders that appear whole or not at all, and that take the place of nothing but what an earlier export wrote.
+
+What belongs in them is the caller's: a bundle in `bundle_writer`, a page in `web_page`.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from catvae.runtime.errors import OutputError, UsageError
+from catvae.runtime.files import make_folder, umask
+
+
+@contextlib.contextmanager
+def whole_folder(output: Path) -> Iterator[Path]:
+    """A folder beside `output` to be filled, which takes its name when the block ends well; only then is what was there removed.
+
+    Raises
+    ------
+    OutputError
+        When it cannot be written; `output` is as it was.
+    """
+    make_folder(output.parent)
+    try:
+        staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write beside {output}: {error.strerror or error}") from error
+    try:
+        staging.chmod(0o777 & ~umask())
+        yield staging
+        _take_its_place(staging, output)
+    except OSError as error:
+        raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _take_its_place(staging: Path, output: Path) -> None:
+    if not output.is_dir():
+        os.rename(staging, output)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
+    os.rename(output, old / output.name)
+    try:
+        os.rename(staging, output)
+    except OSError:
+        os.rename(old / output.name, output)
+        old.rmdir()
+        raise
+    shutil.rmtree(old)
+
+
+def refuse_strangers(folder: Path, ours: Collection[str]) -> None:
+    """Raise `UsageError` when `folder` holds anything, hidden or not, but the files `ours`, named relative to it."""
+    folders = {str(parent) for name in ours for parent in Path(name).parents}
+    for parent, inside, names in os.walk(folder):
+        here = Path(parent).relative_to(folder)
+        for name in (*inside, *names):
+            if (found := (here / name).as_posix()) not in ours and found not in folders:
+                raise UsageError(f"{folder} holds {found!r}, which --overwrite would remove: move it away, or choose another folder")
