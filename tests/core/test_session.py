@@ -70,9 +70,8 @@ def test_other_images_or_settings_are_refused(interrupted, blobs):
 
 
 def test_two_calls_do_not_work_on_one_run(interrupted):
-    with interrupted.locked():
-        with pytest.raises(UsageError, match="another catvae-train is at work"), RunFolder(interrupted.path).locked():
-            pass
+    with interrupted.locked(), pytest.raises(UsageError, match="another catvae-train is at work"), RunFolder(interrupted.path).locked():
+        pass
     with RunFolder(interrupted.path).locked():
         pass
 
