@@ -13,7 +13,8 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(KERNEL)
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "CatVAE needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,train,test,bench]'
-	touch $(STAMP)
+	@touch $(STAMP)
+	@echo "installed in $(VENV): 'source $(BIN)/activate' puts the catvae-* commands on the path"
 
 demo: setup
 	$(BIN)/python demo.py

@@ -63,7 +63,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     marginal_weight: float = 1.5
     """Weight of the marginal entropies inside that mutual information: above 1 keeps clusters from emptying."""
     overclusters: int = 5
-    """Small clusters per cluster, on an auxiliary head; 0 removes it."""
+    """Small clusters per cluster, on an auxiliary head, at most 1,000 or K in all; 0 removes it."""
     regroup: tuple[float, ...] = (0.4, 0.6, 0.8)
     """Shares of the steps at which over-clusters are merged into K; clusters are taught the first merge, a later one if it says more."""
     sizes: Literal["auto", "equal", "unequal"] = "auto"

@@ -3,6 +3,7 @@
 For notebooks and pipelines; run folders, resume and pictures belong to `catvae-train`, answers without torch to `catvae.runtime`.
 """
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,12 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
     def fit(self, X: NDArray[np.uint8], y: object = None) -> "InfoCatVAE":
         """Train on uint8 images (N, H, W) or (N, H, W, C) with 1 or 3 channels; `y` is ignored."""
         images = _images(X)
-        clusters = self.n_clusters if isinstance(self.n_clusters, str) else int(self.n_clusters)  # numpy's integers, of parameter grids
+        clusters = self.n_clusters
+        if not isinstance(clusters, str):
+            try:
+                clusters = operator.index(clusters)  # numpy's integers too, of parameter grids
+            except TypeError as error:
+                raise UsageError(f"n_clusters is {clusters!r}, expected a whole number or 'auto'") from error
         config = resolve({**(self.settings or {}), "clusters": clusters, "seed": int(self.random_state)})
         trainer = Trainer(ImageData("array", images, native_preprocess(images)), config)
         trainer.run()
@@ -84,5 +90,6 @@ def _images(X: NDArray[np.uint8]) -> NDArray[np.uint8]:
     images = np.asarray(X)
     images = images[..., None] if images.ndim == 3 else images
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise UsageError(f"images must be uint8 (N, H, W) or (N, H, W, 1 or 3): got {images.dtype} {np.shape(X)}")
+        scaled = "; scale them, (X * (255 / X.max())).round().astype('uint8')" if images.dtype.kind == "f" else ""
+        raise UsageError(f"images must be uint8 (N, H, W) or (N, H, W, 1 or 3): got {images.dtype} {np.shape(X)}{scaled}")
     return images

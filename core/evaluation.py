@@ -39,6 +39,8 @@ def assign(model: CatVAE, images: NDArray[np.uint8], *, batch: int = 1024, dropo
 def cluster_names(assignment: NDArray[np.float32], data: ImageData, labelled: LabelledImages | None, homes: list[int]) -> list[str]:
     """A name for each cluster: of the class of given labelled images, else of the class it matches in labelled data, else its number.
 
+    In labelled data a cluster is called after its class only where at least half of its images are of it.
+
     Parameters
     ----------
     assignment : ndarray, (N, K)
@@ -54,8 +56,10 @@ def cluster_names(assignment: NDArray[np.float32], data: ImageData, labelled: La
             if cluster >= 0:
                 names[cluster] = name
     elif data.labels is not None and data.label_names:
-        matched = match(assignment.argmax(1), data.labels, count, len(data.label_names))
-        names = [data.label_names[c] if c >= 0 else f"cluster {i}" for i, c in enumerate(matched)]
+        clusters = assignment.argmax(1)
+        matched = match(clusters, data.labels, count, len(data.label_names))
+        share = [float((data.labels[clusters == i] == c).mean()) if (clusters == i).any() else 0.0 for i, c in enumerate(matched)]
+        names = [data.label_names[c] if c >= 0 and share[i] >= 0.5 else f"cluster {i}" for i, c in enumerate(matched)]
     return names
 
 

@@ -33,6 +33,8 @@ TOGETHER = 0.6
 """Separation below which two clusters may be one thing."""
 CERTAIN = 0.5
 """Mean confidence below which clusters are not separated."""
+FEW_STEPS = 500
+"""Steps below which bad clusters say little about the images: the shortest run by default takes a thousand."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +64,9 @@ def watch(shares: NDArray[np.float64]) -> Alarm | None:
     return Alarm("dead", dead) if dead else None
 
 
-def verdict(state: Health, joints: Joints | None = None, *, unequal: bool = False) -> Verdict:
+def verdict(
+    state: Health, joints: Joints | None = None, *, unequal: bool = False, chosen: bool = False, steps: int | None = None
+) -> Verdict:
     """Judge final clusters.
 
     Parameters
@@ -72,12 +76,16 @@ def verdict(state: Health, joints: Joints | None = None, *, unequal: bool = Fals
         Where views were used: shows merged and split clusters.
     unequal : bool
         Clusters were allowed to be of unequal size.
+    chosen : bool
+        K was not given but chosen from the images.
+    steps : int, optional
+        That the network was trained for.
     """
     shares = np.array(state.shares)
     K = len(shares)
     if K == 1:
-        note = "everything is in one cluster: nothing was separated; if there are kinds to tell apart, give -k or train longer"
-        return Verdict(status="healthy", notes=(note,))
+        kinds = "if there are kinds to tell apart, give -k or train longer" if chosen else "-k 1 asked for no more"
+        return Verdict(status="healthy", notes=(f"everything is in one cluster: nothing was separated; {kinds}",))
     reasons, notes = [], []
     alarm = watch(shares)
     if alarm and alarm.kind == "one class":
@@ -86,6 +94,8 @@ def verdict(state: Health, joints: Joints | None = None, *, unequal: bool = Fals
         reasons.append(f"{_clusters(alarm.clusters)} nearly empty: fewer clusters (-k {K - len(alarm.clusters)}) may fit better")
     if state.mean_confidence < CERTAIN:
         reasons.append(f"assignments are uncertain (mean confidence {state.mean_confidence:.2f}): clusters are not separated")
+    if reasons and steps is not None and steps < FEW_STEPS:
+        reasons = [f"trained for {steps:,} steps only, where a thousand are usual: leave out --epochs", *reasons]
     if joints is not None and not reasons:
         merged, split = merged_clusters(joints), split_clusters(joints.clusters)
         if merged:

@@ -61,10 +61,12 @@ def estimate_joints(model: CatVAE, images: Tensor, policy: ViewPolicy, batch: in
         h = model.encoder(x)
         own = model.read(h)
         a, o = own.logits.softmax(-1).double(), own.auxiliary.softmax(-1).double()
-        for _ in range(rounds):
-            view = model.encode(random_view(x, policy))
-            clusters = clusters + a.T @ view.logits.softmax(-1).double()
-            overclusters = overclusters + o.T @ view.auxiliary.softmax(-1).double()
+        together = max(1, min(rounds, batch // len(x)))  # of a few images, many views go through the encoder at a time
+        for done in range(0, rounds, together):
+            times = min(together, rounds - done)
+            view = model.encode(random_view(x.repeat(times, 1, 1, 1), policy))
+            clusters = clusters + a.repeat(times, 1).T @ view.logits.softmax(-1).double()
+            overclusters = overclusters + o.repeat(times, 1).T @ view.auxiliary.softmax(-1).double()
         hidden.append(h.float())
         pixels.append(averaged(x))
         a_pieces.append(a)

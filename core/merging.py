@@ -105,7 +105,7 @@ def merge_clusters(joint: NDArray[np.float64], clusters: int, *, unequal: bool =
 
 def information_paths(joint: NDArray[np.float64]) -> list[Path]:
     """Greedy merges by lost information and by rate of exchange: the places that `merge_along` refines, for every K."""
-    return [merge_path(joint, cost) for cost in (_merge_losses, _exchange_rates)]
+    return [merge_path(joint, _merge_losses), merge_path(joint, _exchange_rates, sums=False)]
 
 
 def merge_along(joint: NDArray[np.float64], paths: list[Path], clusters: int) -> Merge:
@@ -135,14 +135,17 @@ def separation_path(joint: NDArray[np.float64]) -> Path:
     """Greedy merges of what is least apart; crumbs, too rare to be told from noise, are merged before anything else."""
     crumb = CRUMB / len(joint)
 
-    def cost(P: NDArray[np.float64], pairs: NDArray[np.float64]) -> NDArray[np.float64]:
+    def cost(P: NDArray[np.float64], pairs: NDArray[np.float64] | None) -> NDArray[np.float64]:
         rare = P.sum(1) < crumb
         return separations(P, pairs) - 2.0 * (rare[:, None] | rare[None])
 
     return merge_path(joint, cost)
 
 
-def merge_path(joint: NDArray[np.float64], cost: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]) -> Path:
+Cost = Callable[[NDArray[np.float64], NDArray[np.float64] | None], NDArray[np.float64]]
+
+
+def merge_path(joint: NDArray[np.float64], cost: Cost, *, sums: bool = True) -> Path:
     """Merge the pair of least cost until one group is left, in O(n^3): sums over pairs of rows are kept up to date, not made anew.
 
     Parameters
@@ -150,25 +153,33 @@ def merge_path(joint: NDArray[np.float64], cost: Callable[[NDArray[np.float64], 
     joint : ndarray, (n, n)
     cost : callable
         From a joint distribution and its `pair_sums` to the cost (n, n) of merging each pair, infinite on the diagonal.
+    sums : bool
+        Whether it looks at the sums; otherwise it is given None.
 
     Returns
     -------
     list of (int, int)
         n - 1 pairs i < j: the group of cluster i took in that of cluster j.
     """
-    P, pairs = joint.copy(), pair_sums(joint)
+    P, pairs = joint.copy(), pair_sums(joint) if sums else None
     names = list(range(len(P)))
     path = []
     while len(P) > 1:
         i, j = sorted(divmod(int(cost(P, pairs).argmin()), len(P)))
         path.append((names[i], names.pop(j)))
-        pairs -= _column_share(P[:, i]) + _column_share(P[:, j])
+        if pairs is not None:
+            pairs -= _column_share(P[:, i]) + _column_share(P[:, j])
         P[i] += P[j]
         P[:, i] += P[:, j]
-        pairs += _column_share(P[:, i])
-        P, pairs = (np.delete(np.delete(matrix, j, 0), j, 1) for matrix in (P, pairs))
-        pairs[i] = pairs[:, i] = _plogp(P + P[i]).sum(1)
+        P = _without(P, j)
+        if pairs is not None:
+            pairs = _without(pairs, j) + _column_share(P[:, i])
+            pairs[i] = pairs[:, i] = _plogp(P + P[i]).sum(1)
     return path
+
+
+def _without(matrix: NDArray[np.float64], j: int) -> NDArray[np.float64]:
+    return np.delete(np.delete(matrix, j, 0), j, 1)
 
 
 def pair_sums(P: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -240,28 +251,45 @@ def refine(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int) 
     """Move small clusters, one at a time, to the group where they keep most information, until none moves; no group empties.
 
     Taking j out of its group leaves Q between groups and r_l = sum of P_ij over i in l; giving it to k changes row and column k alone.
+    Both are kept up to date, so that a move costs O(n + K^2).
     """
     group = group.copy()
-    member = np.eye(clusters)[group]
+    sizes = np.bincount(group, minlength=clusters)
     share = joint.sum(1)
     for _ in range(SWEEPS):
         moved = False
+        member = np.eye(clusters)[group]
+        R, q = joint @ member, share @ member  # made anew each round: what is added and taken away leaves its rounding behind
+        Q = member.T @ R
         for j in range(len(joint)):
-            if (group == group[j]).sum() == 1:
+            home = group[j]
+            if sizes[home] == 1:
                 continue
-            member[j] = 0
-            Q, q, r = member.T @ joint @ member, share @ member, joint[j] @ member
-            diagonal = np.diag(Q)
+            _shift(Q, R, q, joint, share, j, home, -1)
+            r, diagonal = R[j], np.diag(Q)
             gain = 2 * (_plogp(Q + r) - _plogp(Q)).sum(1)
             gain += 2 * (_plogp(diagonal) - _plogp(diagonal + r)) + _plogp(diagonal + 2 * r + joint[j, j]) - _plogp(diagonal)
             gain -= 2 * (_plogp(q + share[j]) - _plogp(q))
             best = int(gain.argmax())
-            if gain[best] > gain[group[j]] + 1e-12:
+            if gain[best] > gain[home] + 1e-12:
+                sizes[home], sizes[best] = sizes[home] - 1, sizes[best] + 1
                 group[j], moved = best, True
-            member[j, group[j]] = 1
+            _shift(Q, R, q, joint, share, j, group[j], 1)
         if not moved:
             break
-    return Merge(group, mutual_information(member.T @ joint @ member))
+    return Merge(group, mutual_information(grouped(joint, group, clusters)))
+
+
+def _shift(
+    Q: NDArray[np.float64], R: NDArray[np.float64], q: NDArray[np.float64],
+    joint: NDArray[np.float64], share: NDArray[np.float64], j: int, k: int, sign: int,
+) -> None:  # fmt: skip
+    """Put small cluster j into group k (`sign` 1) or take it out (-1): Q (K, K) of groups, R (n, K) of small clusters and groups, q (K,)."""
+    before = R[j].copy()
+    R[:, k] += sign * joint[:, j]
+    Q[k] += sign * before
+    Q[:, k] += sign * R[j]
+    q[k] += sign * share[j]
 
 
 def _exchange_rates(P: NDArray[np.float64], _pairs: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
@@ -282,7 +310,7 @@ def _merge_losses(P: NDArray[np.float64], pairs: NDArray[np.float64] | None = No
     f, diagonal, share = _plogp(P), np.diag(P), P.sum(1)
     rows = f.sum(1)
     own_i = _plogp(diagonal[:, None] + P)  # column i of the merged row: P_ii + P_ji
-    own_j = _plogp(diagonal[None] + P)
+    own_j = own_i.T  # P is symmetric
     before = 2 * (rows[:, None] + rows[None]) - np.diag(f)[:, None] - np.diag(f)[None] - 2 * f
     pairs = pair_sums(P) if pairs is None else pairs
     after = 2 * (pairs - own_i - own_j) + _plogp(diagonal[:, None] + diagonal[None] + 2 * P)
@@ -293,7 +321,11 @@ def _merge_losses(P: NDArray[np.float64], pairs: NDArray[np.float64] | None = No
 
 
 def _plogp(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    return p * np.log(np.where(p > 0, p, 1.0))
+    """p log p, 0 for 0."""
+    found = np.maximum(p, np.finfo(np.float64).tiny)
+    np.log(found, found)
+    found *= p
+    return found
 
 
 def align(group: NDArray[np.int64], shared: NDArray[np.float64]) -> NDArray[np.int64]:

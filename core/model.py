@@ -17,6 +17,9 @@ from .prior import prior_means
 LOG_VARIANCE = 8.0
 """|v| is clamped to this: exp(8) is a standard deviation of 55, far outside anything the prior explains."""
 
+MOST_OVERCLUSTERS = 1000
+"""Or K: merging n of them takes n^3 operations, 2 minutes for a thousand."""
+
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is needed to rebuild the network of a run; kept in its `run.json`."""
@@ -41,7 +44,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         height, width, channels = shape
         clusters = config.most_clusters
         values = {name: getattr(config, name) for name in names}
-        return cls(**values, clusters=clusters, overclusters=config.overclusters * clusters, height=height, width=width, channels=channels)
+        overclusters = min(config.overclusters * clusters, max(clusters, MOST_OVERCLUSTERS))
+        return cls(**values, clusters=clusters, overclusters=overclusters, height=height, width=width, channels=channels)
 
 
 class Posterior(NamedTuple):

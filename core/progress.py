@@ -25,10 +25,15 @@ def announce(session: Session, quiet: bool) -> None:
     views = f"views '{trainer.policy.name}'" if trainer.config.invariance_weight or trainer.config.information_views else "no views"
     say(
         f"{data.name}: {len(data.images):,} images of {width} x {height}, {'grey' if channels == 1 else 'colour'};"
-        f" {clusters}, {views}, {trainer.epochs} epochs of"
-        f" {trainer.steps_per_epoch:,} steps on {trainer.device} in {trainer.precision}, {kernel_status(trainer.device.type)}",
+        f" {clusters}, {views}, {counted(trainer.epochs, 'epoch')} of"
+        f" {counted(trainer.steps_per_epoch, 'step')} on {trainer.device} in {trainer.precision}, {kernel_status(trainer.device.type)}",
         quiet=quiet,
     )
+
+
+def counted(number: int, what: str) -> str:
+    """``1 step``, ``2 steps``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def train_with_bar(session: Session, quiet: bool, prefix: str = "") -> None:
@@ -95,7 +100,8 @@ def conclude(record: RunRecord, path: Path) -> None:
     for line in record.seeds and seed_lines(record):
         print(line)
     print(f"report    {path / 'report.html'}")
-    print(f"next      catvae-export --onnx {path}")
+    sorts = verdict is None or verdict.status == "healthy"
+    print(f"next      catvae-export --onnx {path}{'' if sorts else ': draws, but do not rely on how it sorts'}")
 
 
 def seed_lines(record: RunRecord) -> list[str]:

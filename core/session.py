@@ -93,7 +93,8 @@ class Session:
     def train(self, on_step: Callable[[BatchLoss], None] | None = None) -> None:
         """Train to the end, keeping state; on a signal or a numeric failure the run folder says so before the exception goes on."""
         try:
-            self.trainer.run(on_step=on_step, on_epoch=self._after_epoch)
+            words = "stopping after this step, and saving; once more: at once, from what was last saved"
+            self.trainer.run(on_step=on_step, on_epoch=self._after_epoch, on_signal=words)
         except Interrupted:
             with stop_on_signals():  # an impatient second signal waits for the state, a third does not
                 self._save_state()
@@ -126,7 +127,13 @@ class Session:
         state = health(assignment)
         record.health = evaluation.health_record(state, joints)
         record.bound = evaluation.bound_record(model, data, seed)
-        record.verdict = verdict(state, joints if trainer.config.invariance_weight else None, unequal=trainer.position.unequal)
+        record.verdict = verdict(
+            state,
+            joints if trainer.config.invariance_weight else None,
+            unequal=trainer.position.unequal,
+            chosen=trainer.config.choose_clusters,
+            steps=trainer.position.step,
+        )
         self._picture("final", pictures.picture_samples(model, names, seed))
         self._picture("clusters", pictures.picture_clusters(assignment, data, names))
         self._picture("reconstructions", pictures.picture_reconstructions(model, data))

@@ -51,7 +51,7 @@ class ClusterCount(click.ParamType):
 @click.option("--net", type=Choice(["conv", "mlp"]), help="Network. [default: conv]")
 @click.option("--augment", type=Choice(["auto", "digits", "objects", "none"]), help="Views of an image that must keep its cluster.")
 @click.option("--image-size", type=click.IntRange(4, 1024), metavar="PIXELS", help="Fit images of a folder into this square.")
-@click.option("--epochs", type=int, help="Passes over the data. [default: by size]")
+@click.option("--epochs", type=click.IntRange(1), metavar="N", help="Passes over the data. [default: by size]")
 @click.option("--batch-size", type=int, help="Images per step. [default: 256]")
 @click.option("--learning-rate", type=float, help="Adam's step size. [default: 0.001]")
 @click.option("--device", type=Choice(["auto", "cpu", "cuda"]), help="[default: auto]")
@@ -134,7 +134,8 @@ def train(
         settings = folder_of(resume)
         record, config = settings.read_record(), settings.read_config()
         if settings.path == resume and settings.complete:
-            raise UsageError(f"{resume} is finished: nothing to resume")
+            say(f"{resume} is finished: nothing to resume", quiet=quiet)
+            return 0
         origin = msgspec.structs.replace(record.origin, data=data or record.origin.data)
     else:
         origin = Origin.of(data or "digits", image_size, str(labels) if labels else None)

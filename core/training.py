@@ -127,13 +127,19 @@ class Trainer:
         """Of `all_steps`, from the present position of a decided run."""
         return self.steps - self.position.step if self.position.start_scores or self.starts == 1 else self.all_steps
 
-    def run(self, *, on_step: Callable[[BatchLoss], None] | None = None, on_epoch: Callable[[], None] | None = None) -> None:
-        """Train to the end; SIGINT and SIGTERM stop after the step under way and raise `Interrupted`.
+    def run(
+        self,
+        *,
+        on_step: Callable[[BatchLoss], None] | None = None,
+        on_epoch: Callable[[], None] | None = None,
+        on_signal: str = "",
+    ) -> None:
+        """Train to the end; SIGINT and SIGTERM stop after the step under way and raise `Interrupted`; `on_signal` is said at once.
 
         The caller's random state is left as it was.
         """
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), stop_on_signals() as stop:
+        with torch.random.fork_rng(devices=devices), stop_on_signals(on_signal) as stop:
             if self.starts > 1 and not self.position.start_scores:
                 self._choose_start(on_step, stop)
             while not self.finished:

@@ -39,14 +39,14 @@ def check_agreement(full: Graphs, reduced: Graphs, precision: Precision, calibra
     if agreement < AT_LEAST[precision]:
         raise DataError(
             f"{precision}: {agreement:.2%} of {len(images):,} images keep their cluster, at least {AT_LEAST[precision]:.1%} must; nothing"
-            " was written, use fp32"
+            f" was written: export without --{precision}"
         )
     drawn, redrawn = (_over("decoder", graphs, _over("encoder", graphs, images, "mean"), "image") for graphs in (full, reduced))
     pixels = float(np.abs(drawn - redrawn).mean())
     if not pixels <= PIXELS[precision]:  # also catches NaN
         raise DataError(
             f"{precision}: reconstructions of {len(images):,} images differ by {pixels:.4f} of full scale, at most {PIXELS[precision]} is"
-            " accepted; nothing was written, use fp32"
+            f" accepted; nothing was written: export without --{precision}"
         )
     return Quantisation(
         cluster_agreement=agreement,

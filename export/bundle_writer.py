@@ -45,6 +45,8 @@ class Exported(NamedTuple):
     manifest: Manifest
     speeds: list[Speed]
     """Reduced precision beside fp32, measured on this machine; empty for fp32."""
+    reasons: tuple[str, ...]
+    """Why the run's clusters are degenerate; empty where they are not."""
 
 
 def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", overwrite: bool = False) -> Exported:
@@ -130,7 +132,7 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
     files |= {"golden.npz": golden, "training.json": training}
     files |= {"manifest.json": pretty_json(manifest), "MODEL_CARD.md": model_card(manifest).encode()}
     _write_all(output, files)
-    return Exported(manifest, speeds)
+    return Exported(manifest, speeds, record.verdict.reasons if record.verdict else ())
 
 
 def _metadata(record: RunRecord, weights: str) -> dict[str, str]:

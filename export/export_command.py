@@ -71,6 +71,8 @@ def _export_run(run: Path, target: Path, precision: Precision, overwrite: bool, 
     except ImportError as error:
         raise UsageError(f"exporting needs PyTorch, onnx and onnxruntime ({error}): pip install 'catvae[train,cpu]'") from error
     exported = export_bundle(run, target, precision=precision, overwrite=overwrite)
+    for reason in exported.reasons:
+        say(f"warning: clusters of {run} are degenerate: {reason}")
     return {"bundle": str(target), **summary(exported), "next": f"catvae-infer -b {target} IMAGE"}
 
 

@@ -122,7 +122,11 @@ class Bundle:
         """
         folder = find_bundle(path)
         if not folder.is_dir():
+            if folder.exists():
+                raise DataError(f"{folder} is not a bundle: it is a file, a bundle is a folder")
             raise DataError(f"{folder} is not a bundle: no such folder; catvae-export --onnx RUN -o {folder} makes one")
+        if not (folder / "manifest.json").exists() and (folder / "run.json").exists():
+            raise DataError(f"{folder} is a run, not a bundle: catvae-export --onnx {folder} makes one of it, in {folder / 'bundle'}")
         manifest = parse_manifest(_read(folder / "manifest.json", MAX_BYTES), str(folder / "manifest.json"))
         _refuse_others(folder, manifest)
         graphs: dict[Role, bytes] = {role: _read_verified(folder, record) for role, record in manifest.graphs.items()}
@@ -258,7 +262,14 @@ class Bundle:
         if images.ndim == 3 and shape[-1] == 1 and images.shape[1:] == shape[:2]:
             images = images[..., None]
         if images.dtype != np.uint8 or images.shape[1:] != shape:
-            raise UsageError(f"images must be uint8 (N, {', '.join(map(str, shape))}): got {images.dtype} {images.shape}")
+            hint = ""
+            if images.shape in (shape, shape[:2]):
+                hint = "; one image is images[None]"
+            elif images.dtype.kind in "USO":
+                hint = "; files are read by bundle.read(path)"
+            elif images.shape[1:] == shape:
+                hint = "; floats in [0, 1] are (images * 255).round().astype('uint8')"
+            raise UsageError(f"images must be uint8 (N, {', '.join(map(str, shape))}): got {images.dtype} {images.shape}{hint}")
         return images
 
     def _run(self, role: Role, data: NDArray, outputs: list[str], batch_size: int) -> list[Floats]:

@@ -61,6 +61,8 @@ def generate(
     from .generate import interpolation, ring, samples, walks
     from .grid import grid, png_bytes
 
+    if output.suffix.lower() != ".png":
+        raise UsageError(f"-o is '{output}': pictures are written as PNG, expected a name that ends in .png")
     of_images = {"--reconstruct": reconstruct, "--between": between, "--transfer": transfer}
     asked = {"--interpolate": interpolate is not None, "--ring": around, "--walk": walked is not None, **of_images}
     chosen = [name for name, given in asked.items() if given]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -14,6 +16,7 @@ from .interruption import Signals
 
 if TYPE_CHECKING:  # numpy and Pillow wait until the options are known to be good
     from .bundle import Bundle
+    from .copies import Copies
     from .decoder_process import DecoderProcess
     from .drift import Tally
     from .rows import Row, Writer
@@ -39,6 +42,13 @@ if TYPE_CHECKING:  # numpy and Pillow wait until the options are known to be goo
     help="auto: table on a terminal, else jsonl.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the rows to this file.")
+@click.option(
+    "--copy-to",
+    "copy_to",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Also copy each image into DIR, into a folder per cluster; nothing is moved or written over.",
+)
 @click.option("--embed", is_flag=True, help="Add the posterior mean to each row (jsonl).")
 @click.option("--score", is_flag=True, help="Add how well the model explains the image, in nats; cluster -1 where it does not.")
 @click.option("--invert", is_flag=True, help="Swap black and white first: for dark ink on white, when the model saw white on black.")
@@ -62,6 +72,7 @@ def infer(
     files_from: str | None,
     format_: str,
     output: Path | None,
+    copy_to: Path | None,
     embed: bool,
     score: bool,
     invert: bool,
@@ -93,8 +104,8 @@ def infer(
     if resume and (output is None or format_ != "jsonl"):
         raise UsageError("--resume goes on with a file of JSON Lines: give the -o of the interrupted call")
     part = parse_shard(shard) if shard else None
-    if testing and (sources or files_from or output):
-        raise UsageError("--self-test replays the images in the bundle itself: give it no others, and no -o")
+    if testing and (sources or files_from or output or copy_to):
+        raise UsageError("--self-test replays the images in the bundle itself: give it no others, and no -o or --copy-to")
     if not testing and not sources and files_from is None:
         raise UsageError("no image given: name files, folders or patterns, - for standard input, or --files-from LIST")
     if files_from == "-" and "-" in sources:
@@ -108,6 +119,8 @@ def infer(
             bundle.session("classifier")
         if testing:
             return _self_test(bundle, stdout)
+        if bundle_path is None and "CATVAE_BUNDLE" not in os.environ and sys.stderr.isatty():
+            say("catvae-infer: no -b given: sorting with the digits that come with the package", quiet=quiet)
         if score and bundle.manifest.scoring is None and not quiet:
             say("catvae-infer: this bundle has no reject thresholds: scores are shown, nothing is called unknown")
         paths = expand([*sources]) if files_from is None else read_list(files_from, expand([*sources]))
@@ -115,9 +128,10 @@ def infer(
             paths = shard_of(paths, *part)
         if device == "auto" and bundle.provider == "cpu" and not quiet:
             _say_fallback()
+        copies = _copies(copy_to, bundle, sources) if copy_to else None
         tally, options = Tally(bundle.manifest), Options(batch_size, embed, score, invert)
         if output is None:
-            _write_rows(classify_stream(bundle, paths, options, helper), row_writer(format_, stdout, score=score), tally)
+            _write_rows(classify_stream(bundle, paths, options, helper), row_writer(format_, stdout, score=score), tally, copies)
         else:
             from .row_file import growing_file, part_of, skip_answered
 
@@ -130,7 +144,7 @@ def infer(
                 for row in skip_answered(growing.earlier(), paths, part_of(output)):
                     tally.add(row)
                 write = row_writer(format_, growing.stream, score=score)
-                _write_rows(classify_stream(bundle, paths, options, helper), write, tally)
+                _write_rows(classify_stream(bundle, paths, options, helper), write, tally, copies)
     if not tally.total:
         say("catvae-infer: no images found; nothing to do", quiet=quiet)
     for line in [f"catvae-infer: {warning}" for warning in tally.warnings()] if quiet else tally.summary():
@@ -140,10 +154,21 @@ def infer(
     return 1 if tally.failed else 0
 
 
-def _write_rows(blocks: Iterable[list[Row]], write: Writer, tally: Tally) -> None:
+def _copies(folder: Path, bundle: Bundle, sources: tuple[str, ...]) -> Copies:
+    from .copies import Copies
+
+    copies = Copies(folder, bundle.names)
+    copies.require_apart(sources)
+    return copies
+
+
+def _write_rows(blocks: Iterable[list[Row]], write: Writer, tally: Tally, copies: Copies | None) -> None:
     signals = Signals()
     with signals.installed():
         for rows in blocks:
+            if copies is not None:  # first: an image whose row is there has been copied
+                for row in rows:
+                    copies.add(row)
             with signals:
                 write(rows)
             for row in rows:

@@ -1,6 +1,7 @@
 """Stopping on SIGINT and SIGTERM where nothing is left half done: between two training steps, between two rows."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 
@@ -14,14 +15,23 @@ class Interrupted(BaseException):
 
 
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[list[int]]:
-    """A list that receives the first SIGINT or SIGTERM; a second one acts at once. Outside the main thread signals are left alone."""
+def stop_on_signals(words: str = "") -> Iterator[list[int]]:
+    """A list that receives the first SIGINT or SIGTERM; a second one acts at once. Outside the main thread signals are left alone.
+
+    Parameters
+    ----------
+    words : str
+        Said on standard error when the first comes: what is under way may take its time.
+    """
     seen: list[int] = []
     previous = {}
 
     def note(signum: int, _frame: object) -> None:
         seen.append(signum)
         signal.signal(signum, previous[signum])
+        if words:
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{words}\n".encode())  # not print: the signal may have come while something printed
 
     try:
         for signum in (signal.SIGINT, signal.SIGTERM):

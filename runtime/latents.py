@@ -55,5 +55,7 @@ def transfer(latents: Latents, assignment: Latents, means: Latents) -> Latents:
 
 
 def _require_cluster(cluster: int, clusters: int) -> None:
+    if not isinstance(cluster, (int, np.integer)):
+        raise UsageError(f"cluster is {cluster!r}, expected a number from 0 to {clusters - 1}; names are in Bundle.names")
     if not 0 <= cluster < clusters:
         raise UsageError(f"cluster {cluster} does not exist: expected 0 to {clusters - 1}")

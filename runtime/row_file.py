@@ -98,7 +98,8 @@ def growing_file(output: Path, made_with: dict[str, Any], *, resume: bool = Fals
             os.replace(part, output)
         note_of(part).unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot write {part}: {error.strerror or error}; what is there can be continued with --resume") from error
+        rest = "; what is there can be continued with --resume" if part.is_file() and part.stat().st_size else ""
+        raise OutputError(f"cannot write {part}: {error.strerror or error}{rest}") from error
 
 
 def _open_locked(part: Path) -> tuple[int, bool]:

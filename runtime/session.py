@@ -144,12 +144,14 @@ def import_onnxruntime() -> Any:
             f"{' and '.join(installed)} are installed and overwrite each other: pip uninstall -y {' '.join(installed)}, then"
             " pip install one of them"
         )
+    # From 1.29 on it reports to Microsoft, model names included, unless this is set before it is loaded; what the user has set stands.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
         raise DeviceError(f"onnxruntime cannot be imported ({error}): pip install 'catvae[cpu]' or 'catvae[gpu]'") from error
-    if hasattr(onnxruntime, "disable_telemetry_events"):
-        onnxruntime.disable_telemetry_events()
+    if os.environ["ORT_DISABLE_TELEMETRY"] == "1" and hasattr(onnxruntime, "disable_telemetry_events"):
+        onnxruntime.disable_telemetry_events()  # what Windows listens to
     return onnxruntime
 
 

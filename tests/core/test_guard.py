@@ -124,5 +124,13 @@ def test_k_auto_finds_three_kinds_and_prunes_the_rest(blobs, quick):
 
 
 def test_one_cluster_for_everything_is_said():
-    (note,) = verdict(health(np.ones((9, 1), np.float32))).notes
+    assert "-k 1 asked for no more" in verdict(health(np.ones((9, 1), np.float32))).notes[0]
+    (note,) = verdict(health(np.ones((9, 1), np.float32)), chosen=True).notes
     assert "nothing was separated" in note
+
+
+def test_bad_clusters_of_a_short_run_are_blamed_on_that_first():
+    collapsed = health(np.eye(4, dtype=np.float32)[[0] * 99 + [1]])
+    assert verdict(collapsed, steps=60).reasons[0] == "trained for 60 steps only, where a thousand are usual: leave out --epochs"
+    assert "60 steps" not in "".join(verdict(collapsed, steps=1000).reasons)
+    assert verdict(health(np.eye(4, dtype=np.float32)[[0, 1, 2, 3] * 9]), steps=60).status == "healthy"

@@ -1,10 +1,12 @@
 """Joint distributions: sums, symmetry, and neighbours against a direct search."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from catvae.core.joints import ROWS, estimate_joints, nearest, neighbour_joint
+from catvae.core.joints import PAIRS, ROWS, estimate_joints, nearest, neighbour_joint
 from catvae.core.training import Trainer
 
 
@@ -42,3 +44,15 @@ def test_the_joint_counts_pairs_both_ways():
     assignment = torch.eye(2)[[0, 0, 1]].double()
     joint = neighbour_joint(assignment, torch.tensor([[1], [2], [0]]))
     np.testing.assert_allclose(joint, np.array([[2, 2], [2, 0]]) / 6)
+
+
+def test_a_few_images_are_viewed_many_at_a_time(blobs, quick, monkeypatch):
+    """Two images viewed 10,000 times each, one pass of the encoder per view, took minutes."""
+    trainer = Trainer(dataclasses.replace(blobs, images=blobs.images[:3]), quick(augment="none"))
+    sizes: list[int] = []
+    encode = trainer.model.encode
+    monkeypatch.setattr(trainer.model, "encode", lambda x: sizes.append(len(x)) or encode(x))
+    joints = estimate_joints(trainer.model, trainer.images, trainer.policy)
+    assert sum(sizes) == pytest.approx(PAIRS, abs=3)
+    assert len(sizes) <= 1 + PAIRS // 1000
+    assert joints.clusters.sum() == pytest.approx(1)

@@ -56,6 +56,8 @@ def test_clusters_without_a_labelled_image_are_named_by_number(blobs, given):
     assignment = np.eye(3, dtype=np.float32)[blobs.labels]
     assert cluster_names(assignment, blobs, two, [2, 0]) == ["bean", "cluster 1", "apple"]
     assert cluster_names(assignment, blobs, None, []) == ["a", "b", "c"]
+    clusters = np.where(np.arange(len(blobs.labels)) < 6, 1, 0)  # a third of each class in two clusters, the other one empty
+    assert cluster_names(np.eye(3, dtype=np.float32)[clusters], blobs, None, []) == ["cluster 0", "cluster 1", "cluster 2"]
 
 
 def test_one_labelled_image_trains_too(blobs, quick):

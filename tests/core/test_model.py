@@ -36,6 +36,11 @@ def test_any_image_size(shape, net):
     assert model.decode(torch.randn(3, 16)).shape == x.shape
 
 
+def test_many_clusters_have_fewer_overclusters_each():
+    counts = {K: ModelSpec.of(resolve({"clusters": K}), (8, 8, 1)).overclusters for K in (10, 100, 400, 3000)}
+    assert counts == {10: 50, 100: 500, 400: 1000, 3000: 3000}
+
+
 def test_feature_maps_shrink_to_four_pixels():
     assert conv_sizes(28, 28) == [(28, 28), (14, 14), (7, 7), (4, 4)]
     assert conv_sizes(8, 8) == [(8, 8), (4, 4), (4, 4), (4, 4)]

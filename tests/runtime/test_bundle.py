@@ -143,6 +143,27 @@ def test_wrong_latents_and_clusters(bundle):
     assert bundle.sample(0, 0).shape == (0, 28, 28, 1)
 
 
+def test_mistakes_with_images_and_clusters_say_what_to_do_instead(bundle, images):
+    for wrong, hint in (
+        (images[0], r"images\[None\]"),
+        ("three.png", r"bundle\.read"),
+        (images / 255.0, "astype"),
+    ):
+        with pytest.raises(UsageError, match=hint):
+            bundle.predict(wrong)
+    with pytest.raises(UsageError, match=r"Bundle\.names"):
+        bundle.sample(cluster="3")
+
+
+def test_a_run_or_a_file_is_not_taken_for_a_bundle(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    with pytest.raises(DataError, match="is a run, not a bundle: catvae-export --onnx"):
+        Bundle.load(tmp_path / "run")
+    with pytest.raises(DataError, match="it is a file"):
+        Bundle.load(tmp_path / "run" / "run.json")
+
+
 def test_an_empty_path_is_not_the_default(monkeypatch):
     monkeypatch.delenv("CATVAE_BUNDLE", raising=False)
     with pytest.raises(UsageError, match="path is empty"):

@@ -245,6 +245,24 @@ def test_39_no_socket_is_opened(png, tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+def test_onnxruntime_is_told_not_to_report(run, png, tmp_path):
+    """It keeps a number for this machine in the home folder where it reports; it never does where it takes itself to be tested."""
+    home, path = tmp_path / "home", png("a.png")
+    home.mkdir()
+    quiet = {name: value for name, value in os.environ.items() if name not in REPORTING}
+    infer = str(Path(sys.executable).parent / "catvae-infer")
+    result = subprocess.run([infer, str(path)], capture_output=True, env={**quiet, "HOME": str(home)}, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert list(home.rglob("*")) == []
+
+
+REPORTING = {
+    *("CI", "TF_BUILD", "GITHUB_ACTIONS", "GITLAB_CI", "TRAVIS", "JENKINS_URL"),
+    *("ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME"),
+}
+"""What would keep onnxruntime from reporting, or from keeping its number in the home folder."""
+
+
 def test_libraries_that_print_do_not_reach_standard_output(png, tmp_path):
     """From Python and from C alike: what is printed while rows are written goes to standard error."""
     png("a.png")

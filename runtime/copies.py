@@ -1,0 +1,100 @@
+"""Images copied into a folder per class, for people who want piles rather than rows.
+
+Nothing is moved, and no file is written over: a copy whose name is taken gets a number, one that is there already is left alone, so that an
+interrupted call can be repeated.
+"""
+
+import filecmp
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import OutputError, UsageError
+from .files import make_folder, umask
+from .sources import STDIN
+
+UNKNOWN_FOLDER = "unknown"
+UNSAFE = dict.fromkeys(map(ord, '\\/:*?"<>|'), "_") | dict.fromkeys(range(32), "_")
+"""What some file system has no room for in a name."""
+
+
+class Copies:
+    """Copies images to ``FOLDER/CLASS/``.
+
+    Parameters
+    ----------
+    folder : Path
+    names : sequence of str
+        Per cluster; clusters that share a name share a folder.
+
+    Raises
+    ------
+    UsageError
+        When `folder` is a file.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str]):
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"--copy-to is {folder}, which is a file: expected a folder")
+        self.folder, self._folders = folder, folder_names(names)
+        make_folder(folder)
+
+    def require_apart(self, sources: Sequence[str]) -> None:
+        """Raise `UsageError` when copies would be found among the images, or an image is on standard input."""
+        here = self.folder.resolve()
+        for source in sources:
+            if source == STDIN:
+                raise UsageError("--copy-to copies files: the image on standard input (-) is none")
+            if os.path.isdir(source) and here.is_relative_to(Path(source).resolve()):
+                raise UsageError(f"--copy-to {self.folder} lies in {source}: copies would be sorted too; choose a folder outside")
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Copy the image of a row, if it was read; raises `OutputError` when that is not possible."""
+        if not row["ok"]:
+            return
+        source = Path(row["path"])
+        target = self.folder / (self._folders[row["cluster"]] if row["cluster"] >= 0 else UNKNOWN_FOLDER)
+        make_folder(target)
+        try:
+            _copy(source, target)
+        except OSError as error:
+            raise OutputError(f"cannot copy {source} to {target}: {error.strerror or error}") from error
+
+
+def folder_names(names: Sequence[str]) -> list[str]:
+    """A folder name for each cluster: different for different names on every file system, the same for the same."""
+    found: dict[str, str] = {}
+    taken = {UNKNOWN_FOLDER}
+    for cluster, name in enumerate(names):
+        if name in found:
+            continue
+        plain = name.translate(UNSAFE).strip(" .") or f"cluster {cluster}"
+        plain = plain.encode()[:100].decode(errors="ignore")
+        if plain.casefold() in taken:
+            plain = f"{plain} ({cluster})"
+        taken.add(plain.casefold())
+        found[name] = plain
+    return [found[name] for name in names]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy under the first free name, whole or not at all."""
+    number, place = 1, target / source.name
+    while place.exists() or place.is_symlink():
+        if place.is_file() and filecmp.cmp(source, place, shallow=False):
+            return
+        number += 1
+        place = target / f"{source.stem}-{number}{source.suffix}"
+    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target)
+    os.close(handle)
+    try:
+        shutil.copyfile(source, temporary)
+        shutil.copystat(source, temporary)
+        os.chmod(temporary, 0o666 & ~umask())
+        os.replace(temporary, place)
+    except BaseException:
+        os.unlink(temporary)
+        raise

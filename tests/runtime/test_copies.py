@@ -1,0 +1,93 @@
+"""Images copied into a folder per class: nothing is written over, nothing is copied twice, nothing leaves the folder."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from catvae.runtime.copies import Copies, folder_names
+from catvae.runtime.errors import OutputError, UsageError
+
+
+def test_each_image_lies_in_the_folder_of_its_class(run, png, tmp_path):
+    noise = np.random.default_rng(0)
+    for i in range(30):
+        png(f"in/{i:02}.png", noise.integers(0, 256, (28, 28), dtype=np.uint8))
+    (tmp_path / "in" / "torn.png").write_bytes(b"text")
+    result = run("catvae-infer", "in", "--copy-to", "out")
+    assert result.returncode == 1  # one image could not be read
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    for row in rows:
+        if row["ok"]:
+            source = tmp_path / row["path"]
+            copied = tmp_path / "out" / row["name"] / source.name
+            assert copied.read_bytes() == source.read_bytes()
+            assert copied.stat().st_mtime == pytest.approx(source.stat().st_mtime, abs=1e-3)
+    assert sum(path.is_file() for path in (tmp_path / "out").rglob("*")) == 30
+    assert len(list((tmp_path / "in").iterdir())) == 31
+    before = sorted(str(path) for path in (tmp_path / "out").rglob("*"))
+    assert run("catvae-infer", "in", "--copy-to", "out").returncode == 1
+    assert sorted(str(path) for path in (tmp_path / "out").rglob("*")) == before
+
+
+def test_what_the_model_does_not_explain_is_apart(run, png, tmp_path):
+    png("noise.png", np.random.default_rng(1).integers(0, 256, (28, 28), dtype=np.uint8))
+    assert run("catvae-infer", "noise.png", "--score", "--copy-to", "out").returncode == 0
+    assert (tmp_path / "out" / "unknown" / "noise.png").is_file()
+
+
+def row(path: Path, cluster: int = 0) -> dict:
+    return {"path": str(path), "ok": True, "cluster": cluster}
+
+
+def test_names_that_are_taken_get_a_number(tmp_path):
+    copies = Copies(tmp_path / "out", ["a", "b"])
+    for folder, text in (("x", "first"), ("y", "second"), ("z", "third"), ("w", "first")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "i.png").write_text(text)
+        copies.add(row(tmp_path / folder / "i.png"))
+    found = {path.name: path.read_text() for path in (tmp_path / "out" / "a").iterdir()}
+    assert found == {"i.png": "first", "i-2.png": "second", "i-3.png": "third"}
+
+
+def test_copies_are_not_made_where_they_would_be_sorted_too(run, png, tmp_path):
+    png("in/a.png")
+    for target in ("in", "in/sorted"):
+        result = run("catvae-infer", "in", "--copy-to", target)
+        assert (result.returncode, b"choose a folder outside" in result.stderr) == (2, True)
+    result = run("catvae-infer", "-", "--copy-to", "out", stdin=b"")
+    assert (result.returncode, b"standard input" in result.stderr) == (2, True)
+    (tmp_path / "file").write_text("")
+    result = run("catvae-infer", "in", "--copy-to", "file")
+    assert (result.returncode, b"which is a file" in result.stderr) == (2, True)
+    with pytest.raises(UsageError):
+        Copies(tmp_path / "file", ["a"])
+
+
+def test_a_disk_that_is_full_leaves_no_half_copy(tmp_path, monkeypatch):
+    (tmp_path / "i.png").write_text("pixels")
+    copies = Copies(tmp_path / "out", ["a"])
+
+    def full(source, target):
+        Path(target).write_text("pix")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(OutputError, match="No space left"):
+        copies.add(row(tmp_path / "i.png"))
+    assert list((tmp_path / "out" / "a").iterdir()) == []
+
+
+@given(st.lists(st.text(min_size=1, max_size=120), min_size=1, max_size=8))
+def test_folder_names_are_plain_and_tell_classes_apart(names):
+    folders = folder_names(names)
+    for folder in folders:
+        assert Path(folder).name == folder
+        assert folder not in ("", ".", "..", "unknown")
+        assert len(folder.encode()) < 200
+    for i, first in enumerate(names):
+        for j, second in enumerate(names):
+            assert (folders[i].casefold() == folders[j].casefold()) == (first == second)
