@@ -284,7 +284,7 @@ def _shift(
     Q: NDArray[np.float64], R: NDArray[np.float64], q: NDArray[np.float64],
     joint: NDArray[np.float64], share: NDArray[np.float64], j: int, k: int, sign: int,
 ) -> None:  # fmt: skip
-    """Put small cluster j into group k (`sign` 1) or take it out (-1): Q (K, K) of groups, R (n, K) of small clusters and groups, q (K,)."""
+    """Put small cluster j into group k (`sign` 1) or take it out (-1): Q (K, K) of groups, R (n, K) of small ones and groups, q (K,)."""
     before = R[j].copy()
     R[:, k] += sign * joint[:, j]
     Q[k] += sign * before

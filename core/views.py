@@ -41,6 +41,8 @@ class ViewPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Relative change of brightness, either way."""
     noise: float = 0.0
     """Standard deviation of Gaussian pixel noise, for images in [0, 1]."""
+    background: float = 0.0
+    """Grey level, in [0, 1], of what comes into view from beyond the border of a grey image."""
 
     @property
     def moves(self) -> bool:
@@ -71,11 +73,17 @@ def choose_policy(augment: str, images: NDArray[np.uint8]) -> ViewPolicy:
         ``digits``, ``objects``, ``none`` or ``auto``.
     images : ndarray, (N, H, W, C), uint8
     """
-    if augment != "auto":
-        return POLICIES[augment]
-    if images.shape[-1] == 3:
-        return POLICIES["objects"]
-    return POLICIES["objects" if mirror_correlation(images) >= MIRROR_CORRELATION else "digits"]
+    if augment == "auto":
+        like_their_mirror = images.shape[-1] == 3 or mirror_correlation(images) >= MIRROR_CORRELATION
+        augment = "objects" if like_their_mirror else "digits"
+    return msgspec.structs.replace(POLICIES[augment], background=background_of(images))
+
+
+def background_of(images: NDArray[np.uint8], at_most: int = 2000) -> float:
+    """The median of the pixels on the images' borders, in [0, 1]: 0 for white on black, 1 for ink on paper."""
+    x = images[:: max(1, len(images) // at_most)]
+    edges = (x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1])
+    return float(np.median(np.concatenate([edge.reshape(-1) for edge in edges]))) / 255
 
 
 def mirror_correlation(images: NDArray[np.uint8], at_most: int = 2000) -> float:
@@ -107,8 +115,9 @@ def random_view(x: Tensor, policy: ViewPolicy) -> Tensor:
 
     if policy.moves:
         grid = nnF.affine_grid(_random_affine(x, policy, uniform), list(x.shape), align_corners=False)
-        padding = "border" if x.shape[1] == 3 else "zeros"  # black corners are background on grey drawings, artefacts on photographs
-        x = nnF.grid_sample(x, grid, mode="bilinear", padding_mode=padding, align_corners=False)
+        # Corners that come into view are background on grey images; colour photographs have none that holds for all of them.
+        padding, beyond = ("border", 0.0) if x.shape[1] == 3 else ("zeros", policy.background)
+        x = nnF.grid_sample(x - beyond, grid, mode="bilinear", padding_mode=padding, align_corners=False) + beyond
     if policy.brightness:
         x = x * (1 + uniform(policy.brightness)).view(n, 1, 1, 1)
     if policy.noise:

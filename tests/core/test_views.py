@@ -6,7 +6,24 @@ import numpy as np
 import pytest
 import torch
 
-from catvae.core.views import POLICIES, ViewPolicy, choose_policy, mirror_correlation, random_view, view_information
+from catvae.core.views import POLICIES, ViewPolicy, choose_policy, mirror_correlation, random_view, to_float, view_information
+
+
+def test_what_comes_into_view_is_background():
+    """Ink on paper must not get black corners."""
+    paper = np.full((5, 12, 12, 1), 250, np.uint8)
+    paper[:, 4:8, 4:8] = 10
+    policy = choose_policy("digits", paper)
+    assert policy.background == pytest.approx(250 / 255)
+    ink = to_float(torch.from_numpy(paper)).repeat(20, 1, 1, 1)
+    for edge in (slice(0, 1), slice(11, 12)):
+        torch.testing.assert_close(random_view(ink, policy)[:, :, edge], torch.full((100, 1, 1, 12), 250 / 255))
+    torch.manual_seed(0)
+    view = random_view(ink, policy)
+    torch.manual_seed(0)
+    inverted = random_view(1 - ink, choose_policy("digits", 255 - paper))
+    torch.testing.assert_close(view, 1 - inverted)
+    assert choose_policy("none", np.zeros((2, 5, 5, 1), np.uint8)).background == 0
 
 
 def test_a_policy_that_changes_nothing_is_the_identity():
