@@ -5,6 +5,7 @@ at. Views know only the changes they are made of; neighbours in the hidden layer
 (neighbours as positives: SCAN, arXiv 2005.12320).
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ from .views import ViewPolicy, at_a_time, random_view, to_float
 
 PAIRS = 20_000
 """Image-view pairs that a joint distribution is estimated on, about; a small set is viewed several times."""
+FEWEST, VALUES = 5_000, 32 * 32
+"""Pairs of images of more than so many values, at least: 20,000 views of 64 x 64 in colour cost as much as 25 steps of training."""
 CROWD = 10_000
 """Images among which neighbours are looked for, at most: 1 s on one processor."""
 NEIGHBOURS = 5
@@ -52,7 +55,8 @@ def estimate_joints(model: CatVAE, images: Tensor, policy: ViewPolicy, batch: in
     model.eval()
     batch = at_a_time(images, batch)
     chosen = images[:: max(1, len(images) // PAIRS)]
-    rounds = max(1, round(PAIRS / len(chosen)))
+    pairs = max(FEWEST, PAIRS * min(1.0, VALUES / math.prod(images.shape[1:])))
+    rounds = max(1, round(pairs / len(chosen)))
     K, J = model.spec.clusters, model.spec.overclusters
     clusters, overclusters = (torch.zeros((size, size), dtype=torch.float64, device=images.device) for size in (K, J))
     hidden, pixels, a_pieces, o_pieces = [], [], [], []

@@ -27,6 +27,8 @@ DECODED = 4096
 """Latents whose draws are held at a time."""
 PIXELS = 2**22
 """Pixels decoded at a time: with what the decoder holds in between some 2 GB."""
+IMAGES, FEWEST = 500, 100
+"""Images that are looked at: of 28 x 28 grey pixels, and of any that are larger; colour at 64 x 64 took longer than 300 steps of training."""
 
 
 class Likelihood(NamedTuple):
@@ -45,8 +47,8 @@ class Likelihood(NamedTuple):
 
 
 @torch.no_grad()
-def likelihood(model: CatVAE, images: NDArray[np.uint8], *, draws: int = 100, at_most: int = 500, seed: int = 0) -> Likelihood:
-    """Bound and likelihood over at most `at_most` evenly spaced images.
+def likelihood(model: CatVAE, images: NDArray[np.uint8], *, draws: int = 100, at_most: int | None = None, seed: int = 0) -> Likelihood:
+    """Bound and likelihood over at most `at_most` evenly spaced images; when left out, fewer the larger they are.
 
     Parameters
     ----------
@@ -59,6 +61,7 @@ def likelihood(model: CatVAE, images: NDArray[np.uint8], *, draws: int = 100, at
     """
     model.eval()
     device = model.prior.device
+    at_most = at_most or min(IMAGES, max(FEWEST, IMAGES * 28 * 28 // math.prod(images.shape[1:])))
     chosen = images[np.linspace(0, len(images) - 1, min(at_most, len(images))).astype(int)]
     of_bound, of_pixels, of_draws = (np.random.default_rng([seed, stream]) for stream in range(3))
     sums = torch.zeros(4, dtype=torch.float64)
