@@ -230,7 +230,7 @@ def summary(exported: Exported) -> dict[str, str]:
     lines = {
         "graphs": f"{', '.join(manifest.graphs)}: {total / 1e6:.2f} MB, {manifest.precision}, opset {OPSET}",
         "parity": f"largest difference from PyTorch {worst:.1e} at batches {', '.join(map(str, manifest.parity.batches))}",
-        "clusters": ", ".join(manifest.names),
+        "clusters": ", ".join(name if name == str(i) else f"{i}={name}" for i, name in enumerate(manifest.names)),
     }
     if manifest.quantisation:
         q = manifest.quantisation
