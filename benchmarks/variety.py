@@ -1,6 +1,6 @@
 """The defaults on images they were not tuned on: `python -m benchmarks.variety mnist fashion-mnist --seeds 3`.
 
-Smaller, coarser, inverted and unevenly drawn forms of the named data sets; every row is one `catvae-train` run with nothing but its K. Labels
+Smaller, coarser, inverted and unevenly drawn forms of the named sets; every row is one `catvae-train` run with nothing but its seed. Labels
 draw the images and score the finished runs. Rows already in the result file stay, unless the code has changed since.
 """
 
