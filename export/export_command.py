@@ -49,7 +49,7 @@ def export(
         raise UsageError("--bundle names the bundle of --web; with --onnx it is the one that is written, which -o names")
     lines: dict[str, str] = {}
     if web is not None:
-        from .web_page import check_place, write_page
+        from .web_page import check_place
 
         check_place(web, overwrite=overwrite)  # before an export takes its time
     if run is not None:
@@ -58,6 +58,8 @@ def export(
     elif output or precision:
         raise UsageError("-o, --int8 and --fp16 belong to --onnx RUN")
     if web is not None:
+        from .web_page import write_page
+
         write_page(bundle, web, overwrite=overwrite)
         lines["studio"] = f"{web}: python -m http.server -d {web}, then open http://localhost:8000"
     for key, value in lines.items():
