@@ -117,7 +117,7 @@ def draw_samples(model: CatVAE, *, per_cluster: int = 10, seed: int = 0, centroi
     if centroid_first:
         noise[:, 0] = 0
     z = model.prior[:, None] + torch.from_numpy(noise).to(model.prior.device)
-    images = model.decode(z.flatten(0, 1)).sigmoid().permute(0, 2, 3, 1)
+    images = model.images(z.flatten(0, 1))
     return images.unflatten(0, (clusters, per_cluster)).cpu().numpy()
 
 
@@ -137,4 +137,4 @@ def encode_mean(model: CatVAE, images: NDArray[np.uint8], *, batch: int = 1024) 
 def reconstruct(model: CatVAE, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Posterior-mean reconstructions, (N, H, W, C) in [0, 1]."""
     z = torch.from_numpy(encode_mean(model, images)).to(model.prior.device)
-    return model.decode(z).sigmoid().permute(0, 2, 3, 1).cpu().numpy()
+    return model.images(z).cpu().numpy()

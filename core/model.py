@@ -124,6 +124,10 @@ class CatVAE(nn.Module):
         """Logits (N, C, H, W) of the Bernoulli pixels of p(x|z); their sigmoid is the image."""
         return self.decoder(z).float()
 
+    def images(self, z: Tensor) -> Tensor:
+        """The images (N, H, W, C) in [0, 1] of latents (N, D)."""
+        return self.decode(z).sigmoid().permute(0, 2, 3, 1)
+
     def forward(self, x: Tensor) -> Tensor:
         """q(c|x), (N, K)."""
         return self.encode(x).logits.softmax(-1)

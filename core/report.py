@@ -20,7 +20,7 @@ from .run_folder import RunRecord
 from .run_summary import training_of
 
 
-class Trained(NamedTuple):
+class NetworkDrawer(NamedTuple):
     """A trained network as a `Drawer`."""
 
     model: CatVAE
@@ -34,7 +34,7 @@ class Trained(NamedTuple):
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         self.model.eval()
         z = torch.from_numpy(np.ascontiguousarray(latents)).to(self.model.prior.device)
-        return self.model.decode(z).sigmoid().permute(0, 2, 3, 1).cpu().numpy()
+        return self.model.images(z).cpu().numpy()
 
 
 def run_report(
@@ -73,7 +73,7 @@ def run_report(
             curves=training.curves,
             confusion=known,
             tables=_tables(record, training),
-            **pictured(examined, Trained(model, names), [cluster.share for cluster in record.clusters]),  # pyright: ignore[reportArgumentType]
+            **pictured(examined, NetworkDrawer(model, names), [cluster.share for cluster in record.clusters]),  # pyright: ignore[reportArgumentType]
         )
     )
 

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import msgspec
 
 from catvae.runtime.errors import DataError, UsageError
-from catvae.runtime.files import atomic_write, lock, make_folder
+from catvae.runtime.files import atomic_write, lock, make_folder, pretty_json
 from catvae.runtime.images import Preprocess
 
 from .checkpoint import Event, load_weights
@@ -269,8 +269,3 @@ class RunFolder:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from error
         except (msgspec.DecodeError, ValueError) as error:
             raise DataError(f"{path} is damaged: {error}") from error
-
-
-def pretty_json(value: Any) -> bytes:
-    """`value` as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

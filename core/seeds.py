@@ -16,7 +16,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from catvae.runtime.command import say
 from catvae.runtime.errors import DataError, NumericError
-from catvae.runtime.files import atomic_write, make_folder
+from catvae.runtime.files import atomic_write, make_folder, pretty_json
 
 from .checkpoint import read_position
 from .config import TrainConfig
@@ -24,7 +24,7 @@ from .data import ImageData
 from .evaluation import assign
 from .labelled import LabelledImages
 from .report import run_report
-from .run_folder import Origin, RunFolder, RunRecord, SeedRecord, pretty_json
+from .run_folder import Origin, RunFolder, RunRecord, SeedRecord
 from .session import Session
 
 PLAN = "seeds.json"

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from catvae.runtime.errors import DataError
-from catvae.runtime.files import atomic_write, sha256
+from catvae.runtime.files import atomic_write, pretty_json, sha256
 from catvae.runtime.grid import png_bytes
 from catvae.runtime.interruption import Interrupted, stop_on_signals
 
@@ -22,7 +22,7 @@ from .labelled import LabelledImages, clusters_of_classes
 from .metrics import health
 from .objective import BatchLoss
 from .report import run_report
-from .run_folder import DataRecord, Origin, RunFolder, RunRecord, pretty_json, versions
+from .run_folder import DataRecord, Origin, RunFolder, RunRecord, versions
 from .training import Trainer
 
 SAVE_EVERY = 20.0

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from catvae.core.config import TrainConfig
 from catvae.core.held_back import Calibration, read_calibration, split
-from catvae.core.run_folder import RunFolder, RunRecord, pretty_json
+from catvae.core.run_folder import RunFolder, RunRecord
 from catvae.core.run_summary import training_of
 from catvae.runtime.bundle import BESIDE, Bundle
 from catvae.runtime.errors import DataError, UsageError
-from catvae.runtime.files import atomic_write, sha256
+from catvae.runtime.files import atomic_write, pretty_json, sha256
 from catvae.runtime.generate import preview
 from catvae.runtime.manifest import SCHEMA, Cluster, FileRecord, GraphRecord, Manifest, Provenance, Role, TensorRecord
 from catvae.runtime.model_card import model_card

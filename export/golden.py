@@ -33,7 +33,7 @@ def probe_latents(model: CatVAE, count: int) -> NDArray[np.float32]:
 @torch.no_grad()
 def probe_images(model: CatVAE, count: int) -> NDArray[np.uint8]:
     """`count` images (count, H, W, C): drawn by the model, every eighth one noise, the first two black and white."""
-    drawn = model.decode(torch.from_numpy(probe_latents(model, count))).sigmoid().permute(0, 2, 3, 1).numpy()
+    drawn = model.images(torch.from_numpy(probe_latents(model, count))).numpy()
     images = np.round(drawn * 255).astype(np.uint8)
     noise = np.random.default_rng(SEED).integers(0, 256, images[7::8].shape, dtype=np.uint8)
     images[7::8] = noise

@@ -87,7 +87,7 @@ class Decoder(nn.Module):
         self.model = model
 
     def forward(self, latent: Tensor) -> Tensor:
-        return self.model.decode(latent).sigmoid().permute(0, 2, 3, 1)
+        return self.model.images(latent)
 
 
 class GraphSpec(NamedTuple):

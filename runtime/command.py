@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import click
 
-from .errors import CatVAEError, DataError, OutputError
+from .errors import CatVAEError, DataError, OutputError, one_line
 from .interruption import Interrupted
 
 
@@ -90,10 +90,10 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
         say(f"{name}: {'interrupted' if error.signum == signal.SIGINT else 'terminated'}")
         return 128 + error.signum
     except click.ClickException as error:
-        say(f"{name}: {_one_line(error.format_message())} (see {name} --help)")
+        say(f"{name}: {one_line(error.format_message())} (see {name} --help)")
         return 2
     except CatVAEError as error:
-        say(f"{name}: {_one_line(str(error))}")
+        say(f"{name}: {one_line(str(error))}")
         return error.exit_code
     except BrokenPipeError:
         # The reader is gone; without this Python complains again while flushing at exit.
@@ -101,7 +101,7 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
         return 141
     except OSError as error:
         if error.filename is not None:  # a folder that may not be looked into, or a name too long for a file
-            say(f"{name}: cannot open {_one_line(os.fsdecode(error.filename))}: {error.strerror}")
+            say(f"{name}: cannot open {one_line(os.fsdecode(error.filename))}: {error.strerror}")
             return DataError.exit_code
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
@@ -124,7 +124,3 @@ def _open_closed_streams() -> None:
 
 def _terminate(number: int, frame: object) -> NoReturn:
     raise Interrupted(number)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

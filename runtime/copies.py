@@ -4,17 +4,22 @@ Nothing is moved, and no file is written over: a copy whose name is taken gets a
 interrupted call can be repeated.
 """
 
+from __future__ import annotations
+
 import filecmp
 import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .errors import OutputError, UsageError
 from .files import make_folder, umask
 from .sources import STDIN
+
+if TYPE_CHECKING:
+    from .rows import Row
 
 UNKNOWN_FOLDER = "unknown"
 UNSAFE = dict.fromkeys(map(ord, '\\/:*?"<>|'), "_") | dict.fromkeys(range(32), "_")
@@ -51,7 +56,7 @@ class Copies:
             if os.path.isdir(source) and here.is_relative_to(Path(source).resolve()):
                 raise UsageError(f"--copy-to {self.folder} lies in {source}: copies would be sorted too; choose a folder outside")
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: Row) -> None:
         """Copy the image of a row, if it was read; raises `OutputError` when that is not possible."""
         if not row["ok"]:
             return

@@ -4,6 +4,11 @@ Messages are one line and say what was found, what was expected, which file or o
 """
 
 
+def one_line(text: object) -> str:
+    """Its words with single spaces between them."""
+    return " ".join(str(text).split())
+
+
 class CatVAEError(Exception):
     """Base of every failure this project raises on purpose."""
 

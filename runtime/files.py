@@ -8,6 +8,9 @@ import hashlib
 import os
 import stat
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from .errors import OutputError
 
@@ -107,3 +110,8 @@ def sha256(*parts: bytes | memoryview) -> str:
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
+
+
+def pretty_json(value: Any) -> bytes:
+    """`value`, plain or a struct, as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

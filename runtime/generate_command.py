@@ -60,8 +60,9 @@ def generate(
     from .files import atomic_write
     from .generate import interpolation, ring, samples, walks
     from .grid import grid, png_bytes
+    from .manifest import find_cluster
 
-    if output.suffix.lower() != ".png":
+    if output.suffix.lower() not in ("", ".png"):
         raise UsageError(f"-o is '{output}': pictures are written as PNG, expected a name that ends in .png")
     of_images = {"--reconstruct": reconstruct, "--between": between, "--transfer": transfer}
     asked = {"--interpolate": interpolate is not None, "--ring": around, "--walk": walked is not None, **of_images}
@@ -127,24 +128,6 @@ def _read(bundle: Bundle, arguments: tuple[str, ...], invert: bool) -> Images:
         except ImageError as error:
             raise DataError(f"{path}: {error}") from error
     return np.stack(found)
-
-
-def find_cluster(text: str, names: list[str]) -> int:
-    """The cluster of a name, or of a number where no cluster has that name.
-
-    Raises
-    ------
-    UsageError
-        When there is none, or several clusters share the name.
-    """
-    found = [i for i, name in enumerate(names) if name == text]
-    if len(found) == 1:
-        return found[0]
-    if len(found) > 1:
-        raise UsageError(f"the clusters {', '.join(map(str, found))} are all named '{text}': give the number of one that no name equals")
-    if text.isdecimal() and int(text) < len(names):
-        return int(text)
-    raise UsageError(f"there is no cluster '{text}': expected 0 to {len(names) - 1}, or one of {', '.join(names)}")
 
 
 main = command_entry(generate, "catvae-generate")

@@ -67,8 +67,8 @@ def label(
 
 
 def _names_by_hand(single: tuple[str, ...], merged: tuple[str, ...], names: list[str]) -> dict[int, str]:
-    from .generate_command import find_cluster
     from .labelled import is_class_name
+    from .manifest import find_cluster
 
     found: dict[int, str] = {}
     for option, text in [("--name", text) for text in single] + [("--merge", text) for text in merged]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .errors import UsageError
-from .files import atomic_write, make_folder
+from .files import atomic_write, make_folder, pretty_json
 from .generate import preview
 from .labelled import LabelledImages
 from .manifest import Manifest
@@ -97,4 +97,4 @@ def write_names(bundle: Bundle, manifest: Manifest, output: Path) -> None:
             atomic_write(output / record.name, bundle.file(record))
     atomic_write(output / "MODEL_CARD.md", model_card(manifest).encode())
     atomic_write(output / "preview.png", preview(bundle, manifest.names))
-    atomic_write(output / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    atomic_write(output / "manifest.json", pretty_json(manifest))

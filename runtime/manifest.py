@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
+from .errors import DataError, UsageError
 from .files import sha256
 from .images import Preprocess
 
@@ -176,6 +176,24 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 def distinct(names: Sequence[str]) -> list[str]:
     """Names to tell clusters apart by in a picture: one that several share comes with each one's number."""
     return [f"{name} ({cluster})" if names.count(name) > 1 else name for cluster, name in enumerate(names)]
+
+
+def find_cluster(text: str, names: list[str]) -> int:
+    """The cluster of a name, or of a number where no cluster has that name.
+
+    Raises
+    ------
+    UsageError
+        When there is none, or several clusters share the name.
+    """
+    found = [i for i, name in enumerate(names) if name == text]
+    if len(found) == 1:
+        return found[0]
+    if len(found) > 1:
+        raise UsageError(f"the clusters {', '.join(map(str, found))} are all named '{text}': give the number of one that no name equals")
+    if text.isdecimal() and int(text) < len(names):
+        return int(text)
+    raise UsageError(f"there is no cluster '{text}': expected 0 to {len(names) - 1}, or one of {', '.join(names)}")
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from .bundle import UNKNOWN, Bundle
 from .decoding import Block, Decoding
 from .errors import ImageError
+from .rows import Row
 
 if TYPE_CHECKING:
     from .decoder_process import DecoderProcess
 
-Row = dict[str, Any]
 DIGITS = 7
 """Decimals of assignments, embeddings and scores in a row: what float32 holds of numbers below 1."""
 

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, TextIO
 
 from .errors import DataError, OutputError, UsageError
 from .files import atomic_write, lock, make_folder, refuse_special_target, umask
+from .rows import Row
 
-Row = dict[str, Any]
 LONGEST_ROW = 64 * 2**20
 
 

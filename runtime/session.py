@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cuda import installed_wheels, obstacles
-from .errors import DataError, DeviceError
+from .errors import DataError, DeviceError, one_line
 from .processors import default_threads
 
 PROVIDERS = {"CUDAExecutionProvider": "cuda"}
@@ -52,7 +52,7 @@ class Session:
             self._session = runtime.InferenceSession(model, options, providers=providers)
             self._session.disable_fallback()  # its own fallback prints to standard output and changes devices silently
         except Exception as error:  # onnxruntime raises a dozen unrelated types here, UnicodeDecodeError among them
-            raise DataError(f"{label} cannot be loaded by onnxruntime {runtime.__version__}: {_one_line(error)}") from error
+            raise DataError(f"{label} cannot be loaded by onnxruntime {runtime.__version__}: {one_line(error)}") from error
         self.provider = PROVIDERS.get(self._session.get_providers()[0], "cpu")
         if device == "cuda" and self.provider != "cuda":
             why = "; ".join(obstacles()) or "onnxruntime could not start CUDA and did not say why"
@@ -74,7 +74,7 @@ class Session:
         try:
             return self._session.run(outputs, feed)
         except Exception as error:
-            message = _one_line(error)
+            message = one_line(error)
             kind = OutOfMemory if any(sign in message.lower() for sign in NO_MEMORY) else DataError
             raise kind(f"{self.label} failed: {message}") from error
 
@@ -153,7 +153,3 @@ def import_onnxruntime() -> Any:
     if os.environ["ORT_DISABLE_TELEMETRY"] == "1" and hasattr(onnxruntime, "disable_telemetry_events"):
         onnxruntime.disable_telemetry_events()  # what Windows listens to
     return onnxruntime
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -39,6 +39,7 @@ def test_one_cluster_interpolation_and_walk(run, tmp_path):
         (("-c", "eleven"), 2, "there is no cluster 'eleven'"),
         (("-c", "1", "--walk", "2"), 2, "different pictures"),
         (("-o", "/dev/null"), 5, "not a regular file"),
+        (("-o", "new.jpg"), 2, "written as PNG"),
         (("-b", "nowhere"), 3, "no such folder"),
         (("-n", "0"), 2, "-n"),
     ],
