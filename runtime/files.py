@@ -80,7 +80,7 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def lock(handle: int) -> bool:
-    """Keep other processes that ask for it away from an open file or folder until it is closed; False on systems without such locks.
+    """Keep other processes that ask for it away from an open file or folder until it is closed; False where there are no such locks.
 
     Raises
     ------
@@ -91,7 +91,12 @@ def lock(handle: int) -> bool:
         import fcntl
     except ImportError:  # Windows, which refuses by itself to rename a file that is open
         return False
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # some network file systems have none
+        return False
     return True
 
 

@@ -1,12 +1,14 @@
 """The atomic writer: whole files or none, ordinary modes, no surprises at the target."""
 
+import errno
 import os
 import stat
+import sys
 
 import pytest
 
 from catvae.runtime.errors import OutputError
-from catvae.runtime.files import atomic_write, sha256
+from catvae.runtime.files import atomic_write, lock, pretty_json, sha256
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
@@ -56,3 +58,28 @@ def test_a_parent_that_is_a_file(tmp_path):
 
 def test_sha256():
     assert sha256(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+def test_a_lock_keeps_others_away_and_its_want_is_no_error(tmp_path, monkeypatch):
+    import fcntl
+
+    first, second = (os.open(tmp_path, os.O_RDONLY) for _ in range(2))
+    try:
+        assert lock(first)
+        with pytest.raises(BlockingIOError):
+            lock(second)
+        os.close(first)
+        assert lock(second)
+    finally:
+        os.close(second)
+
+    def none_here(_handle, _how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none_here)
+    assert not lock(0)
+
+
+def test_pretty_json_is_json_with_an_end_of_line():
+    assert pretty_json({"a": [1, 2.5, "x"]}) == b'{\n  "a": [\n    1,\n    2.5,\n    "x"\n  ]\n}\n'
