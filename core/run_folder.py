@@ -180,10 +180,11 @@ class RunFolder:
             return
         handle = os.open(self.path, os.O_RDONLY)
         try:
-            lock(handle)
+            try:
+                lock(handle)
+            except BlockingIOError as error:
+                raise UsageError(f"another catvae-train is at work in {self.path}: wait for it, or choose another -o") from error
             yield
-        except BlockingIOError as error:
-            raise UsageError(f"another catvae-train is at work in {self.path}: wait for it, or choose another -o") from error
         finally:
             os.close(handle)
 
