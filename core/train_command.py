@@ -147,7 +147,7 @@ def train(
     known = read_labelled(origin.labels, images.preprocess) if origin.labels else None
 
     def train_one(session: Session, prefix: str = "") -> None:
-        announce(session, quiet)
+        announce(session, quiet, prefix)
         train_with_bar(session, quiet, prefix)
 
     try:
