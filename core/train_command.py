@@ -150,10 +150,11 @@ def train(
         announce(session, quiet, prefix)
         train_with_bar(session, quiet, prefix)
 
+    if resume is None:
+        Trainer(images, config, known)  # what cannot be trained is refused before a folder is made or an earlier run removed
     try:
         with folder.locked():
             if several and resume is None:
-                Trainer(images, config, known)  # what cannot be trained is refused before an earlier run is removed
                 plan(folder, list(range(config.seed, config.seed + seeds)))
             if several:
                 record = train_seeds(folder, images, config, origin, known, train_one)
