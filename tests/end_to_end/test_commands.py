@@ -64,7 +64,9 @@ def test_the_bundle_sorts_and_draws(work):
 def test_a_page_that_may_not_be_written_is_refused_before_the_export(work, tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").write_text("mine")
-    result = command("catvae-export", "--onnx", work / "run", "-o", tmp_path / "bundle", "--web", tmp_path / "site", "--overwrite", cwd=tmp_path)
+    result = command(
+        "catvae-export", "--onnx", work / "run", "-o", tmp_path / "bundle", "--web", tmp_path / "site", "--overwrite", cwd=tmp_path
+    )
     assert (result.returncode, "site is not empty" in result.stderr) == (2, True)
     assert not (tmp_path / "bundle").exists()
 
