@@ -5,6 +5,7 @@ Labels thin the data and score the finished run. Rows already in the result file
 since.
 """
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -54,20 +55,27 @@ def main(data: str, seeds: int, only: tuple[str, ...]) -> None:
         click.echo(f"{kind:<22} {sizes:<6} ACC {spread([float(row['acc']) for row in mine])}; unequal sizes in {unequal} of {len(mine)}")
 
 
-def _trained(data: ImageData, rates: NDArray, sizes: str, seed: int) -> dict[str, Any]:
-    """Scores of ``catvae-train THINNED --sizes SIZES --seed SEED``."""
+def thinned(data: ImageData, rates: NDArray, seed: int) -> ImageData:
+    """`data` with a share of each class, in an order of the classes that the seed decides."""
     assert data.labels is not None
     rng = np.random.default_rng(seed)
     kept = rng.random(len(data.images)) < rng.permutation(rates)[data.labels]
+    return dataclasses.replace(data, images=data.images[kept], labels=data.labels[kept], test_images=None, test_labels=None)
+
+
+def _trained(data: ImageData, rates: NDArray, sizes: str, seed: int) -> dict[str, Any]:
+    """Scores of ``catvae-train THINNED --sizes SIZES --seed SEED``."""
+    thin = thinned(data, rates, seed)
+    assert thin.labels is not None
     with tempfile.TemporaryDirectory() as folder:
         source, run = Path(folder) / "thinned.npz", Path(folder) / "run"
-        np.savez(source, images=data.images[kept], labels=data.labels[kept])
+        np.savez(source, images=thin.images, labels=thin.labels)
         train = str(Path(sys.executable).parent / "catvae-train")
         command = [train, str(source), "-q", "--sizes", sizes, "--seed", str(seed), "-o", str(run)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         record = json.loads((run / "run.json").read_text())
     return {
-        "images": int(kept.sum()),
+        "images": len(thin.images),
         "unequal": any("unequal" in event["what"] for event in record["events"]),
         **record["scores"]["train"],
         "smallest_share": record["health"]["smallest_share"],

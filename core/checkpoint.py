@@ -100,7 +100,7 @@ def save_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Opti
     data = save(tensors)
     position.tensors_sha256 = sha256(data)
     try:
-        if (folder / TENSORS).is_file():
+        if (folder / TENSORS).is_file() and not (folder / PREVIOUS).exists():  # else an earlier save failed: these are named by nobody
             (folder / TENSORS).replace(folder / PREVIOUS)
         atomic_write(folder / TENSORS, data)
         atomic_write(folder / POSITION, msgspec.json.format(msgspec.json.encode(position), indent=1))

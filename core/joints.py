@@ -20,7 +20,7 @@ from .views import ViewPolicy, at_a_time, random_view, to_float
 PAIRS = 20_000
 """Image-view pairs that a joint distribution is estimated on, about; a small set is viewed several times."""
 FEWEST, VALUES = 5_000, 32 * 32
-"""Pairs of images of more than so many values, at least: 20,000 views of 64 x 64 in colour cost as much as 25 steps of training."""
+"""Pairs of images of more than so many values, at least: their views cost as much as steps of training do."""
 CROWD = 10_000
 """Images among which neighbours are looked for, at most: 1 s on one processor."""
 NEIGHBOURS = 5

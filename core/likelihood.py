@@ -28,7 +28,7 @@ DECODED = 4096
 PIXELS = 2**22
 """Pixels decoded at a time: with what the decoder holds in between some 2 GB."""
 IMAGES, FEWEST = 500, 100
-"""Images that are looked at: of 28 x 28 grey pixels, and of any larger ones at least; 500 of 64 x 64 in colour take 100 steps' time."""
+"""Images that are looked at: of 28 x 28 grey pixels, and of any larger ones at least; each is decoded a hundred times."""
 
 
 class Likelihood(NamedTuple):

@@ -116,19 +116,39 @@ def merge_along(joint: NDArray[np.float64], paths: list[Path], clusters: int) ->
     return max((refine(joint, cut(path, clusters), clusters) for path in paths), key=lambda merge: merge.information)
 
 
-def unequal_is_clearer(joint: NDArray[np.float64], clusters: int) -> bool:
-    """Whether all signs say that groups of unequal size are what the images show; see `UNEVEN`, `CLEARLY`, `KEPT` and `GAP`."""
-    if clusters < 2:
-        return False
+class Signs(NamedTuple):
+    """What tells at a merge whether groups may be of unequal size."""
+
+    evenness: float
+    """Perplexity of equal groups over K; see `UNEVEN`."""
+    further: float
+    """Mean separation from the nearest group that unequal groups gain; see `CLEARLY`."""
+    kept: float
+    """Share of their own entropy that unequal groups keep through a view, 0 where all is in one; see `KEPT`."""
+    gap: float
+    """How much every two unequal groups are further apart than the halves of any one; see `GAP`."""
+
+
+def unequal_signs(joint: NDArray[np.float64], clusters: int) -> Signs:
+    """The signs of a joint distribution (overclusters, overclusters) for K >= 2."""
     equal = grouped(joint, merge_clusters(joint, clusters).group, clusters)
-    if np.exp(-_plogp(equal.sum(1)).sum()) >= UNEVEN * clusters:
-        return False
     group = most_apart(joint, clusters)
     apart = grouped(joint, group, clusters)
-    further = _mean_nearest(apart) - _mean_nearest(equal)
-    kept = mutual_information(apart) >= KEPT * -_plogp(apart.sum(1)).sum() > 0  # all in one group: nothing to keep
-    gap = separations(apart).min() - inner_separations(joint, group, clusters).max()
-    return bool(further >= CLEARLY and kept and gap >= GAP)
+    entropy = -_plogp(apart.sum(1)).sum()
+    return Signs(
+        float(np.exp(-_plogp(equal.sum(1)).sum())) / clusters,
+        _mean_nearest(apart) - _mean_nearest(equal),
+        float(mutual_information(apart) / entropy) if entropy > 0 else 0.0,
+        float(separations(apart).min() - inner_separations(joint, group, clusters).max()),
+    )
+
+
+def unequal_is_clearer(joint: NDArray[np.float64], clusters: int) -> bool:
+    """Whether all signs say that groups of unequal size are what the images show."""
+    if clusters < 2:
+        return False
+    signs = unequal_signs(joint, clusters)
+    return signs.evenness < UNEVEN and signs.further >= CLEARLY and signs.kept >= KEPT and signs.gap >= GAP
 
 
 def most_apart(joint: NDArray[np.float64], clusters: int) -> NDArray[np.int64]:

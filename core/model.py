@@ -18,7 +18,7 @@ LOG_VARIANCE = 8.0
 """|v| is clamped to this: exp(8) is a standard deviation of 55, far outside anything the prior explains."""
 
 MOST_OVERCLUSTERS = 1000
-"""Or K: merging n of them takes n^3 operations, 2 minutes for a thousand."""
+"""Or K: merging n of them takes n^3 operations."""
 
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -120,12 +120,13 @@ def train(
     from catvae.runtime.interruption import Interrupted
 
     from .data import is_image_folder, load_data
+    from .held_back import split
     from .labelled import read_labelled
     from .progress import announce, conclude, train_with_bar
     from .run_folder import Origin, RunFolder
     from .seeds import folder_of, is_planned, plan, train_seeds
     from .session import Session
-    from .training import Trainer
+    from .training import trainable
 
     several = seeds > 1
     if resume is not None:
@@ -151,7 +152,7 @@ def train(
         train_with_bar(session, quiet, prefix)
 
     if resume is None:
-        Trainer(images, config, known)  # what cannot be trained is refused before a folder is made or an earlier run removed
+        trainable(config, len(split(len(images.images)).trained), known)  # refused before a folder is made or an earlier run removed
     try:
         with folder.locked():
             if several and resume is None:

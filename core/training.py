@@ -42,6 +42,28 @@ CLIP = 1000.0
 """Largest gradient norm: ordinary steps stay below 300, a diverging one is cut."""
 
 
+def trainable(config: TrainConfig, count: int, labelled: LabelledImages | None = None) -> TrainConfig:
+    """The configuration as `count` images allow it.
+
+    Raises
+    ------
+    UsageError
+        With more clusters than images, fewer than two images, or more classes in `labelled` than clusters.
+    DeviceError
+        When the device is not there.
+    """
+    if count < 2:
+        raise UsageError(f"there {'is 1 image' if count else 'are no images'}: training needs at least 2")
+    if config.choose_clusters and config.max_clusters > count:
+        config = msgspec.structs.replace(config, max_clusters=count)
+    if config.most_clusters > count:
+        raise UsageError(f"--clusters is {config.most_clusters}, but only {count:,} images are trained on: choose at most {count}")
+    if labelled is not None:
+        require_room(labelled, config.most_clusters)
+    resolve_device(config.device)
+    return config
+
+
 class Trainer:
     """One run: model, optimiser and position.
 
@@ -53,22 +75,14 @@ class Trainer:
 
     Raises
     ------
-    UsageError
-        With more clusters than images, or fewer than two images.
+    UsageError, DeviceError
+        See `trainable`.
     """
 
     def __init__(self, data: ImageData, config: TrainConfig, labelled: LabelledImages | None = None):
         rows = split(len(data.images)).trained
         count = len(rows)
-        if count < 2:
-            raise UsageError(f"there {'is 1 image' if count else 'are no images'}: training needs at least 2")
-        if config.choose_clusters and config.max_clusters > count:
-            config = msgspec.structs.replace(config, max_clusters=count)
-        if config.most_clusters > count:
-            raise UsageError(f"--clusters is {config.most_clusters}, but only {count:,} images are trained on: choose at most {count}")
-        if labelled is not None:
-            require_room(labelled, config.most_clusters)
-        self.config = config
+        self.config = config = trainable(config, count, labelled)
         self.device = resolve_device(config.device)
         self.precision = resolve_precision(config.precision, self.device)
         self.policy = choose_policy(config.augment, data.images)

@@ -131,7 +131,7 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
     files = {records[role].name: data for role, data in graphs.items()}
     files |= {"golden.npz": golden, "training.json": training}
     files |= {"manifest.json": pretty_json(manifest), "MODEL_CARD.md": model_card(manifest).encode()}
-    _write_all(output, files)
+    _write_all(output, files, overwrite)
     return Exported(manifest, speeds, record.verdict.reasons if record.verdict else ())
 
 
@@ -213,9 +213,9 @@ def _check_target(output: Path, overwrite: bool) -> None:
         refuse_strangers(output, {*BESIDE, *(record.name for record in manifest.files)})
 
 
-def _write_all(output: Path, files: dict[str, bytes]) -> None:
+def _write_all(output: Path, files: dict[str, bytes], overwrite: bool) -> None:
     """Fill a folder, check it by loading it, draw its preview; then it becomes `output`."""
-    with whole_folder(output) as staging:
+    with whole_folder(output, overwrite=overwrite) as staging:
         for name, data in files.items():
             atomic_write(staging / name, data)
         bundle = Bundle.load(staging)

@@ -46,7 +46,7 @@ def write_page(bundle: Path | None, output: Path, *, overwrite: bool = False) ->
     """
     loaded = Bundle.load(bundle)
     check_place(output, overwrite=overwrite)
-    with whole_folder(output) as staging:
+    with whole_folder(output, overwrite=overwrite) as staging:
         for name, data in page_files().items():
             atomic_write(staging / name, data)
         for record in loaded.manifest.graphs.values():

@@ -15,8 +15,15 @@ from catvae.runtime.files import make_folder, umask
 
 
 @contextlib.contextmanager
-def whole_folder(output: Path) -> Iterator[Path]:
-    """A folder beside `output` to be filled, which takes its name when the block ends well; only then is what was there removed.
+def whole_folder(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A folder beside `output` to be filled, which takes its name when the block ends well.
+
+    Parameters
+    ----------
+    output : Path
+        Absent, or an empty folder.
+    overwrite : bool
+        It may hold something, which is removed once the new folder is there.
 
     Raises
     ------
@@ -31,7 +38,10 @@ def whole_folder(output: Path) -> Iterator[Path]:
     try:
         staging.chmod(0o777 & ~umask())
         yield staging
-        _take_its_place(staging, output)
+        if overwrite and output.is_dir():
+            _take_its_place(staging, output)
+        else:
+            os.rename(staging, output)  # fails where somebody has put something there meanwhile
     except OSError as error:
         raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
     finally:
@@ -39,9 +49,6 @@ def whole_folder(output: Path) -> Iterator[Path]:
 
 
 def _take_its_place(staging: Path, output: Path) -> None:
-    if not output.is_dir():
-        os.rename(staging, output)
-        return
     old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
     os.rename(output, old / output.name)
     try:

@@ -78,7 +78,7 @@ def folder_names(names: Sequence[str]) -> list[str]:
             continue
         plain = name.translate(UNSAFE).strip(" .") or f"cluster {cluster}"
         plain = plain.encode()[:100].decode(errors="ignore")
-        if plain.casefold() in taken:
+        while plain.casefold() in taken:
             plain = f"{plain} ({cluster})"
         taken.add(plain.casefold())
         found[name] = plain

@@ -23,8 +23,6 @@ READY = b"+"
 LENGTH = struct.Struct("<Q")
 ASKED_AHEAD = 3
 """Requests it may have, so that it need not wait for us."""
-F_GETPIPE_SZ = 1032
-"""Linux's question for the size of a pipe; `fcntl` has the name since Python 3.10, but not in every build."""
 SMALLEST_PIPE = 4096
 """What a user who holds many pipes is given for one; elsewhere none is smaller."""
 
@@ -134,8 +132,8 @@ def _pipe_size(handle: int) -> int:
     try:
         import fcntl
 
-        return fcntl.fcntl(handle, F_GETPIPE_SZ)
-    except (ImportError, OSError):
+        return fcntl.fcntl(handle, fcntl.F_GETPIPE_SZ)
+    except (ImportError, AttributeError, OSError):  # a question that only Linux answers
         return SMALLEST_PIPE
 
 

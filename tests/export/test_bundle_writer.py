@@ -16,8 +16,9 @@ from catvae.core.run_folder import RunFolder
 from catvae.export import bundle_writer
 from catvae.export.bundle_writer import export_bundle
 from catvae.export.parity import ParityError, check_files
+from catvae.export.whole_folder import whole_folder
 from catvae.runtime.bundle import Bundle
-from catvae.runtime.errors import DataError, UsageError
+from catvae.runtime.errors import DataError, OutputError, UsageError
 from catvae.runtime.files import sha256
 from catvae.runtime.images import read_image
 from catvae.runtime.pipeline import Options, classify_stream
@@ -260,3 +261,16 @@ def test_folders_that_are_no_finished_run(finished_run, tmp_path):
     with pytest.raises(DataError, match="is damaged"):
         export_bundle(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_appears_at_the_target_meanwhile_is_kept(tmp_path):
+    (tmp_path / "bundle").mkdir()
+
+    def export_slowly() -> None:
+        with whole_folder(tmp_path / "bundle") as staging:
+            (staging / "new").write_text("new")
+            (tmp_path / "bundle" / "thesis.txt").write_text("mine")
+
+    with pytest.raises(OutputError):
+        export_slowly()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["bundle", "thesis.txt"]

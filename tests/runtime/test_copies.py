@@ -81,6 +81,10 @@ def test_a_disk_that_is_full_leaves_no_half_copy(tmp_path, monkeypatch):
     assert list((tmp_path / "out" / "a").iterdir()) == []
 
 
+def test_a_number_that_tells_names_apart_is_taken_by_nobody():
+    assert folder_names(["a (2)", "a", "A"]) == ["a (2)", "a", "A (2) (2)"]
+
+
 @given(st.lists(st.text(min_size=1, max_size=120), min_size=1, max_size=8))
 def test_folder_names_are_plain_and_tell_classes_apart(names):
     folders = folder_names(names)
