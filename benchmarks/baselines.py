@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import click
 import numpy as np
@@ -127,6 +128,10 @@ def _trained(source: str, seed: int, *options: str) -> NDArray:
 
 def _clustpy(name: str, data: ImageData, seed: int) -> NDArray:
     """ClustPy's own defaults."""
+    try:
+        import torchvision  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except (ImportError, RuntimeError):  # none for this torch: ClustPy imports it, and needs nothing of it for vectors
+        sys.modules |= {f"torchvision{part}": mock.MagicMock() for part in ("", ".models", ".models._api")}
     from clustpy import deep
 
     return getattr(deep, name)(10, random_state=seed).fit(_flat(data)).labels_

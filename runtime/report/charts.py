@@ -37,8 +37,12 @@ def line(values: Sequence[tuple[float, float]], label: str, end: float, *, width
     last = min(max(py[-1] + 4, 12), height - 2)
     first = py[0] - 6 if py[0] > top + 8 else py[0] + 16
     text = f'<text x="{px[-1] + 7:.1f}" y="{last:.1f}">{short(ys[-1])}</text>'
-    text += f'<text class="soft" x="{min(px[0] + 6, width - 2 * right):.1f}" y="{first:.1f}">{short(ys[0])}</text>'
-    return _svg(width, height, f"{label}: from {ys[0]:.4g} to {ys[-1]:.4g}", f'<path class="curve" d="{path}"/>{dot}{text}')
+    if px[0] > right:  # there is room before it
+        text += f'<text class="soft before" x="{px[0] - 6:.1f}" y="{min(max(py[0] + 4, 12), height - 4):.1f}">{short(ys[0])}</text>'
+    else:
+        text += f'<text class="soft" x="{px[0] + 6:.1f}" y="{first:.1f}">{short(ys[0])}</text>'
+    drawn = f'<path class="axis" d="M{left} {height - 1}H{width - right}"/><path class="curve" d="{path}"/>{dot}{text}'
+    return _svg(width, height, f"{label}: from {ys[0]:.4g} to {ys[-1]:.4g}", drawn)
 
 
 def short(value: float) -> str:

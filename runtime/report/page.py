@@ -126,6 +126,8 @@ def _curves(facts: Facts) -> str:
         if len(values) > 1
     )
     said = f"Nats per image over epochs 1 to {last:g}; the numbers are a curve's first and last value."
+    if any(values and values[0][0] > 1 for values in facts.curves.values()):
+        said += " A curve that begins late is of what was not trained before."
     return f'<div class="panel curves">{figures}</div><p class="soft">{said}</p>' if figures else ""
 
 
@@ -146,7 +148,8 @@ def _confusion(facts: Facts) -> str:
     )
     return (
         '<div class="panel" tabindex="0" role="region" aria-label="classes and clusters">'
-        '<table class="matrix"><caption class="soft">Images of each known class (rows) in each cluster (columns)</caption>'
+        '<p class="soft" id="matrix-title">Images of each known class (rows) in each cluster (columns)</p>'  # a caption would not wrap
+        '<table class="matrix" aria-labelledby="matrix-title">'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 

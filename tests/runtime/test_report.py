@@ -166,7 +166,7 @@ def test_the_value_beside_a_curve_has_room(value):
 
 def test_curves_share_one_axis_and_say_where_they_begin():
     whole, late = (charts.line([(first, 8.0), (10, 3.5)], "a curve", 10) for first in (1, 5))
-    starts = [float(re.search(r'd="M([\d.]+) ', text)[1]) for text in (whole, late)]  # pyright: ignore[reportOptionalSubscript]
+    starts = [float(re.search(r'class="curve" d="M([\d.]+) ', text)[1]) for text in (whole, late)]  # pyright: ignore[reportOptionalSubscript]
     assert starts[0] < 10 < starts[1]
     assert ">8</text>" in whole
     assert ">3.5</text>" in whole
