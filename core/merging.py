@@ -30,11 +30,11 @@ UNEVEN = 0.955
 """Share of K below which the perplexity of equal groups says enough: information makes groups equal where it can, to 0.99 in 34 of 40 runs
 on handwritten classes that are all alike; 0.89 to 0.96 where half of them are at 1/3 or 1/10."""
 CLEARLY = 2.0
-"""Mean separation from the nearest group that unequal groups must gain for every unit of evenness above `UNEVEN`: they gain 0.03 to 0.19 where
-classes differ by 10:1, and up to 0.055 where they are all alike and equal groups even, to 0.998, which asks for 0.086."""
+"""Mean separation from the nearest group that unequal groups must gain for every unit of evenness above `UNEVEN`: they gain 0.03 to 0.19
+where classes differ by 10:1, and up to 0.055 where they are all alike and equal groups even, to 0.998, which asks for 0.086."""
 KEPT = 0.88
-"""Share of their own entropy that unequal groups must keep through a view: 0.88 to 0.98 on handwriting, 0.87 and less on garments, whose kinds
-shade into each other and where merging by separation grows one large blob."""
+"""Share of their own entropy that unequal groups must keep through a view: 0.88 to 0.98 on handwriting, 0.87 and less on garments, whose
+kinds shade into each other and where merging by separation grows one large blob."""
 GAP = -0.01
 """By how much every two unequal groups must be further apart than the halves of any one, but for noise: 0.00 to 0.11 at 10:1, -0.31 on
 garments."""
