@@ -21,6 +21,7 @@ from catvae.core.merging import (
     refine,
     separations,
     unequal_is_clearer,
+    unequal_signs,
 )
 from catvae.core.training import Trainer
 
@@ -104,6 +105,16 @@ def test_rare_classes_are_not_joined_to_halve_frequent_ones():
     collapsed = np.zeros((20, 20))
     collapsed[3, 3] = 1
     assert not unequal_is_clearer(collapsed, 5)
+
+
+def test_small_clusters_that_swap_through_a_view_are_no_rare_classes():
+    """As those of mirrored things are: each is far from its mirror, by its rows, and none is a class."""
+    truth = np.repeat([0, 1, 2, 3, 4], [10, 10, 1, 1, 1])
+    joint = np.where(truth[:, None] == truth[None], 0.05, 0.0004) + 0.5 * np.eye(len(truth))
+    assert unequal_is_clearer(joint / joint.sum(), 5)
+    joint[[-1, -2]] = joint[[-2, -1]]
+    assert unequal_signs(joint / joint.sum(), 5).stays < 0.1
+    assert not unequal_is_clearer(joint / joint.sum(), 5)
 
 
 def test_crumbs_do_not_become_groups():
