@@ -41,7 +41,9 @@ def whole_folder(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
         if overwrite and output.is_dir():
             _take_its_place(staging, output)
         else:
-            os.rename(staging, output)  # fails where somebody has put something there meanwhile
+            if output.is_dir():
+                output.rmdir()  # fails where somebody has put something there meanwhile; Windows renames onto no folder at all
+            os.rename(staging, output)
     except OSError as error:
         raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
     finally:
