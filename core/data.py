@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from catvae.runtime.errors import DataError, ImageError
 from catvae.runtime.files import sha256
-from catvae.runtime.images import SUFFIXES, Preprocess, image_size_of, read_image
-from catvae.runtime.sources import is_image_name
+from catvae.runtime.images import Preprocess, image_size_of, read_image
+from catvae.runtime.sources import SUFFIXES, is_image_name
 
 from .idx import find_pairs, read_idx
 

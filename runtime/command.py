@@ -18,6 +18,7 @@ import click
 
 from .errors import CatVAEError, DataError, OutputError, one_line
 from .interruption import Interrupted
+from .processors import NO_BLAS_THREADS
 
 
 class Choice(click.Choice):
@@ -43,8 +44,10 @@ def say(line: str, *, quiet: bool = False) -> None:
 def loading() -> Iterator[None]:
     """While modules and models are loaded: garbage is not looked for, among a hundred thousand objects that stay, nor among them later.
 
-    Each look costs time and finds nothing: `benchmarks/infer.py` reads what a cold start takes.
+    Each look costs time and finds nothing: `benchmarks/infer.py` reads what a cold start takes. What the user has set stands.
     """
+    for name, value in NO_BLAS_THREADS.items():
+        os.environ.setdefault(name, value)
     gc.disable()
     try:
         yield

@@ -1,61 +1,55 @@
 """A second process that decodes: of threads, the interpreter's lock lets one at a time decode tiny images, which is mostly Python's work.
 
-It is a program of its own, asked over its standard input and answering over its standard output: it ends when we do, whatever ends us.
-Nothing depends on it. Where it cannot be started, is not ready, or dies, images are decoded here, to the same pixels.
+It is a program of its own (`decoder_program`), asked over its standard input and answering over its standard output: it ends when we do,
+whatever ends us. Nothing depends on it. Where it cannot be started, is not ready, or dies, images are decoded here, to the same pixels.
+
+numpy and Pillow are imported with the first question: who starts it before them has it ready when they are.
 """
 
-import contextlib
+from __future__ import annotations
+
 import os
 import select
-import struct
-import subprocess
 import sys
 from collections import deque
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-import msgspec
-import numpy as np
+from .processors import NO_BLAS_THREADS, default_threads
 
-from .errors import ImageError
-from .images import DecodedBlock, Preprocess, decode_all
+if TYPE_CHECKING:
+    import subprocess
 
-READY = b"+"
-LENGTH = struct.Struct("<Q")
+    from .images import DecodedBlock, Preprocess
+
+MANY = 2000
+"""Images that are worth a second process: its start costs a tenth of a second of a processor."""
+PROGRAM = f"{__package__}.decoder_program"
 ASKED_AHEAD = 3
 """Requests it may have, so that it need not wait for us."""
 SMALLEST_PIPE = 4096
 """What a user who holds many pipes is given for one; elsewhere none is smaller."""
 
 
-class Request(msgspec.Struct, array_like=True):
-    """Sources as the file system writes them, which need not be text."""
-
-    sources: list[bytes]
-    rules: Preprocess
-
-
-class Answer(msgspec.Struct, array_like=True):
-    """A `DecodedBlock`; errors as code and message."""
-
-    frames: list[int | tuple[str, bytes]]
-    shape: tuple[int, int, int, int]
-    pixels: bytes
+def second_process() -> DecoderProcess | None:
+    """One that decodes beside us; None where there is no processor for it."""
+    return DecoderProcess() if default_threads() > 1 else None
 
 
 class DecoderProcess:
     """The process, which gets ready while the caller goes on. Answers come in the order of the requests."""
 
     def __init__(self) -> None:
-        self._process = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
         self._asked: deque[int] = deque()
         """Bytes of the requests that are not answered yet."""
         if not hasattr(select, "poll") or not sys.executable or getattr(sys, "frozen", False):
             return  # Windows cannot wait for pipes; a program that embeds Python has no interpreter to start
-        command = [sys.executable, "-P", "-m", __name__]
-        pipe = subprocess.PIPE
+        import subprocess  # 4 ms of a cold start that a few images do not need
+
+        command, pipe, quiet = [sys.executable, "-P", "-m", PROGRAM], subprocess.PIPE, subprocess.DEVNULL
         try:  # a session of its own: Ctrl-C is for the caller to handle
-            self._process = subprocess.Popen(command, 0, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True)
+            self._process = subprocess.Popen(command, 0, None, pipe, pipe, quiet, start_new_session=True, env=NO_BLAS_THREADS | os.environ)
         except OSError:
             return
         self._room = _pipe_size(self._stdin.fileno()) // 4
@@ -71,6 +65,8 @@ class DecoderProcess:
     def has_room(self) -> bool:
         """Whether it is ready and would like to be asked."""
         if self._process and not self._ready and self.answered():
+            from .decoder_program import READY
+
             self._ready = self._stdout.read(1) == READY
             if not self._ready:
                 self.close()
@@ -78,11 +74,13 @@ class DecoderProcess:
 
     def ask(self, sources: list[str], rules: Preprocess) -> bool:
         """Ask for the sources to be decoded, where it `has_room`; False where it cannot take this much, or is gone."""
-        request = msgspec.msgpack.encode(Request([os.fsencode(source) for source in sources], rules))
+        from .decoder_program import question, write_message
+
+        request = question(sources, rules)
         if self._asked and sum(self._asked) + len(request) > self._room:
             return False
         try:
-            _write(self._stdin, request)
+            write_message(self._stdin, request)
         except OSError:
             self.close()
             return False
@@ -97,14 +95,14 @@ class DecoderProcess:
         """What `decode_all` gives for the oldest request; None when the process has died."""
         if self._process is None:
             return None
-        try:
-            answer = msgspec.msgpack.decode(_read(self._stdout), type=Answer)
-        except (OSError, EOFError, msgspec.DecodeError):
+        from .decoder_program import read_answer
+
+        found = read_answer(self._stdout)
+        if found is None:
             self.close()
             return None
         self._asked.popleft()
-        frames = [frame if isinstance(frame, int) else ImageError(frame[0], os.fsdecode(frame[1])) for frame in answer.frames]
-        return DecodedBlock(frames, np.frombuffer(answer.pixels, np.uint8).reshape(answer.shape))
+        return found
 
     def close(self) -> None:
         """End it."""
@@ -135,52 +133,3 @@ def _pipe_size(handle: int) -> int:
         return fcntl.fcntl(handle, fcntl.F_GETPIPE_SZ)
     except (ImportError, AttributeError, OSError):  # a question that only Linux answers
         return SMALLEST_PIPE
-
-
-def _write(stream: IO[bytes], data: bytes) -> None:
-    rest = memoryview(LENGTH.pack(len(data)) + data)
-    while len(rest):
-        rest = rest[stream.write(rest) :]
-
-
-def _read(stream: IO[bytes]) -> bytes:
-    (length,) = LENGTH.unpack(_read_exactly(stream, LENGTH.size))
-    return _read_exactly(stream, length)
-
-
-def _read_exactly(stream: IO[bytes], length: int) -> bytes:
-    pieces = []
-    while length:
-        piece = stream.read(length)
-        if not piece:
-            raise EOFError
-        pieces.append(piece)
-        length -= len(piece)
-    return b"".join(pieces)
-
-
-def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer until there is nobody left to ask."""
-    answers.write(READY)
-    while True:
-        try:
-            request = msgspec.msgpack.decode(_read(requests), type=Request)
-        except EOFError:
-            return
-        frames, pixels = decode_all([os.fsdecode(source) for source in request.sources], request.rules)
-        told = [frame if isinstance(frame, int) else (frame.code, os.fsencode(str(frame))) for frame in frames]
-        _write(answers, msgspec.msgpack.encode(Answer(told, pixels.shape, pixels.tobytes())))
-
-
-def main() -> None:
-    """Serve, with the two pipes out of the reach of what decoders print or read."""
-    requests, answers = (os.fdopen(os.dup(number), mode, 0) for number, mode in ((0, "rb"), (1, "wb")))
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    with contextlib.suppress(BrokenPipeError):  # whoever asked has gone
-        serve(requests, answers)
-
-
-if __name__ == "__main__":
-    main()

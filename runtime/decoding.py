@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from .decoder_process import MANY, DecoderProcess, second_process
 from .images import MAX_BYTES, DecodedBlock, Preprocess, decode_all
 from .processors import default_threads
 from .sources import STDIN
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-
-    from .decoder_process import DecoderProcess
 
 AHEAD = 3
 """Blocks decoded or being decoded while one is answered, beside one for each decoder."""
@@ -25,17 +24,6 @@ HELD = 8
 QUICK = 6e-4
 """Seconds: an image decoded within this keeps the interpreter's lock most of the while. On two processors, against two threads, a second
 process sorts 2.2 times as many images of 28 x 28 pixels, 1.3 times as many of 128 x 128, and fewer of 512 x 512."""
-MANY = 2000
-"""Images that are worth a second process: its start costs a tenth of a second of a processor."""
-
-
-def second_process() -> "DecoderProcess | None":
-    """One that decodes beside us; None where there is no processor for it."""
-    if default_threads() < 2:
-        return None
-    from .decoder_process import DecoderProcess
-
-    return DecoderProcess()
 
 
 class Block(NamedTuple):
@@ -59,7 +47,7 @@ class Decoding:
         Started already, by who knows of `MANY` sources to come; `close` ends it. When left out, a long stream of quick images starts one.
     """
 
-    def __init__(self, rules: Preprocess, size: int, threads: int | None = None, helper: "DecoderProcess | None" = None):
+    def __init__(self, rules: Preprocess, size: int, threads: int | None = None, helper: DecoderProcess | None = None):
         self.rules, self.size, self.threads, self.helper = rules, size, threads, helper
         self._unwanted = False
 

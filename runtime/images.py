@@ -20,7 +20,6 @@ from .errors import ImageError
 from .frames import count_frames
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 24_000_000
 ORIENTATION_TAG = 0x0112

@@ -17,7 +17,6 @@ from .interruption import Signals
 if TYPE_CHECKING:  # numpy and Pillow wait until the options are known to be good
     from .bundle import Bundle
     from .copies import Copies
-    from .decoder_process import DecoderProcess
     from .drift import Tally
     from .rows import Row, Writer
 
@@ -91,14 +90,9 @@ def infer(
 
     Rows go to standard output; everything else to standard error. A file that cannot be read becomes an error row and the exit code 1.
     """
-    with loading():
-        from .bundle import Bundle
-        from .drift import Tally
-        from .pipeline import Options, classify_stream
-        from .processors import default_threads
-        from .rows import resolve_format, row_writer
-        from .sources import expand, parse_shard, read_list, shard_of
-        from .stdout import rows_stream
+    from .rows import resolve_format, row_writer
+    from .sources import at_least, expand, parse_shard, read_list, shard_of
+    from .stdout import rows_stream
 
     format_ = resolve_format(format_, output, embed=embed)
     if resume and (output is None or format_ != "jsonl"):
@@ -111,10 +105,17 @@ def infer(
     if files_from == "-" and "-" in sources:
         raise UsageError("standard input cannot be both an image (-) and a list of paths (--files-from -)")
     with rows_stream() as stdout:
-        helper = _second_process(sources, files_from) if not testing else None
-        if helper and threads is None:
-            threads = max(1, default_threads() - 1)  # the processor that decodes is not the model's
         with loading():
+            from .decoder_process import MANY, second_process
+
+            helper = second_process() if not testing and at_least(MANY, sources, files_from) else None  # it gets ready meanwhile
+            from .bundle import Bundle
+            from .drift import Tally
+            from .pipeline import Options, classify_stream
+            from .processors import default_threads
+
+            if helper and threads is None:
+                threads = max(1, default_threads() - 1)  # the processor that decodes is not the model's
             bundle = Bundle.load(bundle_path, device=device, threads=threads, tf32=tf32)
             bundle.session("classifier")
         if testing:
@@ -187,14 +188,6 @@ def _require_complete(output: Path, paths: Iterator[str], tally: Tally) -> None:
             f"{output} is complete with {tally.total:,} rows, but the sources go on with {more!r}: choose another -o, or start again"
             " without --resume"
         )
-
-
-def _second_process(sources: tuple[str, ...], files_from: str | None) -> DecoderProcess | None:
-    """Started beside the model where many images are known to come; see `pipeline`."""
-    from .decoding import MANY, second_process
-    from .sources import at_least
-
-    return second_process() if at_least(MANY, sources, files_from) else None
 
 
 def _say_fallback() -> None:

@@ -6,18 +6,16 @@ rows stops the decoding. Every image is decided on its own: rows do not depend o
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import UNKNOWN, Bundle
+from .decoder_process import DecoderProcess
 from .decoding import Block, Decoding
 from .errors import ImageError
 from .rows import Row
-
-if TYPE_CHECKING:
-    from .decoder_process import DecoderProcess
 
 DIGITS = 7
 """Decimals of assignments, embeddings and scores in a row: what float32 holds of numbers below 1."""
@@ -39,9 +37,7 @@ class Options(NamedTuple):
     """Decoding threads; when left out, whatever suits the images: see `decoding`."""
 
 
-def classify_stream(
-    bundle: Bundle, sources: Iterable[str], options: Options, helper: "DecoderProcess | None" = None
-) -> Iterator[list[Row]]:
+def classify_stream(bundle: Bundle, sources: Iterable[str], options: Options, helper: DecoderProcess | None = None) -> Iterator[list[Row]]:
     """Yield the rows of one block of sources after the other: one row per source, in order.
 
     Parameters

@@ -1,5 +1,6 @@
 """Rows on their way out: a table for people, JSON Lines and CSV for programs."""
 
+import contextlib
 import csv
 import json
 import sys
@@ -7,10 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+import msgspec
+
 from .errors import UsageError
 
 Row = dict[str, Any]
 Writer = Callable[[list[Row]], None]
+
+DELETE = b"\x7f"
+_quick_json = msgspec.json.Encoder().encode
 
 
 def resolve_format(format_: str, output: Path | None, *, embed: bool = False) -> str:
@@ -35,12 +41,19 @@ def row_writer(format_: str, stream: TextIO, *, score: bool = False) -> Writer:
 
 
 def _jsonl(stream: TextIO, score: bool) -> Writer:
-    encode = json.JSONEncoder(ensure_ascii=True).encode  # ASCII, so that any file name survives any terminal and pipe
-
     def write(rows: list[Row]) -> None:
-        stream.write("".join([encode(row) + "\n" for row in rows]))  # one call: a thread that writes may lose its turn
+        stream.write("".join([_json_line(row) for row in rows]))  # one call: a thread that writes may lose its turn
 
     return write
+
+
+def _json_line(row: Row) -> str:
+    """In ASCII, so that any file name survives any terminal and pipe; the quick encoder leaves other letters as they are, or fails."""
+    with contextlib.suppress(UnicodeEncodeError):
+        line = _quick_json(row)
+        if line.isascii() and DELETE not in line:
+            return line.decode("ascii") + "\n"
+    return json.dumps(row, separators=(",", ":")) + "\n"
 
 
 def _csv(stream: TextIO, score: bool) -> Writer:

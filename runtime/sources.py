@@ -7,8 +7,9 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 
 from .errors import DataError, UsageError
-from .images import SUFFIXES
 
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+"""Of the formats that `images` reads."""
 STDIN = "-"
 LINE = 20
 """Bytes of a path in a list, at least, usually."""

@@ -131,15 +131,39 @@ def test_a_long_stream_starts_one_itself_and_a_short_one_does_not(sources, expec
             super().__init__()
 
     monkeypatch.setattr(decoder_process, "DecoderProcess", Counted)
-    monkeypatch.setattr(decoding, "default_threads", lambda: 2)
+    monkeypatch.setattr(decoder_process, "default_threads", lambda: 2)
     assert told(quick_blocks(sources, monkeypatch)) == expected
     assert not started
     monkeypatch.setattr(decoding, "MANY", 8)
     assert told(quick_blocks(sources, monkeypatch)) == expected
     assert len(started) == 1
-    monkeypatch.setattr(decoding, "default_threads", lambda: 1)
+    monkeypatch.setattr(decoder_process, "default_threads", lambda: 1)
     assert told(quick_blocks(sources, monkeypatch)) == expected
     assert len(started) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
+@pytest.mark.parametrize("wanted", [None, "3"])
+def test_its_matrix_library_starts_no_threads_unless_the_user_says_so(wanted, monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if wanted:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", wanted)
+    helper = DecoderProcess()
+    try:
+        assert until(helper.has_room)
+        settings = Path(f"/proc/{helper.pid}/environ").read_bytes().split(b"\0")
+        assert f"OPENBLAS_NUM_THREADS={wanted or 1}".encode() in settings
+    finally:
+        helper.close()
+
+
+def test_it_can_be_started_before_numpy_is_imported():
+    code = (
+        "import sys; from catvae.runtime.decoder_process import second_process; import catvae.runtime.rows, catvae.runtime.sources;"
+        "helper = second_process(); print(sorted({'numpy', 'PIL', 'onnxruntime'} & set(sys.modules))); helper and helper.close()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
+    assert result.stdout.strip() == "[]", result.stderr
 
 
 def test_killed_while_it_works_it_costs_no_block(helper, sources, expected, monkeypatch):
