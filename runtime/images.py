@@ -172,11 +172,13 @@ def _opened(source: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
     try:
         handle = os.open(path, READ_ONLY)
-        with os.fdopen(handle, "rb", buffering=0, closefd=True) as file:
+        try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
                 raise ImageError("not_a_file", "a folder, pipe or device, expected an image file")
-            return file.read(min(status.st_size, MAX_BYTES) + 1)
+            return os.read(handle, min(status.st_size, MAX_BYTES) + 1)
+        finally:
+            os.close(handle)
     except IsADirectoryError as error:
         raise ImageError("not_a_file", "a folder, pipe or device, expected an image file") from error
     except FileNotFoundError as error:
