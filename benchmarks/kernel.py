@@ -108,8 +108,9 @@ def show(rows: list[dict[str, object]]) -> None:
 @click.command()
 @click.option("--compiled/--no-compiled", default=True, show_default=True, help="Also the torch.compile rows (slow to build).")
 @click.option("--seconds", default=2.0, show_default=True, help="Time spent on each row, about.")
-def main(compiled: bool, seconds: float) -> None:
-    """Time every form and write results/kernel.csv."""
+@click.option("--name", default="kernel", show_default=True, help="Of the result file: machines stand beside each other.")
+def main(compiled: bool, seconds: float, name: str) -> None:
+    """Time every form and write results/NAME.csv."""
     warnings.simplefilter("ignore")
     click.echo(f"{circumstances()}\n{kernel_status()}")
     rows = []
@@ -119,7 +120,7 @@ def main(compiled: bool, seconds: float) -> None:
             found = measure(size, compiled, seconds)
             show(found)
             rows += found
-    click.echo(f"written to {write_csv('kernel', rows)}")
+    click.echo(f"written to {write_csv(name, rows)}")
 
 
 if __name__ == "__main__":

@@ -53,8 +53,9 @@ def products(clusters: int, dtype: torch.dtype) -> Callable[[], None]:
 
 @click.command()
 @click.option("--seconds", default=3.0, show_default=True, help="Time spent on each row, about.")
-def main(seconds: float) -> None:
-    """Time every step and write results/step.csv."""
+@click.option("--name", default="step", show_default=True, help="Of the result file: machines stand beside each other.")
+def main(seconds: float, name: str) -> None:
+    """Time every step and write results/NAME.csv."""
     warnings.simplefilter("ignore")
     click.echo(str(circumstances()))
     rows: list[dict[str, object]] = []
@@ -68,20 +69,20 @@ def main(seconds: float) -> None:
             "products alone bf16": products(clusters, torch.bfloat16),
         }
         found = compare(calls, seconds)
-        for name, (middle, low, high) in found.items():
-            floor = found[f"products alone {name[-4:]}"][0] if name != "published" else found["products alone fp32"][0]
+        for step, (middle, low, high) in found.items():
+            floor = found[f"products alone {step[-4:]}"][0] if step != "published" else found["products alone fp32"][0]
             rows.append(
                 {
-                    "K": clusters, "batch": BATCH, "generated": clusters * PER_CLUSTER, "threads": threads, "step": name,
+                    "K": clusters, "batch": BATCH, "generated": clusters * PER_CLUSTER, "threads": threads, "step": step,
                     "ms": f"{middle:.3f}", "ms_20": f"{low:.3f}", "ms_80": f"{high:.3f}",
                     "published_over_this": f"{found['published'][0] / middle:.2f}", "this_over_its_products": f"{middle / floor:.2f}",
                 }
             )  # fmt: skip
             click.echo(
-                f"K={clusters:<4} {name:<22} {middle:>9.2f} ms   published / this {found['published'][0] / middle:>7.2f}"
+                f"K={clusters:<4} {step:<22} {middle:>9.2f} ms   published / this {found['published'][0] / middle:>7.2f}"
                 f"   this / its products {middle / floor:>6.2f}"
             )
-    click.echo(f"written to {write_csv('step', rows)}")
+    click.echo(f"written to {write_csv(name, rows)}")
 
 
 if __name__ == "__main__":
