@@ -170,7 +170,7 @@ class SoftReset(Plain):
         if self.position.step % every or self.gone >= FADE:
             return
         spec = self.model.spec
-        fresh = ConvEncoder((spec.channels, spec.height, spec.width), spec.hidden)
+        fresh = ConvEncoder((spec.channels, spec.height, spec.width), spec.hidden, spec.tone)
         with torch.no_grad():
             for old, new in zip(self.model.encoder.parameters(), fresh.parameters(), strict=True):
                 if old.ndim > 1:

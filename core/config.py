@@ -41,6 +41,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """conv: stride-2 convolutions with batch norm; mlp: the paper's one hidden layer."""
     hidden: int = 256
     """Width of the last hidden layer."""
+    tone: float = 0.1
+    """Share of its mean that each channel of a colour image keeps on its way into net=conv: clusters otherwise follow the light."""
     dropout: float = 0.0
     """On the hidden layers of net=mlp, while training."""
     offsets: Literal["prior", "random"] = "prior"
@@ -123,6 +125,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise UsageError(f"warm_start is {self.warm_start}, expected a share of the steps between 0 and 1")
         if self.choose_clusters and not (self.overclusters and self.regroup and self.invariance_weight):
             raise UsageError("-k auto needs over-clusters and their merges, which the recipe robust has")
+        if not 0 <= self.tone <= 1:
+            raise UsageError(f"tone is {self.tone}, expected 0 to 1")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout is {self.dropout}, expected 0 <= dropout < 1")
         if self.legacy and self.recipe != "paper":

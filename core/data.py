@@ -5,29 +5,21 @@ Labels are carried beside the images for the final score and for naming clusters
 
 import dataclasses
 import difflib
-import os
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from catvae.runtime.errors import DataError, ImageError
+from catvae.runtime.errors import DataError
 from catvae.runtime.files import sha256
-from catvae.runtime.images import Preprocess, image_size_of, read_image
-from catvae.runtime.sources import SUFFIXES, is_image_name
+from catvae.runtime.images import Preprocess
 
 from .idx import find_pairs, read_idx
+from .image_folder import Images, Labels, read_folder
 
 NAMED = ("digits", "mnist", "fashion-mnist")
-LARGEST_NATIVE = 64
-"""A folder of equally sized images keeps their size up to this many pixels a side; else images are fitted into a square of it."""
-
-Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +72,10 @@ def load_data(source: str, *, image_size: int | None = None, warn: Callable[[str
         raise DataError(f"no data at {source}: no such file or folder; {hint}")
     if path.is_dir():
         pairs = find_pairs(path)
-        return _idx(path, pairs) if pairs else _folder(path, image_size, warn)
+        if pairs:
+            return _idx(path, pairs)
+        found = read_folder(path, image_size, warn)
+        return ImageData(path.resolve().name, found.images, found.preprocess, found.labels, found.names, notes=found.notes)
     if path.suffix in (".npz", ".npy"):
         return _arrays(path)
     raise DataError(f"{source} is not a data set: expected a folder, an .npz or an .npy file")
@@ -227,74 +222,3 @@ def _as_labels(array: NDArray | None, count: int, path: Path) -> tuple[Labels | 
         raise DataError(f"{path} holds labels of shape {array.shape}, expected ({count},) as there are images")
     values, labels = np.unique(array, return_inverse=True)
     return labels.astype(np.int64), tuple(str(value) for value in values.tolist())
-
-
-def _folder(folder: Path, image_size: int | None, warn: Callable[[str], None]) -> ImageData:
-    """Every image below `folder`, in sorted order; the first folder level names the label."""
-    files = list(_image_files(folder, warn))
-    if not files:
-        raise DataError(f"{folder} holds no images: expected {', '.join(sorted(SUFFIXES))} files in it or in its sub-folders")
-    kept, sizes, skipped = [], Counter(), 0
-    for file in files:
-        try:
-            sizes[image_size_of(file)] += 1
-            kept.append(file)
-        except ImageError as error:
-            skipped += 1
-            warn(f"left out {file}: {error}")
-    target, note = _target_size(sizes, image_size)
-    preprocess = Preprocess(height=target[0], width=target[1], channels=3)
-    fitted, readable = [], []
-    for file in kept:
-        try:
-            fitted.append(read_image(file, preprocess))
-            readable.append(file)
-        except ImageError as error:
-            skipped += 1
-            warn(f"left out {file}: {error}")
-    if not fitted:
-        raise DataError(f"{folder}: none of its {len(files):,} image files can be read")
-    images = np.stack(fitted)
-    if (images[..., :1] == images).all():  # grey pictures saved as RGB train as grey
-        images, preprocess = images[..., :1].copy(), msgspec.structs.replace(preprocess, channels=1)
-    parents = [file.relative_to(folder).parts[0] if file.parent != folder else "" for file in readable]
-    parents = [parent.encode(errors="backslashreplace").decode() for parent in parents]  # a name that is no text still names a class
-    names = tuple(sorted(set(parents)))
-    labelled = "" not in names and len(names) > 1
-    labels = np.array([names.index(parent) for parent in parents], dtype=np.int64) if labelled else None
-    notes = [f"{skipped:,} of {len(files):,} image files could not be read and were left out"] if skipped else []
-    notes += [note] if note else []
-    return ImageData(folder.resolve().name, images, preprocess, labels, names if labelled else (), notes=tuple(notes))
-
-
-def _image_files(folder: Path, warn: Callable[[str], None]) -> Iterator[Path]:
-    """Images below `folder` in sorted order; hidden files and folders are passed over, and pictures that runs of ours have left there."""
-    for parent, folders, names in os.walk(folder, onerror=lambda error: warn(f"left out: {error}")):
-        if any(name in names for name in ("run.json", "seeds.json")):
-            warn(f"left out {parent}: it is a run folder")
-            folders.clear()
-            continue
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(parent) / name for name in sorted(names) if is_image_name(name))
-
-
-def _target_size(sizes: Counter, image_size: int | None) -> tuple[tuple[int, int], str]:
-    """(H, W) that images of these (width, height) are fitted into, and a line about it when any had to change."""
-    if not sizes:
-        return (1, 1), ""
-    largest = max(max(size) for size in sizes)
-    if image_size is None and len(sizes) == 1 and largest <= LARGEST_NATIVE:
-        width, height = next(iter(sizes))
-        return (height, width), ""
-    side = image_size or min(LARGEST_NATIVE, largest)
-    if len(sizes) > 1:
-        return (
-            side,
-            side,
-        ), f"images come in {len(sizes):,} sizes: each was fitted into {side} x {side} pixels, aspect ratio kept"
-    width, height = next(iter(sizes))
-    changed = (width, height) != (side, side)
-    return (
-        side,
-        side,
-    ), f"images of {width} x {height} were fitted into {side} x {side} pixels, aspect ratio kept" if changed else ""

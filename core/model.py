@@ -33,6 +33,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     offsets: str
     overclusters: int
     """Outputs of the auxiliary head."""
+    tone: float = 1.0
+    """See `networks.ConvEncoder`; 1 where images are grey."""
     height: int
     width: int
     channels: int
@@ -45,7 +47,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         clusters = config.most_clusters
         values = {name: getattr(config, name) for name in names}
         overclusters = min(config.overclusters * clusters, max(clusters, MOST_OVERCLUSTERS))
-        return cls(**values, clusters=clusters, overclusters=overclusters, height=height, width=width, channels=channels)
+        values |= {"height": height, "width": width, "channels": channels, "tone": config.tone if channels == 3 else 1.0}
+        return cls(**values, clusters=clusters, overclusters=overclusters)
 
 
 class Posterior(NamedTuple):
@@ -80,7 +83,7 @@ class CatVAE(nn.Module):
             self.encoder = networks.MLPEncoder(shape, spec.hidden, spec.dropout)
             self.decoder = networks.MLPDecoder(latent, shape, spec.hidden, spec.dropout)
         else:
-            self.encoder = networks.ConvEncoder(shape, spec.hidden)
+            self.encoder = networks.ConvEncoder(shape, spec.hidden, spec.tone)
             self.decoder = networks.ConvDecoder(latent, shape, spec.hidden)
         self.norms = tuple(layer for layer in self.encoder.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm))
         self._widths = (latent, latent, spec.clusters, spec.overclusters)

@@ -99,23 +99,6 @@ def test_folder_with_labels_from_sub_folders(tmp_path):
     assert data.notes == ()
 
 
-def test_mixed_sizes_are_fitted_and_said_so(tmp_path):
-    save(tmp_path / "a.png", (30, 20))
-    save(tmp_path / "b.png", (10, 10))
-    data = load_data(str(tmp_path))
-    assert data.images.shape == (2, 30, 30, 1)
-    assert data.labels is None
-    assert "2 sizes: each was fitted into 30 x 30" in data.notes[0]
-    assert load_data(str(tmp_path), image_size=12).images.shape == (2, 12, 12, 1)
-
-
-def test_large_and_colour_images(tmp_path):
-    save(tmp_path / "a.png", (300, 200), (200, 10, 10))
-    data = load_data(str(tmp_path))
-    assert data.images.shape == (1, 64, 64, 3)
-    assert "300 x 200 were fitted into 64 x 64" in data.notes[0]
-
-
 def test_unreadable_files_are_left_out_and_named(tmp_path):
     save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_text("text")

@@ -62,6 +62,24 @@ def test_verdicts():
     assert any("clusters 0 and 1 exchange views" in note for note in notes)
 
 
+def test_clusters_that_do_not_outlive_a_view_are_not_called_healthy():
+    sure = health(np.eye(4, dtype=np.float32).repeat(25, 0))
+    loose = joint_of([0, 1, 2, 3], between=1.0, within=1.0, own=1.2)
+    found = verdict(sure, Joints(loose, loose, np.eye(4) / 4, loose, loose, loose, loose))
+    assert found.status == "degenerate"
+    assert found.reasons[0].startswith("only 42% of the images keep their cluster")
+    assert found.notes == ()
+
+
+def test_many_pairs_that_may_be_one_are_said_in_one_line():
+    mixed = joint_of([0] * 4, within=1.0, own=4.0)
+    notes = verdict(
+        health(np.eye(4, dtype=np.float32).repeat(25, 0)), Joints(mixed, mixed, np.eye(4) / 4, mixed, mixed, mixed, mixed)
+    ).notes
+    assert "6 pairs of clusters exchange views, 0 and 1 among them: try fewer clusters (-k)" in notes
+    assert not any("they may be one" in note for note in notes)
+
+
 def train(trainer: Trainer, until: int) -> None:
     while trainer.position.step < until:
         trainer.step()

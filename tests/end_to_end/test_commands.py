@@ -179,7 +179,7 @@ def test_a_folder_of_mixed_sizes_trains_and_exports(sources, tmp_path):
         cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
-    assert "2 sizes: each was fitted into 20 x 20 pixels" in result.stderr
+    assert "2 sizes: each was stretched to 20 x 20 pixels" in result.stderr
     assert command("catvae-export", "--onnx", "run", cwd=tmp_path).returncode == 0
     rows = command("catvae-infer", "-b", "run/bundle", sources / "mixed" / "ants", cwd=tmp_path)
     assert len(rows.stdout.splitlines()) == 12

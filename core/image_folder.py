@@ -1,0 +1,165 @@
+"""A folder of images of any size as one array: which files are read, into what size, and what fills a frame of another shape.
+
+Bars beside an image are what clusters would form by: they outlive every view, and say how wide an image was and nothing of what is on it.
+So images are fitted in with their aspect ratio kept only where nobody sees the bars, on one plain background; elsewhere they are stretched.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from catvae.runtime.errors import DataError, ImageError
+from catvae.runtime.images import Preprocess, image_size_of, read_image
+from catvae.runtime.sources import SUFFIXES, is_image_name
+
+LARGEST_NATIVE = 64
+"""A folder of equally sized images keeps their size up to this many pixels a side; else images are fitted into a square of it."""
+LOOKED_AT = 200
+"""Images whose borders are looked at for a common background, at most."""
+PLAIN = 8
+"""Levels around the common background within which a pixel belongs to it: the noise of a scanner, of JPEG and of shrinking."""
+MOSTLY = 0.9
+"""Share of the pixels on borders that belong to a plain background: things may touch the border here and there."""
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+class FolderImages(NamedTuple):
+    """What a folder holds."""
+
+    images: Images
+    """(N, H, W, C), C is 1 or 3."""
+    preprocess: Preprocess
+    labels: Labels | None
+    """(N,), where every image lies in a sub-folder of its class."""
+    names: tuple[str, ...]
+    """Of the classes."""
+    notes: tuple[str, ...]
+    """What was done that the user should know."""
+
+
+def read_folder(folder: Path, image_size: int | None, warn: Callable[[str], None]) -> FolderImages:
+    """Every image below `folder`, in sorted order; the first folder level names the label.
+
+    Raises
+    ------
+    DataError
+        Where no image can be read.
+    """
+    files = list(_image_files(folder, warn))
+    if not files:
+        raise DataError(f"{folder} holds no images: expected {', '.join(sorted(SUFFIXES))} files in it or in its sub-folders")
+    kept, sizes, skipped = [], Counter(), 0
+    for file in files:
+        try:
+            sizes[image_size_of(file)] += 1
+            kept.append(file)
+        except ImageError as error:
+            skipped += 1
+            warn(f"left out {file}: {error}")
+    preprocess = fitting(kept, sizes, image_size)
+    fitted, readable = [], []
+    for file in kept:
+        try:
+            fitted.append(read_image(file, preprocess))
+            readable.append(file)
+        except ImageError as error:
+            skipped += 1
+            warn(f"left out {file}: {error}")
+    if not fitted:
+        raise DataError(f"{folder}: none of its {len(files):,} image files can be read")
+    images = np.stack(fitted)
+    if (images[..., :1] == images).all():  # grey pictures saved as RGB train as grey
+        images, preprocess = images[..., :1].copy(), msgspec.structs.replace(preprocess, channels=1)
+    notes = [f"{skipped:,} of {len(files):,} image files could not be read and were left out"] if skipped else []
+    notes += _note(sizes, preprocess)
+    labels, names = _labels(readable, folder)
+    return FolderImages(images, preprocess, labels, names, tuple(notes))
+
+
+def fitting(files: Sequence[Path], sizes: Counter[tuple[int, int]], image_size: int | None) -> Preprocess:
+    """How images of these (width, height) become images of one size; `image_size` is the side of a square."""
+    height, width = _target_size(sizes, image_size)
+    stretched = Preprocess(height=height, width=width, channels=3, fit="stretch")
+    if not _bars(sizes, stretched):
+        return msgspec.structs.replace(stretched, fit="pad")
+    background = _plain_background(files, stretched)
+    return stretched if background is None else msgspec.structs.replace(stretched, fit="pad", background=background)
+
+
+def _bars(sizes: Counter[tuple[int, int]], preprocess: Preprocess) -> bool:
+    """Whether some image is of another shape than the frame."""
+    return any(width * preprocess.height != height * preprocess.width for width, height in sizes)
+
+
+def _plain_background(files: Sequence[Path], stretched: Preprocess) -> int | None:
+    """The grey level, 0..255, that nearly all of the images' borders show; None where they do not."""
+    pieces = []
+    for file in files[:: -(-len(files) // LOOKED_AT) or 1]:
+        try:
+            x = read_image(file, stretched)
+        except ImageError:  # whoever reads them all says so
+            continue
+        pieces.append(np.concatenate([x[0], x[-1], x[:, 0], x[:, -1]]))
+    if not pieces:
+        return None
+    edges = np.concatenate(pieces).astype(np.int64)
+    background = int(np.median(edges))
+    plain = (np.abs(edges - background) <= PLAIN).all(1)
+    return background if plain.mean() >= MOSTLY else None
+
+
+def _labels(files: Sequence[Path], folder: Path) -> tuple[Labels | None, tuple[str, ...]]:
+    parents = [file.relative_to(folder).parts[0] if file.parent != folder else "" for file in files]
+    parents = [parent.encode(errors="backslashreplace").decode() for parent in parents]  # a name that is no text still names a class
+    names = tuple(sorted(set(parents)))
+    if "" in names or len(names) < 2:
+        return None, ()
+    return np.array([names.index(parent) for parent in parents], dtype=np.int64), names
+
+
+def _image_files(folder: Path, warn: Callable[[str], None]) -> Iterator[Path]:
+    """Images below `folder` in sorted order; hidden files and folders are passed over, and pictures that runs of ours have left there."""
+    for parent, folders, names in os.walk(folder, onerror=lambda error: warn(f"left out: {error}")):
+        if any(name in names for name in ("run.json", "seeds.json")):
+            warn(f"left out {parent}: it is a run folder")
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent) / name for name in sorted(names) if is_image_name(name))
+
+
+def _target_size(sizes: Counter[tuple[int, int]], image_size: int | None) -> tuple[int, int]:
+    """(H, W) that images of these (width, height) are fitted into."""
+    if not sizes:
+        return 1, 1
+    largest = max(max(size) for size in sizes)
+    if image_size is None and len(sizes) == 1 and largest <= LARGEST_NATIVE:
+        width, height = next(iter(sizes))
+        return height, width
+    side = image_size or min(LARGEST_NATIVE, largest)
+    return side, side
+
+
+def _note(sizes: Counter[tuple[int, int]], preprocess: Preprocess) -> list[str]:
+    """A line about what was done to the sizes, where anything was."""
+    frame = f"{preprocess.width} x {preprocess.height} pixels"
+    if len(sizes) > 1:
+        what = f"images come in {len(sizes):,} sizes: each was"
+    else:
+        width, height = next(iter(sizes))
+        if (width, height) == (preprocess.width, preprocess.height):
+            return []
+        what = f"images of {width} x {height} were"
+    if not _bars(sizes, preprocess):
+        return [f"{what} resized to {frame}"]
+    if preprocess.fit == "stretch":
+        return [f"{what} stretched to {frame}, as they share no plain background that bars beside them could have"]
+    return [f"{what} fitted into {frame}, aspect ratio kept, on their common background (grey level {preprocess.background})"]

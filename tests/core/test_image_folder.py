@@ -1,0 +1,103 @@
+"""Images of many sizes become one array: bars beside them may not show, for they would be what clusters form by."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from catvae.core.data import load_data
+from catvae.runtime.images import read_image
+
+
+def drawn(path, size, background, mark=(30, 160, 60), noise=3.0, seed=0):
+    """A disc of `mark` in the middle of a background with a camera's noise."""
+    rng = np.random.default_rng(seed)
+    width, height = size
+    x = np.full((height, width, 3), background, float) + rng.normal(0, noise, (height, width, 3))
+    rows, columns = np.ogrid[:height, :width]
+    x[(rows - height / 2) ** 2 + (columns - width / 2) ** 2 < (min(size) / 4) ** 2] = mark
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(x, 0, 255).astype(np.uint8)).save(path)
+
+
+SHAPES = [(60, 40), (40, 60), (50, 50), (90, 45)]
+
+
+def folder_of(path, backgrounds, **changes):
+    for i, size in enumerate(SHAPES):
+        drawn(path / f"{i}.png", size, backgrounds[i % len(backgrounds)], seed=i, **changes)
+    return load_data(str(path))
+
+
+def test_images_on_backgrounds_of_many_kinds_are_stretched_and_show_no_bars(tmp_path):
+    data = folder_of(tmp_path, [(200, 180, 170), (120, 140, 150), (90, 60, 40)])
+    assert data.preprocess.fit == "stretch"
+    assert data.images.shape == (4, 64, 64, 3)
+    assert data.images.min() > 20  # a bar is black
+    assert "4 sizes: each was stretched to 64 x 64 pixels" in data.notes[0]
+
+
+@pytest.mark.parametrize(("level", "mark"), [(250, (20, 20, 20)), (128, (250, 250, 250)), (4, (200, 200, 200))])
+def test_things_on_one_plain_background_keep_their_shape_and_the_frame_is_filled_with_it(tmp_path, level, mark):
+    data = folder_of(tmp_path, [(level, level, level)], mark=mark, noise=2.0)
+    assert data.preprocess.fit == "pad"
+    assert abs(data.preprocess.background - level) <= 3
+    assert f"on their common background (grey level {data.preprocess.background})" in data.notes[0]
+    for image in data.images.astype(int):
+        edges = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+        assert np.abs(edges - level).max() <= 12
+        inside = np.abs(image.sum(2) - 3 * level) > 100
+        assert inside.any(0).sum() == pytest.approx(inside.any(1).sum(), abs=2)  # a disc stays one
+
+
+def test_one_plain_colour_that_is_no_grey_is_stretched(tmp_path):
+    assert folder_of(tmp_path, [(30, 80, 200)]).preprocess.fit == "stretch"
+
+
+def test_things_may_touch_a_plain_border_here_and_there(tmp_path):
+    drawn(tmp_path / "tall.png", (40, 60), (255, 255, 255), (0, 0, 0), noise=0)
+    touching = np.full((50, 50, 3), 255, np.uint8)
+    touching[:, 23:27] = 0
+    Image.fromarray(touching).save(tmp_path / "touching.png")
+    assert load_data(str(tmp_path)).preprocess.background == 255
+
+
+def test_squares_of_many_sizes_are_only_resized(tmp_path):
+    for side in (20, 30, 90):
+        drawn(tmp_path / f"{side}.png", (side, side), (90, 60, 40))
+    data = load_data(str(tmp_path))
+    assert data.preprocess.fit == "pad"
+    assert data.notes == ("images come in 3 sizes: each was resized to 64 x 64 pixels",)
+
+
+def test_new_images_are_read_as_the_ones_trained_on(tmp_path):
+    data = folder_of(tmp_path, [(200, 180, 170), (90, 60, 40)])
+    assert np.array_equal(read_image(tmp_path / "1.png", data.preprocess), data.images[1])
+
+
+def test_mixed_sizes_are_fitted_and_said_so(tmp_path):
+    for name, size in (("a.png", (30, 20)), ("b.png", (10, 10))):
+        Image.new("L", size, 120).save(tmp_path / name)
+    data = load_data(str(tmp_path))
+    assert data.images.shape == (2, 30, 30, 1)
+    assert data.labels is None
+    assert "2 sizes: each was fitted into 30 x 30" in data.notes[0]
+    assert (data.images == 120).all()
+    assert load_data(str(tmp_path), image_size=12).images.shape == (2, 12, 12, 1)
+
+
+def test_large_and_colour_images(tmp_path):
+    Image.new("RGB", (300, 200), (200, 10, 10)).save(tmp_path / "a.png")
+    data = load_data(str(tmp_path))
+    assert data.images.shape == (1, 64, 64, 3)
+    assert "300 x 200 were stretched to 64 x 64" in data.notes[0]
+
+
+def test_a_damaged_file_among_those_looked_at_is_named_once_and_decides_nothing(tmp_path):
+    folder_of(tmp_path, [(250, 250, 250)], mark=(0, 0, 0))
+    whole = (tmp_path / "0.png").read_bytes()
+    (tmp_path / "torn.png").write_bytes(whole[: len(whole) // 2])
+    lines = []
+    data = load_data(str(tmp_path), warn=lines.append)
+    assert data.preprocess.fit == "pad"
+    assert len(lines) == 1
+    assert "torn.png" in lines[0]
