@@ -1,5 +1,6 @@
 """Prior, networks and posterior."""
 
+import msgspec
 import pytest
 import torch
 
@@ -71,3 +72,26 @@ def test_log_variance_is_bounded_and_offsets_start_where_asked():
     assert torch.equal(model.E, model.prior)
     random = build(offsets="random")
     assert 0 < random.E.abs().max() <= (16 + 4) ** -0.5
+
+
+@pytest.mark.parametrize("tone", [0.0, 0.1, 1.0])
+def test_little_of_the_light_reaches_the_network(tone):
+    """An image in another light is, to the network, the same image in so much less of it."""
+    settings = {"clusters": 4, "hidden": 16, "overclusters": 2, "tone": tone}
+    model = CatVAE(ModelSpec.of(resolve(settings), (12, 10, 3))).eval()
+    plain = CatVAE(ModelSpec.of(resolve({**settings, "tone": 1.0}), (12, 10, 3))).eval()
+    plain.load_state_dict(model.state_dict())
+    torch.manual_seed(0)
+    x, light = torch.rand(5, 3, 12, 10), torch.rand(5, 3, 1, 1)
+    centred = x - x.mean((2, 3), keepdim=True)
+    seen = plain.encode(centred + tone * (x.mean((2, 3), keepdim=True) + light)).logits
+    torch.testing.assert_close(model.encode(x + light).logits, seen, rtol=1e-4, atol=1e-5)
+
+
+def test_grey_images_and_runs_from_before_keep_their_tone():
+    config = resolve({"clusters": 4})
+    assert ModelSpec.of(config, (8, 8, 1)).tone == 1
+    spec = ModelSpec.of(config, (8, 8, 3))
+    assert spec.tone == 0.1
+    earlier = {name: value for name, value in msgspec.to_builtins(spec).items() if name != "tone"}
+    assert msgspec.convert(earlier, ModelSpec).tone == 1
