@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     help="With --web and without --onnx: an existing bundle. [default: $CATVAE_BUNDLE, else digits]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the bundle or page that is there.")
-@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Nothing but warnings on standard error.")
 def export(
     run: Path | None,
     output: Path | None,
