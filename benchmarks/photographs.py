@@ -1,9 +1,9 @@
 """Colour pictures of things in any light: `python -m benchmarks.photographs --seeds 3`.
 
 Five kinds of drawn things on backgrounds of every tint, brightness and shape of frame: what a microscope or a lightbox gives. Each row is a
-run up to its first merge, as the defaults are and with one part of them undone: black bars beside images that are not square, and all of
-the tone let into the network. Labels score, and nothing else; the numbers are for over-clusters merged into five, so that no later step
-hides what the network looked at.
+run up to its first merge, with the defaults or with one part of them undone: views that turn an image all round, most of the tone kept out
+of the network, no black bars beside images that are not square. Labels score, and nothing else; the numbers are for over-clusters merged
+into five, so that no later step hides what the network looked at.
 """
 
 import math
@@ -32,6 +32,7 @@ SIDE, COUNT, FINE = 32, 1200, 4
 INKS = ((226, 120, 160), (80, 110, 190), (60, 140, 80), (120, 80, 50), (190, 60, 50))
 WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "the defaults": ({"fit": "stretch"}, {}),
+    "turned a little only": ({"fit": "stretch"}, {"augment": "objects"}),
     "all of the tone": ({"fit": "stretch"}, {"tone": 1.0}),
     "black bars": ({"fit": "pad"}, {}),
 }

@@ -14,7 +14,7 @@ import msgspec
 from catvae.runtime.errors import DataError, UsageError
 
 Net = Literal["conv", "mlp"]
-Augment = Literal["auto", "digits", "objects", "none"]
+Augment = Literal["auto", "digits", "objects", "any-angle", "none"]
 
 LARGEST_SEED = 2**31 - 1
 
@@ -80,7 +80,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     starts: int = 1
     """Short runs to begin with; of several, the one goes on whose groups nearest neighbours agree on most."""
     augment: Augment = "auto"
-    """Views: digits (affine), objects (mirror, brightness, slight affine), none (noise only), auto (by mirror symmetry)."""
+    """Views: digits (affine), objects (mirror, brightness, slight affine), any-angle (the same, turned all round), none (noise only),
+    auto (by symmetry)."""
 
     epochs: int = 0
     """0: as many as the data needs, at least 12 and at least 1000 steps."""

@@ -49,7 +49,7 @@ class ClusterCount(click.ParamType):
 @click.option("--delta", type=int, help="Latent dimensions per cluster. [default: 4]")
 @click.option("--lambda", "lambda_", type=float, help="Distance of a cluster's prior mean along each of its dimensions. [default: 2.5]")
 @click.option("--net", type=Choice(["conv", "mlp"]), help="Network. [default: conv]")
-@click.option("--augment", type=Choice(["auto", "digits", "objects", "none"]), help="Views of an image that must keep its cluster.")
+@click.option("--augment", type=Choice(["auto", "digits", "objects", "any-angle", "none"]), help="Views that must keep their cluster.")
 @click.option("--image-size", type=click.IntRange(4, 1024), metavar="PIXELS", help="Fit images of a folder into this square.")
 @click.option("--epochs", type=click.IntRange(1), metavar="N", help="Passes over the data. [default: by size]")
 @click.option("--batch-size", type=int, help="Images per step. [default: 256]")

@@ -2,11 +2,12 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
-from catvae.core.views import POLICIES, ViewPolicy, choose_policy, mirror_correlation, random_view, to_float, view_information
+from catvae.core.views import POLICIES, ViewPolicy, choose_policy, flip_correlation, random_view, to_float, view_information
 
 
 def test_what_comes_into_view_is_background():
@@ -73,12 +74,36 @@ def test_information_of_perfect_and_of_useless_assignments():
 def test_auto_follows_mirror_symmetry():
     half = np.random.default_rng(0).integers(0, 256, (30, 8, 4, 1), dtype=np.uint8)
     symmetric = np.concatenate([half, half[:, :, ::-1]], axis=2)
-    assert mirror_correlation(symmetric) == pytest.approx(1)
+    assert flip_correlation(symmetric, axis=2) == pytest.approx(1)
     assert choose_policy("auto", symmetric).name == "objects"
     assert choose_policy("auto", np.random.default_rng(1).integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)).name == "digits"
-    assert choose_policy("auto", np.zeros((3, 8, 8, 3), np.uint8)).name == "objects"
-    assert mirror_correlation(np.full((3, 8, 8, 1), 7, np.uint8)) == 0
+    assert flip_correlation(np.full((3, 8, 8, 1), 7, np.uint8), axis=2) == 0
     assert choose_policy("none", symmetric).name == "none"
+
+
+def test_auto_turns_what_has_no_up_all_round():
+    """Things anywhere in the frame, as through a microscope; below a sky they stand upright; in grey they must be symmetric as well."""
+    rng = np.random.default_rng(2)
+    cells = np.full((200, 16, 16, 3), 220, np.uint8)
+    for i, (row, column) in enumerate(rng.integers(0, 12, (200, 2))):
+        cells[i, row : row + 4, column : column + 4] = rng.integers(0, 100, 3)
+    assert choose_policy("auto", cells).name == "any-angle"
+    outside = cells // 2 + np.linspace(120, 0, 16).astype(np.uint8)[None, :, None, None]
+    assert choose_policy("auto", outside).name == "objects"
+    assert choose_policy("auto", cells[..., :1]).name == "digits"
+    quarter = rng.integers(0, 256, (30, 4, 4, 1), dtype=np.uint8)
+    half = np.concatenate([quarter, quarter[:, ::-1]], axis=1)
+    assert choose_policy("auto", np.concatenate([half, half[:, :, ::-1]], axis=2)).name == "any-angle"
+
+
+def test_views_at_any_angle_turn_all_round():
+    x = torch.zeros(400, 1, 21, 21)
+    x[:, :, 2:6, 9:12] = 1  # a mark above the middle
+    seen = random_view(x, msgspec.structs.replace(POLICIES["any-angle"], shift=0.0, scale=0.0, brightness=0.0))
+    rows, columns = torch.meshgrid(torch.arange(21.0) - 10, torch.arange(21.0) - 10, indexing="ij")
+    weight = seen[:, 0] / seen[:, 0].sum((1, 2), keepdim=True)
+    angle = torch.atan2((weight * rows).sum((1, 2)), (weight * columns).sum((1, 2)))
+    assert all(((angle > low) & (angle < low + math.pi / 2)).sum() > 60 for low in (-math.pi, -math.pi / 2, 0, math.pi / 2))
 
 
 def test_auto_takes_digits_for_writing(digits):
