@@ -11,11 +11,12 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from catvae.core.config import resolve
 from catvae.core.data import ImageData, load_data
 from catvae.core.held_back import split
-from catvae.core.joints import estimate_joints
+from catvae.core.joints import Joints, estimate_joints
 from catvae.core.merging import merge_by_neighbours, unequal_is_clearer, unequal_signs
 from catvae.core.metrics import label_scores
 from catvae.core.training import Trainer
@@ -23,6 +24,8 @@ from catvae.core.views import to_float
 
 from .imbalance import KINDS, thinned
 from .record import rows_before, write_csv
+
+Clusters = NDArray[np.int64]
 
 
 @click.command()
@@ -45,16 +48,21 @@ def main(data: str, seeds: int, images: int) -> None:
             click.echo(f"{kind:<22} " + "  ".join(f"{key} {value}" for key, value in rows[-1].items() if key != "kind"))
 
 
-def _merged(data: ImageData, seed: int) -> dict[str, Any]:
-    """The signs at the first merge of a run, and the accuracy of both kinds of groups."""
-    trainer = Trainer(data, resolve({"seed": seed}))
+def at_first_merge(data: ImageData, settings: dict[str, Any]) -> tuple[Joints, int, Clusters, Clusters]:
+    """A run up to its first merge: its joint distributions, K, and of each trained image the over-cluster and the class."""
+    trainer = Trainer(data, resolve(settings))
     while trainer.position.step < trainer.steering.merge_steps[0]:
         trainer.step()
-    joints, K = estimate_joints(trainer.model, trainer.images, trainer.policy), trainer.spec.clusters
+    joints = estimate_joints(trainer.model, trainer.images, trainer.policy)
     assert data.labels is not None
-    labels = data.labels[split(len(data.images)).trained]
     with torch.no_grad():
         small = torch.cat([trainer.model.encode(to_float(x)).auxiliary.argmax(1) for x in trainer.images.split(1000)]).numpy()
+    return joints, trainer.spec.clusters, small, data.labels[split(len(data.images)).trained]
+
+
+def _merged(data: ImageData, seed: int) -> dict[str, Any]:
+    """The signs at the first merge of a run, and the accuracy of both kinds of groups."""
+    joints, K, small, labels = at_first_merge(data, {"seed": seed})
     groups = {name: merge_by_neighbours(joints, K, unequal=name == "unequal").group for name in ("equal", "unequal")}
     return {
         **{name: round(value, 4) for name, value in unequal_signs(joints.overclusters, K)._asdict().items()},

@@ -11,20 +11,15 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from catvae.core.config import resolve
 from catvae.core.data import ImageData
-from catvae.core.held_back import split
-from catvae.core.joints import estimate_joints
 from catvae.core.merging import merge_by_neighbours
 from catvae.core.metrics import label_scores
-from catvae.core.training import Trainer
-from catvae.core.views import to_float
 from catvae.runtime.images import Preprocess, fit_image
 
+from .first_merge import at_first_merge
 from .record import rows_before, write_csv
 
 SIDE, COUNT, FINE = 32, 1200, 4
@@ -89,15 +84,8 @@ def main(seeds: int) -> None:
 
 
 def _merged(data: ImageData, settings: dict[str, Any]) -> dict[str, float]:
-    trainer = Trainer(data, resolve(settings))
-    while trainer.position.step < trainer.steering.merge_steps[0]:
-        trainer.step()
-    joints = estimate_joints(trainer.model, trainer.images, trainer.policy)
-    group = merge_by_neighbours(joints, trainer.spec.clusters).group
-    with torch.no_grad():
-        small = torch.cat([trainer.model.encode(to_float(x)).auxiliary.argmax(1) for x in trainer.images.split(500)]).numpy()
-    assert data.labels is not None
-    scores = label_scores(group[small], data.labels[split(len(data.images)).trained])
+    joints, K, small, labels = at_first_merge(data, settings)
+    scores = label_scores(merge_by_neighbours(joints, K).group[small], labels)
     return {"acc": round(scores.acc, 4), "nmi": round(scores.nmi, 4)}
 
 

@@ -33,8 +33,7 @@ APART = 0.8
 TOGETHER = 0.6
 """Separation below which two clusters may be one thing."""
 KEEPS = 0.5
-"""Share of the images that must keep their cluster through a view: 0.95 and more where clusters stand for something, garments included,
-0.36 where they followed the bars beside images."""
+"""Share of the images that must keep their cluster through a view: 0.94 and more where clusters stand for something, garments included."""
 FEW_PAIRS = 3
 """Pairs of clusters that may be one, named one by one."""
 CERTAIN = 0.5

@@ -34,7 +34,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     overclusters: int
     """Outputs of the auxiliary head."""
     tone: float = 1.0
-    """See `networks.ConvEncoder`; 1 where images are grey."""
+    """See `networks.ConvEncoder`; 1 where images are grey, or net is mlp."""
     height: int
     width: int
     channels: int
@@ -47,7 +47,12 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         clusters = config.most_clusters
         values = {name: getattr(config, name) for name in names}
         overclusters = min(config.overclusters * clusters, max(clusters, MOST_OVERCLUSTERS))
-        values |= {"height": height, "width": width, "channels": channels, "tone": config.tone if channels == 3 else 1.0}
+        values |= {
+            "height": height,
+            "width": width,
+            "channels": channels,
+            "tone": config.tone if channels == 3 and config.net == "conv" else 1.0,
+        }
         return cls(**values, clusters=clusters, overclusters=overclusters)
 
 

@@ -21,7 +21,7 @@ MIRROR_CORRELATION = 0.62
 """`auto` takes images for objects when they correlate with their own mirror image at least this much on average."""
 NO_UP = 0.03
 """`auto` takes objects to lie at any angle when images correlate with themselves upside down as much as with their mirror image, but for
-this: 0.00 to 0.01 for cells and parts, 0.15 for garments; photographs of a landscape have a sky."""
+this: garments hang the right way up, landscapes have a sky, what lies under a microscope has neither."""
 
 
 class ViewPolicy(msgspec.Struct, frozen=True, kw_only=True):

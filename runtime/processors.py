@@ -10,7 +10,7 @@ MOST = 4
 MEMBERSHIP = Path("/proc/self/cgroup")
 CGROUPS = Path("/sys/fs/cgroup")
 NO_BLAS_THREADS = {"OPENBLAS_NUM_THREADS": "1"}
-"""Environment in which numpy's matrix library starts no threads of its own, which spin for 50 ms of a processor and are never used here."""
+"""Environment in which numpy's matrix library starts no threads of its own, which spin as they start and are never used here."""
 
 
 def usable_processors() -> int:
