@@ -51,6 +51,8 @@ def main(data: str, seeds: int, images: int) -> None:
 def at_first_merge(data: ImageData, settings: dict[str, Any]) -> tuple[Joints, int, Clusters, Clusters]:
     """A run up to its first merge: its joint distributions, K, and of each trained image the over-cluster and the class."""
     trainer = Trainer(data, resolve(settings))
+    if trainer.starts > 1:
+        trainer.choose_start()
     while trainer.position.step < trainer.steering.merge_steps[0]:
         trainer.step()
     joints = estimate_joints(trainer.model, trainer.images, trainer.policy)

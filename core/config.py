@@ -77,11 +77,15 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Act on clusters that collapse while training."""
     label_weight: float = 0.0
     """Weight of the cross-entropy of the few labelled images given with --labels, in nats; 0: they only name clusters."""
-    starts: int = 1
-    """Short runs to begin with; of several, the one goes on whose groups nearest neighbours agree on most."""
+    starts: int = 0
+    """Short runs to begin with; of several, the one goes on whose groups nearest neighbours agree on most. 0: three for colour images,
+    whose seeds differ more than those of grey ones, else one."""
     augment: Augment = "auto"
     """Views: digits (affine), objects (mirror, brightness, slight affine), any-angle (the same, turned all round), none (noise only),
     auto (by symmetry)."""
+
+    recolour: float = 1.0
+    """How much the views of colour images change colours, beyond a little brightness; 0 where shades of one colour tell kinds apart."""
 
     epochs: int = 0
     """0: as many as the data needs, at least 12 and at least 1000 steps."""
@@ -105,7 +109,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "batch_size": (2, 1_000_000),
             "generated_per_cluster": (1, 10_000),
             "overclusters": (0, 100),
-            "starts": (1, 100),
+            "starts": (0, 100),
             "seed": (0, LARGEST_SEED),
         }
         for name, (low, high) in bounds.items():
@@ -126,8 +130,9 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise UsageError(f"warm_start is {self.warm_start}, expected a share of the steps between 0 and 1")
         if self.choose_clusters and not (self.overclusters and self.regroup and self.invariance_weight):
             raise UsageError("-k auto needs over-clusters and their merges, which the recipe robust has")
-        if not 0 <= self.tone <= 1:
-            raise UsageError(f"tone is {self.tone}, expected 0 to 1")
+        for name in ("tone", "recolour"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} is {getattr(self, name)}, expected 0 to 1")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout is {self.dropout}, expected 0 <= dropout < 1")
         if self.legacy and self.recipe != "paper":

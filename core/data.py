@@ -45,7 +45,9 @@ class ImageData:
         return sha256(repr(self.images.shape).encode(), np.ascontiguousarray(self.images).reshape(-1).data)
 
 
-def load_data(source: str, *, image_size: int | None = None, warn: Callable[[str], None] = lambda _: None) -> ImageData:
+def load_data(
+    source: str, *, image_size: int | None = None, labels: bool = True, warn: Callable[[str], None] = lambda _: None
+) -> ImageData:
     """Load images from whatever `source` names.
 
     Parameters
@@ -55,6 +57,8 @@ def load_data(source: str, *, image_size: int | None = None, warn: Callable[[str
         an ``.npz`` or ``.npy`` file.
     image_size : int, optional
         Side of the square that images of a folder are fitted into.
+    labels : bool
+        Whether names of sub-folders and stored labels are classes; a folder for every day or camera is none.
     warn : callable
         Receives one line for each file that had to be left out.
 
@@ -63,6 +67,11 @@ def load_data(source: str, *, image_size: int | None = None, warn: Callable[[str
     DataError
         When there is nothing to read, or it is damaged.
     """
+    data = _load(source, image_size, warn)
+    return data if labels else dataclasses.replace(data, labels=None, label_names=(), test_labels=None)
+
+
+def _load(source: str, image_size: int | None, warn: Callable[[str], None]) -> ImageData:
     if source in NAMED and not Path(source).is_dir():
         return _digits() if source == "digits" else _openml(source)
     path = Path(source)

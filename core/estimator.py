@@ -48,9 +48,9 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
         """Train on uint8 images (N, H, W) or (N, H, W, C) with 1 or 3 channels; `y` is ignored."""
         images = _images(X)
         clusters = self.n_clusters
-        if not isinstance(clusters, str):
+        if clusters != "auto":
             try:
-                clusters = operator.index(clusters)  # numpy's integers too, of parameter grids
+                clusters = operator.index(clusters)  # pyright: ignore[reportArgumentType]  # numpy's integers too, of parameter grids
             except TypeError as error:
                 raise UsageError(f"n_clusters is {clusters!r}, expected a whole number or 'auto'") from error
         config = resolve({**(self.settings or {}), "clusters": clusters, "seed": int(self.random_state)})

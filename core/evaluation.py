@@ -88,8 +88,8 @@ def _scored(assignment: NDArray[np.float32], labels: NDArray) -> dict[str, float
     return {**label_scores(assignment.argmax(1), labels)._asdict(), "ece": calibration_error(assignment, labels)}
 
 
-def health_record(state: Health, joints: Joints) -> dict[str, float]:
-    """Label-free signs of health of a run, by name; see `metrics.Health` for the first ones."""
+def health_record(state: Health, joints: Joints, returned: float) -> dict[str, float]:
+    """Label-free signs of health of a run, by name; see `metrics.Health` for the first ones, `drawn_return` for `returned`."""
     record = {name: float(value) for name, value in state._asdict().items() if name != "shares"}
     if len(state.shares) > 1:
         record["separation"] = float(separations(joints.clusters).min())
@@ -98,6 +98,7 @@ def health_record(state: Health, joints: Joints) -> dict[str, float]:
     # The same with nearest neighbours, the mean of those in the hidden layer and those by pixels.
     record["neighbour_information"] = (mutual_information(joints.cluster_neighbours) + mutual_information(joints.cluster_pixels)) / 2
     record["view_agreement"] = float(np.trace(joints.clusters))
+    record["drawn_return"] = returned
     return record
 
 
@@ -119,6 +120,13 @@ def draw_samples(model: CatVAE, *, per_cluster: int = 10, seed: int = 0, centroi
     z = model.prior[:, None] + torch.from_numpy(noise).to(model.prior.device)
     images = model.images(z.flatten(0, 1))
     return images.unflatten(0, (clusters, per_cluster)).cpu().numpy()
+
+
+def drawn_return(model: CatVAE, seed: int, *, per_cluster: int = 32) -> float:
+    """Share of images drawn from clusters that are sorted into the cluster they were drawn from, read as 8-bit images."""
+    drawn = np.round(draw_samples(model, per_cluster=per_cluster, seed=seed, centroid_first=False) * 255).astype(np.uint8)
+    found = assign(model, drawn.reshape(-1, *drawn.shape[2:])).argmax(1).reshape(drawn.shape[:2])
+    return float((found == np.arange(len(drawn))[:, None]).mean())
 
 
 @torch.no_grad()

@@ -91,6 +91,7 @@ def conclude(record: RunRecord, path: Path) -> None:
         f"clusters  {len(record.clusters)}, smallest {health['smallest_share']:.1%}, mean confidence {health['mean_confidence']:.3f},"
         f" same cluster in a view {health['view_agreement']:.1%}"
     )
+    print(f"drawings  {health['drawn_return']:.1%} of images drawn from a cluster are sorted into it")
     print(f"bound     ELBO {bound['elbo']:.2f}, -log p(x) of binarised pixels at most {bound['nll']:.2f} +/- {bound['nll_error']:.2f} nats")
     for part, score in record.scores.items():
         print(

@@ -91,6 +91,7 @@ def _tiles(record: RunRecord) -> dict[str, str]:
         "clusters": str(len(record.clusters)),
         "mean confidence": f"{record.health['mean_confidence']:.3f}",
         "same cluster in a view": f"{record.health['view_agreement']:.1%}",
+        "drawings sorted into their own cluster": f"{record.health['drawn_return']:.1%}",
         "evidence lower bound, nats": f"{record.bound['elbo']:.1f}",
         **{f"ACC, {part} images": f"{score['acc']:.3f}" for part, score in record.scores.items()},
         "training time": f"{minutes}:{seconds:02d} min",

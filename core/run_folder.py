@@ -78,16 +78,18 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     image_size: int | None = None
     labels: str | None = None
     """What --labels was."""
+    classes: bool = True
+    """Whether names of sub-folders and stored labels are classes."""
 
     @classmethod
-    def of(cls, data: str, image_size: int | None = None, labels: str | None = None) -> "Origin":
+    def of(cls, data: str, image_size: int | None = None, labels: str | None = None, *, classes: bool = True) -> "Origin":
         """Paths made absolute."""
 
         def absolute(path: str) -> str:
             named = path in NAMED and not Path(path).is_dir()  # as `load_data` reads it
             return path if named or not Path(path).exists() else str(Path(path).resolve())
 
-        return cls(data=absolute(data), image_size=image_size, labels=absolute(labels) if labels else None)
+        return cls(data=absolute(data), image_size=image_size, labels=absolute(labels) if labels else None, classes=classes)
 
 
 class SeedRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -125,7 +125,7 @@ class Session:
         names = evaluation.cluster_names(assignment, data, trainer.labelled, homes)
         record.clusters = evaluation.cluster_records(assignment, names)
         state = health(assignment)
-        record.health = evaluation.health_record(state, joints)
+        record.health = evaluation.health_record(state, joints, evaluation.drawn_return(model, seed))
         record.bound = evaluation.bound_record(model, data, seed)
         record.verdict = verdict(
             state,

@@ -65,10 +65,11 @@ class ClusterCount(click.ParamType):
     help="A few labelled images, to name clusters: a folder per class, or a CSV file of path and class.",
 )
 @click.option("--label-weight", type=float, help="Train on those labels too, with this weight. [default: 0]")
+@click.option("--no-labels", is_flag=True, help="Sub-folders and stored labels are no classes: days, cameras, plates.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="JSON or TOML file of settings; options override it.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with an interrupted run folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the output folder.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress, only warnings and errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Nothing but warnings on standard error.")
 def train(
     data: str | None,
     output: Path | None,
@@ -79,6 +80,7 @@ def train(
     quiet: bool,
     seeds: int,
     labels: Path | None,
+    no_labels: bool,
     **options: Any,
 ) -> int:
     """Learn to sort and to draw images without labels.
@@ -96,6 +98,7 @@ def train(
         "config": config_file,
         "output": output,
         "labels": labels,
+        "no-labels": no_labels,
         "image-size": image_size,
         "seeds": seeds > 1,
         "overwrite": overwrite,
@@ -139,12 +142,12 @@ def train(
             return 0
         origin = msgspec.structs.replace(record.origin, data=data or record.origin.data)
     else:
-        origin = Origin.of(data or "digits", image_size, str(labels) if labels else None)
+        origin = Origin.of(data or "digits", image_size, str(labels) if labels else None, classes=not no_labels)
         folder = RunFolder(output or Path("runs") / Path(data or "digits").resolve().stem)
         folder.check_free(overwrite=overwrite)
         if image_size is not None and not is_image_folder(origin.data):
             raise UsageError(f"--image-size is for a folder of images; {origin.data} has images of its own size")
-    images = load_data(origin.data, image_size=origin.image_size, warn=say)
+    images = load_data(origin.data, image_size=origin.image_size, labels=origin.classes, warn=say)
     known = read_labelled(origin.labels, images.preprocess) if origin.labels else None
 
     def train_one(session: Session, prefix: str = "") -> None:

@@ -7,7 +7,7 @@ stands in `steering`, what is measured after training in `evaluation`, files in 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import torch
@@ -36,6 +36,8 @@ LAST_RATE = 0.01
 """Share of the learning rate that the cosine ends on."""
 START = 0.4
 """Share of the steps that a short run takes: up to the first merge of over-clusters."""
+COLOUR_STARTS = 3
+"""Short runs on colour images, whose seeds differ most: `benchmarks/photographs.py` has the rows."""
 BAD_STEPS = 5
 """Consecutive steps without finite numbers before training gives up."""
 CLIP = 1000.0
@@ -85,13 +87,13 @@ class Trainer:
         self.config = config = trainable(config, count, labelled)
         self.device = resolve_device(config.device)
         self.precision = resolve_precision(config.precision, self.device)
-        self.policy = choose_policy(config.augment, data.images)
+        self.policy = choose_policy(config.augment, data.images, config.recolour)
         self.batch = min(config.batch_size, count)
         self.steps_per_epoch = count // self.batch
         self.epochs = config.epochs_for(self.steps_per_epoch)
         self.steps = self.epochs * self.steps_per_epoch
         self.spec = ModelSpec.of(config, data.preprocess.shape)
-        self.starts = config.starts
+        self.starts = config.starts or (COLOUR_STARTS if self.spec.channels == 3 and config.invariance_weight else 1)
         self.start_steps = round(START * self.steps) if self.starts > 1 else 0
         self.images = torch.from_numpy(data.images[rows]).to(self.device)  # uint8 (N, H, W, C), resident
         self.labelled = labelled
@@ -155,7 +157,7 @@ class Trainer:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), stop_on_signals(on_signal) as stop:
             if self.starts > 1 and not self.position.start_scores:
-                self._choose_start(on_step, stop)
+                self.choose_start(on_step, stop)
             while not self.finished:
                 self._advance(on_step)
                 if self.position.step % self.steps_per_epoch == 0 and on_epoch:
@@ -172,7 +174,7 @@ class Trainer:
         if on_step:
             on_step(loss)
 
-    def _choose_start(self, on_step: Callable[[BatchLoss], None] | None, stop: list[int]) -> None:
+    def choose_start(self, on_step: Callable[[BatchLoss], None] | None = None, stop: Sequence[int] = ()) -> None:
         """Go on from the short run whose clusters neighbours agree with most; no label is involved.
 
         Interrupted, the run is back at its beginning: the short runs are a function of the seed, so nothing but their time is lost.

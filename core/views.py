@@ -23,6 +23,12 @@ NO_UP = 0.03
 """`auto` takes objects to lie at any angle when images correlate with themselves upside down as much as with their mirror image, but for
 this: garments hang the right way up, landscapes have a sky, what lies under a microscope has neither."""
 
+COLOURS = {"brightness": 0.5, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+"""Of colour images of objects: changes that hide how a thing was lit, or which of its kind it is, yet not what colour it has: red does not
+become green. About SimCLR's for small images (arXiv 2002.05709, appendix B.9), without its greyscale."""
+ROUND_GREY = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+"""Generator of the turn of (red, green, blue) around the axis of greys."""
+
 
 class ViewPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How far a view may stray from its image."""
@@ -42,6 +48,12 @@ class ViewPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Left-right, for half of the images."""
     brightness: float = 0.0
     """Relative change of brightness, either way."""
+    contrast: float = 0.0
+    """Relative change of how far colours are from the image's mean light, either way; this and the next two of colour images alone."""
+    saturation: float = 0.0
+    """Relative change of how far colours are from grey, either way."""
+    hue: float = 0.0
+    """Turn of the circle of hues, either way."""
     noise: float = 0.0
     """Standard deviation of Gaussian pixel noise, for images in [0, 1]."""
     background: float = 0.0
@@ -64,7 +76,7 @@ POLICIES = {
 }
 
 
-def choose_policy(augment: str, images: NDArray[np.uint8]) -> ViewPolicy:
+def choose_policy(augment: str, images: NDArray[np.uint8], recolour: float = 1.0) -> ViewPolicy:
     """The policy of a name; `auto` decides by symmetry.
 
     Mirroring, the step that separates writing from objects, is harmless only for things that look alike in the mirror (garments, cells,
@@ -77,13 +89,19 @@ def choose_policy(augment: str, images: NDArray[np.uint8]) -> ViewPolicy:
     augment : str
         ``digits``, ``objects``, ``any-angle``, ``none`` or ``auto``.
     images : ndarray, (N, H, W, C), uint8
+    recolour : float
+        How much views of colour images of objects change colours, from 0, as of grey ones, to 1.
     """
     if augment == "auto":
         mirrored = flip_correlation(images, axis=2)
         augment = "objects" if images.shape[-1] == 3 or mirrored >= MIRROR_CORRELATION else "digits"
         if augment == "objects" and flip_correlation(images, axis=1) >= mirrored - NO_UP:
             augment = "any-angle"
-    return msgspec.structs.replace(POLICIES[augment], background=background_of(images))
+    policy = POLICIES[augment]
+    if images.shape[-1] == 3 and policy.brightness:
+        between = {name: (1 - recolour) * getattr(policy, name) + recolour * most for name, most in COLOURS.items()}
+        policy = msgspec.structs.replace(policy, **between)
+    return msgspec.structs.replace(policy, background=background_of(images))
 
 
 def background_of(images: NDArray[np.uint8], at_most: int = 2000) -> float:
@@ -126,11 +144,25 @@ def random_view(x: Tensor, policy: ViewPolicy) -> Tensor:
         # Corners that come into view are background on grey images; colour photographs have none that holds for all of them.
         padding, beyond = ("border", 0.0) if x.shape[1] == 3 else ("zeros", policy.background)
         x = nnF.grid_sample(x - beyond, grid, mode="bilinear", padding_mode=padding, align_corners=False) + beyond
+    if x.shape[1] == 3 and (policy.contrast or policy.saturation or policy.hue):
+        x = _recoloured(x, policy, uniform)
     if policy.brightness:
         x = x * (1 + uniform(policy.brightness)).view(n, 1, 1, 1)
     if policy.noise:
         x = x + policy.noise * torch.randn_like(x)
     return x.clamp(0, 1)
+
+
+def _recoloured(x: Tensor, policy: ViewPolicy, uniform: Callable[[float], Tensor]) -> Tensor:
+    """One linear map of colours (N, 3, H, W) per image: hues turned, distances from grey and from the mean light scaled."""
+    contrast, saturation, hue = (
+        part[:, None, None] for part in (1 + uniform(policy.contrast), 1 + uniform(policy.saturation), uniform(2 * math.pi * policy.hue))
+    )
+    light = torch.full((3, 3), 1 / 3, device=x.device)
+    colour = torch.eye(3, device=x.device) - light
+    maps = contrast * (light + saturation * (hue.cos() * colour + hue.sin() * ROUND_GREY.to(x.device)))
+    mean = x.mean((1, 2, 3)).view(-1, 1, 1, 1)
+    return torch.einsum("nij,njhw->nihw", maps, x) + (1 - contrast[..., None]) * mean
 
 
 def _random_affine(x: Tensor, policy: ViewPolicy, uniform: Callable[[float], Tensor]) -> Tensor:

@@ -56,7 +56,10 @@ def label(
             given = ", ".join(f"{count} {name}" for name, count in zip(labelled.names, naming.counts[i], strict=True) if count)
         print(f"{i:>7}  {cluster.name:<20}  {cluster.share:>6.1%}  {given}".rstrip())
     if naming and labelled:
-        print(f"{agreement(manifest, labelled, naming.assignment):.1%} of {len(labelled.labels)} images are in a cluster of their name")
+        agreed = agreement(manifest, labelled, naming.assignment)
+        print(f"{agreed:.1%} of {len(labelled.labels)} images are in a cluster of their name")
+        if agreed < 0.5:
+            say("warning: most of these images are in a cluster of another name: the clusters follow something else than these classes")
         left_out = sorted(set(labelled.names) - set(manifest.names))
         if left_out:
             say(f"note: no cluster is named {', '.join(left_out)}: their images lie in clusters of other names")

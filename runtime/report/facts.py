@@ -197,6 +197,7 @@ HEALTH = {
     "view_information": "information shared with a view, nats",
     "neighbour_information": "information shared with nearest neighbours, nats",
     "view_agreement": "same cluster in a view",
+    "drawn_return": "drawings sorted into their own cluster",
 }
 """What a run's signs of health are called where people read them."""
 

@@ -22,8 +22,11 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 MOST_CARDS = 100
 """Clusters with a card: more would be a page nobody scrolls."""
 VERDICTS = {
-    "healthy": ("Healthy", "every cluster is alive, and images are assigned with confidence."),
-    "degenerate": ("Degenerate", "do not rely on these clusters."),
+    "healthy": (
+        "Healthy",
+        "No cluster is empty, and most images keep theirs when slightly changed. Whether they are what you want to tell apart: see below.",
+    ),
+    "degenerate": ("Degenerate", "Do not rely on these clusters."),
     "": ("To look at", ""),
 }
 
@@ -70,7 +73,7 @@ def _verdict(facts: Facts) -> str:
     head, meaning = VERDICTS[facts.verdict]
     head += " in training" if facts.strange and facts.verdict else ""
     listed = f"<ul>{''.join(items)}</ul>" if items else ""
-    return f'{strange}<div class="verdict {facts.verdict}"><strong>{head}.</strong> {meaning.capitalize()}{listed}</div>'
+    return f'{strange}<div class="verdict {facts.verdict}"><strong>{head}.</strong> {meaning}{listed}</div>'
 
 
 def _tiles(facts: Facts) -> str:
@@ -102,9 +105,14 @@ def _card(card: Card, tint: str) -> str:
     return (
         f'<article class="card" style="--colour:{tint}"><div class="head">'
         f"{_picture(card.prototype, f'prototype of cluster {card.name}')}"
-        f"<div><h3>{name}</h3><p>{card.share:.1%} of these images, {card.training_share:.1%} in training</p>"
+        f"<div><h3>{name}</h3><p>{_shares(card)}</p>"
         f'<p class="soft">{sure}</p></div></div>{rows}{bars}</article>'
     )
+
+
+def _shares(card: Card) -> str:
+    here, before = f"{card.share:.1%}", f"{card.training_share:.1%}"
+    return f"{here} of the images" + (f", {before} in training" if before != here else "")
 
 
 def _maps(facts: Facts) -> str:

@@ -97,6 +97,9 @@ def test_folder_with_labels_from_sub_folders(tmp_path):
     assert data.label_names == ("cats", "dogs")
     assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert data.notes == ()
+    without = load_data(str(tmp_path), labels=False)
+    assert (without.labels, without.label_names) == (None, ())
+    assert np.array_equal(without.images, data.images)
 
 
 def test_unreadable_files_are_left_out_and_named(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -215,6 +216,8 @@ def test_estimator_follows_scikit_learn(blobs):
     assert model.sample(2).shape == (3, 2, 6, 5, 1)
     assert model.predict(blobs.images[:0]).shape == (0,)
     assert model.transform(blobs.images[:0]).shape == (0, 12)
+    with pytest.raises(UsageError, match="n_clusters is 'seven', expected a whole number or 'auto'"):
+        InfoCatVAE(n_clusters="seven").fit(blobs.images)
     with pytest.raises(UsageError, match="there are no images"):
         clone(model).fit(blobs.images[:0])
     with pytest.raises(UsageError, match="fitted on"):
@@ -230,6 +233,14 @@ def test_scoring_with_dropout_leaves_the_network_as_it_was(blobs, quick):
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     assign(trainer.model, blobs.images, dropout=True)
     assert same(trainer.model.state_dict(), before)
+
+
+def test_colour_images_begin_three_times_and_grey_ones_once(blobs, quick):
+    colour = dataclasses.replace(
+        blobs, images=np.repeat(blobs.images, 3, axis=3), preprocess=msgspec.structs.replace(blobs.preprocess, channels=3)
+    )
+    assert [Trainer(data, quick(starts=0)).starts for data in (blobs, colour)] == [1, 3]
+    assert Trainer(colour, quick(starts=0, invariance_weight=0.0)).starts == 1  # nothing to choose by
 
 
 def test_the_start_that_shares_most_with_views_goes_on(blobs, quick):

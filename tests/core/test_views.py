@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from catvae.core.views import POLICIES, ViewPolicy, choose_policy, flip_correlation, random_view, to_float, view_information
+from catvae.core.views import COLOURS, POLICIES, ViewPolicy, choose_policy, flip_correlation, random_view, to_float, view_information
 
 
 def test_what_comes_into_view_is_background():
@@ -104,6 +104,48 @@ def test_views_at_any_angle_turn_all_round():
     weight = seen[:, 0] / seen[:, 0].sum((1, 2), keepdim=True)
     angle = torch.atan2((weight * rows).sum((1, 2)), (weight * columns).sum((1, 2)))
     assert all(((angle > low) & (angle < low + math.pi / 2)).sum() > 60 for low in (-math.pi, -math.pi / 2, 0, math.pi / 2))
+
+
+def test_hues_turn_around_grey():
+    """A third of a turn makes red green, green blue, blue red; greys stay, and so does the light of all."""
+    torch.manual_seed(0)
+    x = torch.rand(300, 3, 5, 4) * 0.5 + 0.25
+    x[:, :, 0] = x[:, :1, 0]
+    seen = random_view(x, ViewPolicy(name="h", hue=0.5))
+    torch.testing.assert_close(seen.mean(1), x.mean(1), atol=1e-2, rtol=0)  # but where a colour leaves [0, 1]
+    torch.testing.assert_close(seen[:, :, 0], x[:, :, 0])
+    a, b = (y - y.mean(1, keepdim=True) for y in (x[:, :, 1:], seen[:, :, 1:]))
+    thirds = [(b - a.roll(turns, 1)).abs().amax((1, 2, 3)) for turns in range(3)]
+    assert all((third < 0.05).sum() > 2 for third in thirds)
+
+
+def test_saturation_moves_colours_to_and_from_grey_and_contrast_to_and_from_the_mean_light():
+    torch.manual_seed(1)
+    x = torch.rand(100, 3, 6, 6) * 0.4 + 0.3
+    light = x.mean(1, keepdim=True)
+    paler = random_view(x, ViewPolicy(name="s", saturation=0.5))
+    torch.testing.assert_close(paler.mean(1, keepdim=True), light)
+    factor = ((paler - light) / (x - light)).flatten(1)
+    torch.testing.assert_close(factor, factor[:, :1].expand_as(factor), atol=1e-2, rtol=1e-2)
+    assert 0.5 <= factor.min() < 0.6
+    assert 1.4 < factor.max() <= 1.51
+    mean = x.mean((1, 2, 3), keepdim=True)
+    flatter = random_view(x, ViewPolicy(name="c", contrast=0.4))
+    torch.testing.assert_close(flatter.mean((1, 2, 3), keepdim=True), mean)
+    factor = ((flatter - mean) / (x - mean)).flatten(1)
+    assert (factor.quantile(0.75, 1) - factor.quantile(0.25, 1)).max() < 1e-3
+
+
+def test_colours_of_colour_images_of_objects_change_as_much_as_asked():
+    three = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
+    grey = three[..., :1]
+    of = POLICIES["objects"]
+    assert {name: getattr(choose_policy("objects", three), name) for name in COLOURS} == COLOURS
+    assert choose_policy("objects", three, recolour=0) == msgspec.structs.replace(of, background=choose_policy("objects", three).background)
+    half = choose_policy("any-angle", three, recolour=0.5)
+    assert (half.hue, half.brightness) == (COLOURS["hue"] / 2, pytest.approx((of.brightness + COLOURS["brightness"]) / 2))
+    for policy in (choose_policy("objects", grey), choose_policy("none", three), choose_policy("digits", three)):
+        assert policy.hue == policy.contrast == policy.saturation == 0
 
 
 def test_auto_takes_digits_for_writing(digits):

@@ -43,6 +43,7 @@ def test_a_run_folder_holds_what_it_should(work):
     assert set(record["scores"]["train"]) == {"acc", "nmi", "ari", "ece"}
     assert record["verdict"]["status"] in ("healthy", "degenerate")
     assert record["bound"]["nll"] > 0
+    assert 0 <= record["health"]["drawn_return"] <= 1
     assert {"view_information", "view_agreement", "separation", "perplexity"} <= set(record["health"])
     lines = (run / "metrics.csv").read_text().splitlines()
     assert lines[0].startswith("epoch,total,reconstruction,kl,neg_entropy,information")
@@ -245,3 +246,24 @@ def test_help_answers_without_heavy_imports(name, tmp_path):
     imported = {line.rsplit("|", 1)[-1].strip() for line in timed.stderr.splitlines()}
     assert not imported & {"torch", "onnx", "onnxruntime", "sklearn", "scipy"}
     assert command(name, "--version", cwd=tmp_path).stdout.strip().startswith(name)
+
+
+def test_folders_that_are_no_classes(tmp_path):
+    """Days or cameras: nothing is scored or named by them, and a resumed run remembers."""
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        (tmp_path / "pile" / f"day {i % 2}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(tmp_path / "pile" / f"day {i % 2}" / f"{i}.png")
+    quick = ("-k", "2", "--epochs", "2", "--augment", "none", "--precision", "fp32")
+    with_classes = command("catvae-train", "pile", *quick, "-o", "a", cwd=tmp_path)
+    without = command("catvae-train", "pile", *quick, "-o", "b", "--no-labels", cwd=tmp_path)
+    assert ("ACC" in with_classes.stdout, "ACC" in without.stdout) == (True, False), with_classes.stderr + without.stderr
+    assert "drawings " in without.stdout
+    record = json.loads((tmp_path / "b" / "run.json").read_text())
+    assert (record["origin"]["classes"], [cluster["name"] for cluster in record["clusters"]]) == (False, ["0", "1"])
+    (tmp_path / "b" / "report.html").unlink()  # finished once more, from what the run remembers
+    again = command("catvae-train", "--resume", "b", cwd=tmp_path)
+    assert (again.returncode, "ACC" in again.stdout) == (0, False), again.stderr
+    refused = command("catvae-train", "--resume", "b", "--no-labels", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "leave out --no-labels" in refused.stderr

@@ -52,6 +52,19 @@ def test_a_few_images_name_every_cluster(run, bundle_copy, labelled, bundle):
     assert "| nought |" in (bundle_copy / "MODEL_CARD.md").read_text()
 
 
+def test_classes_that_clusters_do_not_follow_are_named_with_a_warning(run, bundle_copy, labelled):
+    """Every class holds two images of every cluster."""
+    said = run("catvae-label", bundle_copy, labelled, "--dry-run").stderr
+    assert b"follow something else" not in said
+    for image in sorted(labelled.glob("*/*.png")):
+        for other in labelled.iterdir():
+            shutil.copy(image, other / f"of {image.parent.name} {image.name}")
+        image.unlink()
+    result = run("catvae-label", bundle_copy, labelled, "--dry-run")
+    assert result.returncode == 0
+    assert b"warning: most of these images are in a cluster of another name" in result.stderr
+
+
 def test_a_csv_file_with_relative_paths(run, bundle_copy, labelled, tmp_path):
     with (tmp_path / "given.csv").open("w", newline="") as file:
         rows = csv.writer(file)
