@@ -33,7 +33,9 @@ APART = 0.8
 TOGETHER = 0.6
 """Separation below which two clusters may be one thing."""
 KEEPS = 0.5
-"""Share of the images that must keep their cluster through a view: 0.94 and more where clusters stand for something, garments included."""
+"""Share of the images that must keep their cluster through a view: 0.9 and more where clusters stand for something, garments included."""
+RETURN = 0.8
+"""Share of drawings that must be sorted into the cluster they were drawn from: one in five that is not shows in every row of pictures."""
 FEW_PAIRS = 3
 """Pairs of clusters that may be one, named one by one."""
 CERTAIN = 0.5
@@ -70,7 +72,13 @@ def watch(shares: NDArray[np.float64]) -> Alarm | None:
 
 
 def verdict(
-    state: Health, joints: Joints | None = None, *, unequal: bool = False, chosen: bool = False, steps: int | None = None
+    state: Health,
+    joints: Joints | None = None,
+    *,
+    unequal: bool = False,
+    chosen: bool = False,
+    steps: int | None = None,
+    returned: float = 1.0,
 ) -> Verdict:
     """Judge final clusters.
 
@@ -85,6 +93,8 @@ def verdict(
         K was not given but chosen from the images.
     steps : int, optional
         That the network was trained for.
+    returned : float
+        Share of drawings that are sorted into the cluster they were drawn from.
     """
     shares = np.array(state.shares)
     K = len(shares)
@@ -119,6 +129,8 @@ def verdict(
             )
         else:
             notes += [f"clusters {i} and {j} exchange views: they may be one" for i, j in split]
+    if not reasons and returned < RETURN:
+        notes.append(f"only {returned:.0%} of the images drawn from a cluster are sorted into it: do not rely on what drawings show")
     return Verdict(status="degenerate" if reasons else "healthy", reasons=tuple(reasons), notes=tuple(notes))
 
 

@@ -125,7 +125,8 @@ class Session:
         names = evaluation.cluster_names(assignment, data, trainer.labelled, homes)
         record.clusters = evaluation.cluster_records(assignment, names)
         state = health(assignment)
-        record.health = evaluation.health_record(state, joints, evaluation.drawn_return(model, seed))
+        returned = evaluation.drawn_return(model, seed)
+        record.health = evaluation.health_record(state, joints, returned)
         record.bound = evaluation.bound_record(model, data, seed)
         record.verdict = verdict(
             state,
@@ -133,6 +134,7 @@ class Session:
             unequal=trainer.position.unequal,
             chosen=trainer.config.choose_clusters,
             steps=trainer.position.step,
+            returned=returned,
         )
         self._picture("final", pictures.picture_samples(model, names, seed))
         self._picture("clusters", pictures.picture_clusters(assignment, data, names))

@@ -71,6 +71,14 @@ def test_clusters_that_do_not_outlive_a_view_are_not_called_healthy():
     assert found.notes == ()
 
 
+def test_drawings_that_are_sorted_elsewhere_are_said():
+    sure = health(np.eye(4, dtype=np.float32).repeat(25, 0))
+    found = verdict(sure, returned=0.62)
+    assert (found.status, found.notes[0][:59]) == ("healthy", "only 62% of the images drawn from a cluster are sorted into")
+    assert verdict(sure, returned=0.9).notes == ()
+    assert verdict(health(np.eye(4, dtype=np.float32)[[0, 1, 2] * 30]), returned=0.1).notes == ()
+
+
 def test_many_pairs_that_may_be_one_are_said_in_one_line():
     mixed = joint_of([0] * 4, within=1.0, own=4.0)
     notes = verdict(
