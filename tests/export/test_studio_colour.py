@@ -62,6 +62,19 @@ def test_answers_are_the_runtimes(colour_page, bundle):
     same_answers(colour_page, bundle)
 
 
+def test_photographs_are_opened_not_drawn(colour_page):
+    assert colour_page.inner_text("#sort-hint") == "Open an image, drop one, or paste one."
+    assert colour_page.locator("#centre-drawing").count() == 0
+    assert colour_page.inner_text("#verdict") == "Open an image"
+    colour_page.locator("#pad").click()
+    assert colour_page.inner_text("#verdict") == "Open an image"
+    colour_page.locator("#examples button").first.click()
+    settled(colour_page)
+    assert colour_page.locator("#verdict strong").count() == 1
+    colour_page.click("#clear")
+    assert colour_page.inner_text("#verdict") == "Open an image"
+
+
 @pytest.mark.parametrize(("format_", "orientation"), [("PNG", 1), ("PNG", 6), ("JPEG", 1), ("JPEG", 6), ("WEBP", 1)])
 def test_a_photograph_is_read_as_the_runtime_reads_it(colour_page, bundle, tmp_path, format_, orientation):
     """A large one, stored on its side and marked so, as telephones do; of WebP files Chromium does not look at the mark."""

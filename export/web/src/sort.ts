@@ -27,6 +27,7 @@ export function startSort(
   const trouble = byId("sort-trouble");
   const paper = `rgb(${rules.background} ${rules.background} ${rules.background})`;
   const ink = rules.background < 128 ? "white" : "black";
+  const drawn = rules.channels === 1; // nobody draws a photograph
   let source: ImageData | "pad" | null = null; // an opened image, what was drawn, or nothing yet
   let answer: Answer | null = null;
 
@@ -66,7 +67,7 @@ export function startSort(
     byId("unlike").hidden = true;
     context.fillStyle = paper;
     context.fillRect(0, 0, pad.width, pad.height);
-    verdict.textContent = "Draw something";
+    verdict.textContent = drawn ? "Draw something" : "Open an image";
     byId("bars").replaceChildren();
     for (const id of ["seen", "rebuilt"]) paint(byId<HTMLCanvasElement>(id), blank(rules), rules);
   };
@@ -96,10 +97,18 @@ export function startSort(
     }
   };
 
-  drawOn(pad, context, ink, () => {
-    given("pad");
-    sort();
-  });
+  if (drawn) {
+    drawOn(pad, context, ink, () => {
+      given("pad");
+      sort();
+    });
+  } else {
+    byId("sort-hint").textContent = "Open an image, drop one, or paste one.";
+    byId("pad-hint").textContent = "Drop an image here";
+    pad.setAttribute("aria-label", "The image to sort: drop one here");
+    pad.classList.add("shown");
+    centre.parentElement!.remove();
+  }
   for (const kind of ["dragover", "dragenter"]) {
     document.addEventListener(kind, (event) => {
       event.preventDefault();
