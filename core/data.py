@@ -78,6 +78,8 @@ def _load(source: str, image_size: int | None, warn: Callable[[str], None]) -> I
     if not path.exists():
         near = difflib.get_close_matches(source, NAMED, 1)
         hint = f"did you mean '{near[0]}'?" if near else f"give a path, or one of {', '.join(NAMED)}"
+        if any(sign in source for sign in "*?["):
+            hint = "patterns are not expanded: give the folder"
         raise DataError(f"no data at {source}: no such file or folder; {hint}")
     if path.is_dir():
         pairs = find_pairs(path)

@@ -87,6 +87,11 @@ def test_labels_that_do_not_fit_their_images(idx_folder):
         load_data(str(folder))
 
 
+def test_a_pattern_is_no_data():
+    with pytest.raises(DataError, match="patterns are not expanded: give the folder"):
+        load_data("images/*.png")
+
+
 def test_folder_with_labels_from_sub_folders(tmp_path):
     for i in range(3):
         save(tmp_path / "cats" / f"{i}.png")
