@@ -106,7 +106,7 @@ def verdict(
     if alarm and alarm.kind == "one class":
         reasons.append(f"cluster {alarm.clusters[0]} holds {shares.max():.0%} of the images: another --seed or --augment may separate them")
     elif alarm:
-        reasons.append(f"{_clusters(alarm.clusters)} nearly empty: fewer clusters (-k {K - len(alarm.clusters)}) may fit better")
+        reasons.append(f"{said_of(alarm.clusters, 'is', 'are')} nearly empty: fewer clusters (-k {K - len(alarm.clusters)}) may fit better")
     if state.mean_confidence < CERTAIN:
         reasons.append(f"assignments are uncertain (mean confidence {state.mean_confidence:.2f}): clusters are not separated")
     if joints is not None and (kept := float(np.trace(joints.clusters))) < KEEPS:
@@ -119,8 +119,9 @@ def verdict(
     if joints is not None and not reasons:
         merged, split = merged_clusters(joints), split_clusters(joints.clusters)
         if merged:
-            holds = f"cluster {merged[0]} holds" if len(merged) == 1 else f"clusters {', '.join(map(str, merged))} hold"
-            notes.append(f"{holds} two groups that are further apart than the nearest clusters: more clusters may fit better")
+            notes.append(
+                f"{said_of(merged, 'holds', 'hold')} two groups that are further apart than the nearest clusters: more clusters may fit better"
+            )
         if not unequal and len(joints.overclusters) and unequal_is_clearer(joints.overclusters, K):
             notes.append("groups of unequal size are further apart than these: if some kinds of image are rare, try --sizes unequal")
         if len(split) > FEW_PAIRS:
@@ -166,5 +167,6 @@ def merged_clusters(joints: Joints) -> list[int]:
     return np.flatnonzero(inside > separations(joints.clusters).min() + MORE).tolist()
 
 
-def _clusters(numbers: list[int]) -> str:
-    return f"cluster {numbers[0]} is" if len(numbers) == 1 else f"clusters {', '.join(map(str, numbers))} are"
+def said_of(clusters: list[int], one: str, several: str) -> str:
+    """``cluster 3 is`` or ``clusters 3, 4 are``."""
+    return f"cluster {clusters[0]} {one}" if len(clusters) == 1 else f"clusters {', '.join(map(str, clusters))} {several}"

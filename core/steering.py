@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .checkpoint import Event, Position
 from .config import TrainConfig
-from .guard import choose_clusters, watch
+from .guard import choose_clusters, said_of, watch
 from .head_surgery import Trained, reseed, split_into, take_merge, with_clusters
 from .joints import Joints, estimate_joints
 from .labelled import LabelledImages, clusters_of_classes
@@ -119,10 +119,10 @@ class Steering:
             what = f"cluster {alarm.clusters[0]} held nearly every image: cluster outputs drawn anew, learning rate warmed up again"
         elif position.group:
             take_merge(trained, torch.tensor(position.group, device=self.images.device))
-            what = f"clusters {alarm.clusters} were empty: taken back to their merge"
+            what = f"{said_of(alarm.clusters, 'was', 'were')} empty: taken back to their merge"
         else:
             split_into(trained, int(np.argmax(position.shares)), alarm.clusters)
-            what = f"clusters {alarm.clusters} were empty: given a part of the largest"
+            what = f"{said_of(alarm.clusters, 'was', 'were')} empty: given a part of the largest"
         position.events.append(Event(step=step, what=what))
         position.guard_acts += 1
         position.guard_from, position.shares = step + PATIENCE, []
