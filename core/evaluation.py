@@ -18,6 +18,9 @@ from .networks import Dropout
 from .run_folder import ClusterRecord
 from .views import at_a_time, to_float
 
+DRAWN = 320
+"""Images drawn to see how many return to their cluster: two of a hundred are seen, and a thousand clusters cost no more than ten."""
+
 
 @torch.no_grad()
 def assign(model: CatVAE, images: NDArray[np.uint8], *, batch: int = 1024, dropout: bool = False) -> NDArray[np.float32]:
@@ -118,12 +121,14 @@ def draw_samples(model: CatVAE, *, per_cluster: int = 10, seed: int = 0, centroi
     if centroid_first:
         noise[:, 0] = 0
     z = model.prior[:, None] + torch.from_numpy(noise).to(model.prior.device)
-    images = model.images(z.flatten(0, 1))
-    return images.unflatten(0, (clusters, per_cluster)).cpu().numpy()
+    shape = (model.spec.height, model.spec.width, model.spec.channels)
+    pieces = z.flatten(0, 1).split(at_a_time(z.new_empty(0, *shape), 1024))  # a piece at a time: hundreds of clusters fill the memory
+    return torch.cat([model.images(piece).cpu() for piece in pieces]).unflatten(0, (clusters, per_cluster)).numpy()
 
 
-def drawn_return(model: CatVAE, seed: int, *, per_cluster: int = 32) -> float:
-    """Share of images drawn from clusters that are sorted into the cluster they were drawn from, read as 8-bit images."""
+def drawn_return(model: CatVAE, seed: int) -> float:
+    """Share of `DRAWN` images, as many from each cluster, that are sorted into the cluster they were drawn from, read as 8-bit images."""
+    per_cluster = max(1, DRAWN // model.spec.clusters)
     drawn = np.round(draw_samples(model, per_cluster=per_cluster, seed=seed, centroid_first=False) * 255).astype(np.uint8)
     found = assign(model, drawn.reshape(-1, *drawn.shape[2:])).argmax(1).reshape(drawn.shape[:2])
     return float((found == np.arange(len(drawn))[:, None]).mean())

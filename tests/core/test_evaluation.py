@@ -19,8 +19,9 @@ def test_drawings_are_counted_where_they_return(monkeypatch):
         found = np.repeat(np.arange(4), len(images) // 4)
         return np.eye(4, dtype=np.float32)[np.where(found == 3, 0, found)]
 
+    monkeypatch.setattr(evaluation, "DRAWN", 20)
     monkeypatch.setattr(evaluation, "assign", everything_in_its_own_but_the_last)
-    assert evaluation.drawn_return(model, 0, per_cluster=5) == 0.75
+    assert evaluation.drawn_return(model, 0) == 0.75
     (images,) = seen
     assert (images.shape, images.dtype) == ((20, 8, 8, 1), np.uint8)
     drawn = evaluation.draw_samples(model, per_cluster=5, seed=0, centroid_first=False)
