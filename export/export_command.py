@@ -1,4 +1,4 @@
-"""`catvae-export`: from a run folder to a bundle that needs no PyTorch, and from a bundle to a page."""
+"""`catvae-export`: from a run folder to a bundle that needs no PyTorch, and from a bundle to a page or a server's models."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 @click.option("--int8", "precision", flag_value="int8", help="Graphs of 8-bit integers, calibrated on the run's own images.")
 @click.option("--fp16", "precision", flag_value="fp16", help="Graphs of 16-bit floats; inputs and outputs stay as they are.")
 @click.option("--web", type=click.Path(path_type=Path), metavar="DIR", help="Also write the studio, a static page that runs the bundle.")
+@click.option("--triton", type=click.Path(path_type=Path), metavar="DIR", help="Also write a model repository for NVIDIA Triton.")
 @click.option(
     "-b",
     "--bundle",
     type=click.Path(path_type=Path),
-    help="With --web and without --onnx: an existing bundle. [default: $CATVAE_BUNDLE, else digits]",
+    help="With --web or --triton and without --onnx: an existing bundle. [default: $CATVAE_BUNDLE, else digits]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the bundle or page that is there.")
+@click.option("--overwrite", is_flag=True, help="Replace the bundle, page or models that are there.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing but warnings on standard error.")
 def export(
     run: Path | None,
     output: Path | None,
     precision: Precision | None,
     web: Path | None,
+    triton: Path | None,
     bundle: Path | None,
     overwrite: bool,
     quiet: bool,
@@ -41,27 +43,31 @@ def export(
     """Write classifier, encoder and decoder as ONNX graphs, with a manifest that names and verifies them.
 
     Every graph must answer as PyTorch does before anything appears under the bundle's name; graphs of reduced precision must keep the
-    clusters of real images. With --web, a page for any static web server runs the same graphs in the browser.
+    clusters of real images. With --web, a page for any static web server runs the same graphs in the browser; with --triton, a server
+    answers for them.
     """
-    if run is None and web is None:
-        raise UsageError("nothing to export: give --onnx RUN, or --web DIR for the page of an existing bundle")
+    if run is None and web is None and triton is None:
+        raise UsageError("nothing to export: give --onnx RUN, or --web DIR for the page of an existing bundle, or --triton DIR")
     if run is not None and bundle is not None:
-        raise UsageError("--bundle names the bundle of --web; with --onnx it is the one that is written, which -o names")
-    lines: dict[str, str] = {}
-    if web is not None:
-        from .web_page import check_place
+        raise UsageError("--bundle names the bundle of --web and --triton; with --onnx it is the one that is written, which -o names")
+    from . import model_repository, web_page
 
-        check_place(web, overwrite=overwrite)  # before an export takes its time
+    if web is not None:
+        web_page.check_place(web, overwrite=overwrite)  # before an export takes its time
+    if triton is not None:
+        model_repository.check_place(triton, overwrite=overwrite)
+    lines: dict[str, str] = {}
     if run is not None:
         bundle = output or run / ("bundle" if precision is None else f"bundle-{precision}")
         lines = _export_run(run, bundle, precision or "fp32", overwrite, quiet)
     elif output or precision:
         raise UsageError("-o, --int8 and --fp16 belong to --onnx RUN")
     if web is not None:
-        from .web_page import write_page
-
-        write_page(bundle, web, overwrite=overwrite)
+        web_page.write_page(bundle, web, overwrite=overwrite)
         lines["studio"] = f"{web}: python -m http.server -d {web}, then open http://localhost:8000"
+    if triton is not None:
+        model_repository.write_repository(bundle, triton, overwrite=overwrite)
+        lines["triton"] = f"{triton}: tritonserver --model-repository={triton}"
     for key, value in lines.items():
         print(f"{key:<9} {value}")
 

@@ -9,11 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from catvae.runtime.bundle import Bundle
-from catvae.runtime.errors import DataError, UsageError
+from catvae.runtime.errors import DataError
 from catvae.runtime.files import atomic_write, sha256
 from catvae.runtime.scoring import shared_noise
 
-from .whole_folder import refuse_strangers, whole_folder
+from .whole_folder import refuse_others, whole_folder
 
 PAGE = (
     *("index.html", "studio.js", "studio.css", "guard.js", "offline.js", "icon.svg"),
@@ -58,12 +58,7 @@ def write_page(bundle: Path | None, output: Path, *, overwrite: bool = False) ->
 
 def check_place(output: Path, *, overwrite: bool) -> None:
     """Raise `UsageError` when `output` holds anything that a page may not take the place of."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    ours = output.is_dir() and not output.is_symlink() and (output / MARK).is_file()
-    if not (ours and overwrite):
-        raise UsageError(f"{output} is not empty: choose another folder{', or replace the page with --overwrite' if ours else ''}")
-    refuse_strangers(output, {*PAGE, *MODEL})
+    refuse_others(output, {*PAGE, *MODEL}, MARK, "page", overwrite=overwrite)
 
 
 def page_files() -> dict[str, bytes]:

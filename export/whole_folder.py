@@ -1,6 +1,6 @@
 """Output folders that appear whole or not at all, and that take the place of nothing but what an earlier export wrote.
 
-What belongs in them is the caller's: a bundle in `bundle_writer`, a page in `web_page`.
+What belongs in them is the caller's: a bundle in `bundle_writer`, a page in `web_page`, a model repository in `model_repository`.
 """
 
 import contextlib
@@ -60,6 +60,29 @@ def _take_its_place(staging: Path, output: Path) -> None:
         old.rmdir()
         raise
     shutil.rmtree(old)
+
+
+def refuse_others(output: Path, ours: Collection[str], mark: str, what: str, *, overwrite: bool) -> None:
+    """Raise `UsageError` when `output` holds anything that a new one of ours may not take the place of.
+
+    Parameters
+    ----------
+    output : Path
+    ours : collection of str
+        Every file that one may hold, relative to it.
+    mark : str
+        The file that tells one of ours.
+    what : str
+        What it is called: "page".
+    overwrite : bool
+        Whether one that is there may be replaced.
+    """
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    known = output.is_dir() and not output.is_symlink() and (output / mark).is_file()
+    if not (known and overwrite):
+        raise UsageError(f"{output} is not empty: choose another folder{f', or replace the {what} with --overwrite' if known else ''}")
+    refuse_strangers(output, ours)
 
 
 def refuse_strangers(folder: Path, ours: Collection[str]) -> None:

@@ -137,7 +137,7 @@ def infer(
             from .row_file import growing_file, part_of, skip_answered
 
             if resume and output.exists() and not part_of(output).exists():
-                _require_complete(output, paths, tally)
+                _require_complete(output, paths, tally, bundle.names, {"--embed": ("embedding", embed), "--score": ("score", score)})
                 say(f"catvae-infer: {output} is complete; nothing to resume", quiet=quiet)
                 return 1 if tally.failed else 0
             made_with = {"bundle": bundle.fingerprint, "embed": embed, "score": score, "invert": invert, "shard": shard}
@@ -176,11 +176,15 @@ def _write_rows(blocks: Iterable[list[Row]], write: Writer, tally: Tally, copies
                 tally.add(row)
 
 
-def _require_complete(output: Path, paths: Iterator[str], tally: Tally) -> None:
-    """A finished file of rows must be of these sources, all of them: raises `UsageError`."""
-    from .row_file import complete_rows, skip_answered
+def _require_complete(output: Path, paths: Iterator[str], tally: Tally, names: list[str], fields: dict[str, tuple[str, bool]]) -> None:
+    """A finished file of rows must be of these sources, all of them, and made as it would be now: raises `UsageError`."""
+    from .row_file import complete_rows, made_otherwise, skip_answered
 
     for row in skip_answered(complete_rows(output), paths, output):
+        if other := made_otherwise(row, names, fields):
+            raise UsageError(
+                f"{output} is complete, but its rows were made with another {other}: choose another -o, or start again without --resume"
+            )
         tally.add(row)
     more = next(paths, None)
     if more is not None:

@@ -147,6 +147,27 @@ def _whole_rows(file: BinaryIO, where: Path) -> Iterator[Row]:
         yield row
 
 
+def made_otherwise(row: Row, names: list[str], fields: dict[str, tuple[str, bool]]) -> str | None:
+    """What a finished row was made with another one of, as far as it tells: an option that adds a field, or the bundle.
+
+    Parameters
+    ----------
+    row : Row
+    names : list of str
+        Of the clusters of the bundle, in their order.
+    fields : dict
+        For options that add a field: its name, and whether rows have it now.
+    """
+    if not row["ok"]:
+        return None
+    for option, (field, wanted) in fields.items():
+        if (field in row) != wanted:
+            return option
+    cluster = row["cluster"]
+    name = "unknown" if cluster < 0 else dict(enumerate(names)).get(cluster)
+    return None if name is not None and name == row.get("name") and len(row.get("assignment", ())) == len(names) else "bundle"
+
+
 def skip_answered(earlier: Iterable[Row], sources: Iterator[str], part: Path) -> Iterator[Row]:
     """Pass earlier rows on while taking their sources off `sources`; raises `UsageError` when these are not the same ones."""
     for number, row in enumerate(earlier, 1):

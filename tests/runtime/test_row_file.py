@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from catvae.runtime.errors import DataError, OutputError, UsageError
-from catvae.runtime.row_file import growing_file, part_of, skip_answered
+from catvae.runtime.row_file import growing_file, made_otherwise, part_of, skip_answered
 
 MADE = {"model": "abc", "score": False}
 
@@ -190,3 +190,24 @@ def test_a_finished_file_is_of_these_sources_or_not_resumed(run, png, tmp_path, 
     result = run("catvae-infer", *sources, "-o", "rows.jsonl", "--resume")
     assert (result.returncode, message in result.stderr.decode()) == (code, True), result.stderr
     assert (tmp_path / "rows.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--score", "--embed"])
+def test_a_finished_file_was_made_with_these_options_or_is_not_resumed(run, png, tmp_path, option):
+    png("a.png", np.zeros((28, 28), np.uint8))
+    assert run("catvae-infer", "a.png", option, "-o", "rows.jsonl").returncode == 0
+    assert run("catvae-infer", "a.png", option, "-o", "rows.jsonl", "--resume").returncode == 0
+    before = (tmp_path / "rows.jsonl").read_bytes()
+    result = run("catvae-infer", "a.png", "-o", "rows.jsonl", "--resume")
+    assert (result.returncode, f"rows were made with another {option}" in result.stderr.decode()) == (2, True), result.stderr
+    assert (tmp_path / "rows.jsonl").read_bytes() == before
+
+
+def test_a_finished_row_tells_of_another_bundle():
+    row = {"path": "a.png", "ok": True, "cluster": 1, "name": "bolts", "assignment": [0.0, 1.0]}
+    fields = {"--score": ("score", False)}
+    assert made_otherwise(row, ["nuts", "bolts"], fields) is None
+    assert made_otherwise({**row, "cluster": -1, "name": "unknown"}, ["nuts", "bolts"], fields) is None
+    assert made_otherwise({"path": "a.png", "ok": False}, ["nuts", "bolts"], fields) is None
+    for names in (["bolts", "nuts"], ["nuts"], ["nuts", "bolts", "washers"]):
+        assert made_otherwise(row, names, fields) == "bundle"
