@@ -1,7 +1,7 @@
 """What the first merge shows of rare classes: `python -m benchmarks.first_merge digits --seeds 3`.
 
 Every row is a run up to its first merge: the signs that `unequal_is_clearer` reads, and how well equal and unequal groups would sort.
-The thresholds in `core/merging.py` were set by rows like these. Labels thin the data and score; a larger set is cut down to `--images`.
+The thresholds in `core/grouping.py` were set by rows like these. Labels thin the data and score; a larger set is cut down to `--images`.
 """
 
 import dataclasses
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from catvae.core.config import resolve
 from catvae.core.data import ImageData, load_data
+from catvae.core.grouping import unequal_is_clearer, unequal_signs
 from catvae.core.held_back import split
 from catvae.core.joints import Joints, estimate_joints
-from catvae.core.merging import merge_by_neighbours, unequal_is_clearer, unequal_signs
+from catvae.core.merging import merge_by_neighbours
 from catvae.core.metrics import label_scores
 from catvae.core.training import Trainer
 from catvae.core.views import to_float
@@ -67,8 +68,8 @@ def _merged(data: ImageData, seed: int) -> dict[str, Any]:
     joints, K, small, labels = at_first_merge(data, {"seed": seed})
     groups = {name: merge_by_neighbours(joints, K, unequal=name == "unequal").group for name in ("equal", "unequal")}
     return {
-        **{name: round(value, 4) for name, value in unequal_signs(joints.overclusters, K)._asdict().items()},
-        "chosen": "unequal" if unequal_is_clearer(joints.overclusters, K) else "equal",
+        **{name: round(value, 4) for name, value in unequal_signs(joints, K)._asdict().items()},
+        "chosen": "unequal" if unequal_is_clearer(joints, K) else "equal",
         **{f"acc_{name}": round(label_scores(group[small], labels).acc, 4) for name, group in groups.items()},
     }
 

@@ -25,6 +25,7 @@ from .record import rows_before, write_csv
 KINDS = {
     "half of them at 1/10": np.repeat([1.0, 0.1], 5),
     "one of them at 1/10": np.repeat([1.0, 0.1], [9, 1]),
+    "all but one at 1/10": np.repeat([1.0, 0.1], [1, 9]),
     "from 1 down to 1/10": 10.0 ** -np.linspace(0, 1, 10),
     "half of them at 1/3": np.repeat([1.0, 1 / 3], 5),
     "all alike": np.ones(10),

@@ -69,13 +69,13 @@ def main(mnist: str, fashion: str, seeds: int, only: tuple[str, ...]) -> None:
             continue
         for seed in range(seeds):
             if not any((row["images"], int(row["seed"])) == (name, seed) for row in rows):
-                rows.append({"images": name, "seed": seed, **_trained(*draw(), seed)})
+                rows.append({"images": name, "seed": seed, **trained(*draw(), seed)})
                 write_csv("variety", rows)
         mine = [float(row["acc"]) for row in rows if row["images"] == name]
         click.echo(f"{name:<28} ACC {spread(mine)}")
 
 
-def _trained(images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) -> dict[str, Any]:
+def trained(images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) -> dict[str, Any]:
     """Scores of one run."""
     with tempfile.TemporaryDirectory() as folder:
         source, run = Path(folder) / "images.npz", Path(folder) / "run"

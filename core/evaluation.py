@@ -7,15 +7,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .agglomeration import mutual_information
 from .data import ImageData
 from .joints import Joints
 from .labelled import LabelledImages
 from .likelihood import likelihood
-from .merging import mutual_information, separations
 from .metrics import Health, calibration_error, generation_ceiling, label_scores, match
 from .model import CatVAE
 from .networks import Dropout
 from .run_folder import ClusterRecord
+from .separation import separations
 from .views import at_a_time, to_float
 
 DRAWN = 320

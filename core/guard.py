@@ -6,8 +6,8 @@
     merged      the halves of a cluster are further apart than the two nearest clusters
     split       two clusters exchange views as one cluster would
 
-How far apart two groups are is measured by `merging.separations`. What training does about the first two is in `steering`; the last two are
-repaired by merging (`merging`), and reported if they remain.
+How far apart two groups are is in `separation`. What training does about the first two is in `steering`; the last two are repaired by
+merging (`merging`), and reported if they remain.
 """
 
 from typing import Literal, NamedTuple
@@ -16,9 +16,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from .grouping import unequal_is_clearer
 from .joints import Joints
-from .merging import cut, grouped, information_paths, inner_separations, merge_along, separation_path, separations, unequal_is_clearer
 from .metrics import Health
+from .separation import inner_separations, separations
 
 ONE_CLASS = 0.9
 """Share of the images in one cluster from which on the model has collapsed."""
@@ -28,8 +29,6 @@ HALF = 0.3
 """Of an equal share, that each half of a merged cluster holds."""
 MORE = 0.02
 """By how much the halves of a merged cluster are further apart than the nearest clusters."""
-APART = 0.8
-"""Separation from which on two groups are different things: handwritten digits are 0.82 to 0.95 apart, halves of one digit 0.4 to 0.75."""
 TOGETHER = 0.6
 """Separation below which two clusters may be one thing."""
 KEEPS = 0.5
@@ -123,7 +122,7 @@ def verdict(
                 f"{said_of(merged, 'holds', 'hold')} two groups that are further apart than the"
                 " nearest clusters: more clusters may fit better"
             )
-        if not unequal and len(joints.overclusters) and unequal_is_clearer(joints.overclusters, K):
+        if not unequal and len(joints.overclusters) and unequal_is_clearer(joints, K):
             notes.append("groups of unequal size are further apart than these: if some kinds of image are rare, try --sizes unequal")
         if len(split) > FEW_PAIRS:
             notes.append(
@@ -134,23 +133,6 @@ def verdict(
     if not reasons and returned < RETURN:
         notes.append(f"only {returned:.0%} of the images drawn from a cluster are sorted into it: do not rely on what drawings show")
     return Verdict(status="degenerate" if reasons else "healthy", reasons=tuple(reasons), notes=tuple(notes))
-
-
-def choose_clusters(joint: NDArray[np.float64], at_most: int, *, unequal: bool = False) -> int:
-    """The largest K at which the best merge of small clusters still leaves every two groups `APART`; 1 where no two are.
-
-    Parameters
-    ----------
-    joint : ndarray, (overclusters, overclusters)
-    at_most : int
-        K_max, less than the number of small clusters.
-    """
-    paths = [separation_path(joint)] if unequal else information_paths(joint)  # once: a path holds the merges for every K
-    for clusters in range(at_most, 1, -1):
-        group = cut(paths[0], clusters) if unequal else merge_along(joint, paths, clusters).group
-        if separations(grouped(joint, group, clusters)).min() >= APART:
-            return clusters
-    return 1
 
 
 def split_clusters(joint: NDArray[np.float64]) -> list[tuple[int, int]]:

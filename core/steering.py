@@ -9,11 +9,12 @@ from torch import Tensor
 
 from .checkpoint import Event, Position
 from .config import TrainConfig
-from .guard import choose_clusters, said_of, watch
+from .grouping import choose_clusters, unequal_is_clearer
+from .guard import said_of, watch
 from .head_surgery import Trained, reseed, split_into, take_merge, with_clusters
 from .joints import Joints, estimate_joints
 from .labelled import LabelledImages, clusters_of_classes
-from .merging import agreement, align, merge_by_neighbours, unequal_is_clearer
+from .merging import agreement, align, merge_by_neighbours
 from .objective import Taught
 from .views import ViewPolicy
 
@@ -94,10 +95,10 @@ class Steering:
 
     def _first_look(self, step: int, joints: Joints, at_most: int, position: Position) -> int:
         """K, chosen where it is to be; and whether clusters may be of unequal size, decided where it is to be."""
-        choose, sizes, joint = self.config.choose_clusters, self.config.sizes, joints.overclusters
-        unequal = choose_clusters(joint, at_most, unequal=True) if choose else at_most
-        position.unequal = sizes == "unequal" or (sizes == "auto" and unequal_is_clearer(joint, unequal))
-        clusters = unequal if position.unequal or not choose else choose_clusters(joint, at_most)
+        choose, sizes = self.config.choose_clusters, self.config.sizes
+        unequal = choose_clusters(joints, at_most, unequal=True) if choose else at_most
+        position.unequal = sizes == "unequal" or (sizes == "auto" and unequal_is_clearer(joints, unequal))
+        clusters = unequal if position.unequal or not choose else choose_clusters(joints, at_most)
         if sizes == "auto" and position.unequal:
             what = "groups of unequal size are clearly further apart than equal ones: clusters may be of unequal size (--sizes equal: not)"
             position.events.append(Event(step=step, what=what))

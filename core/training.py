@@ -16,6 +16,7 @@ from torch import Tensor
 from catvae.runtime.errors import NumericError, UsageError
 from catvae.runtime.interruption import Interrupted, stop_on_signals
 
+from .agglomeration import mutual_information
 from .checkpoint import SCHEMA, Position
 from .config import TrainConfig
 from .data import ImageData
@@ -24,7 +25,7 @@ from .head_surgery import Trained
 from .held_back import split
 from .joints import Joints, estimate_joints
 from .labelled import LabelledImages, labelled_batch, require_room
-from .merging import agreement, merge_by_neighbours, mutual_information
+from .merging import agreement, merge_by_neighbours
 from .model import CatVAE, ModelSpec
 from .objective import BatchLoss, Terms, batch_loss
 from .steering import Steering

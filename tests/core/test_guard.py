@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from catvae.core.evaluation import assign
-from catvae.core.guard import choose_clusters, merged_clusters, split_clusters, verdict, watch
+from catvae.core.guard import merged_clusters, split_clusters, verdict, watch
 from catvae.core.joints import Joints, estimate_joints
 from catvae.core.metrics import health, label_scores
 from catvae.core.training import Trainer
@@ -33,11 +33,6 @@ def test_watch_names_what_collapsed():
     assert watch(np.array([0.5, 0.4999, 0.0001])) == ("dead", [2])
     assert watch(np.array([1.0])) is None
     assert watch(np.array([0.18] * 5 + [0.02] * 5)) is None  # rare classes are no dead clusters
-
-
-def test_k_is_the_number_of_classes():
-    for count in (1, 2, 3, 5):
-        assert choose_clusters(joint_of(sorted(list(range(count)) * 4)), 8) == count
 
 
 def test_merged_and_split_clusters_are_found():

@@ -6,23 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catvae.core.agglomeration import cut, grouped, merge_losses, merge_path, mutual_information, refine
 from catvae.core.joints import Joints
-from catvae.core.merging import (
-    _merge_losses,
-    agreement,
-    align,
-    cut,
-    grouped,
-    merge_by_neighbours,
-    merge_clusters,
-    merge_path,
-    most_apart,
-    mutual_information,
-    refine,
-    separations,
-    unequal_is_clearer,
-    unequal_signs,
-)
+from catvae.core.merging import agreement, align, merge_by_neighbours, merge_clusters
+from catvae.core.separation import most_apart, separations
 from catvae.core.training import Trainer
 
 
@@ -51,7 +38,7 @@ def joined(joint: np.ndarray, i: int, j: int) -> np.ndarray:
 @given(st.integers(2, 9), st.integers(0, 1000))
 def test_the_loss_is_the_information_that_disappears(n, seed):
     joint = random_joint(n, seed)
-    losses, whole, share = _merge_losses(joint), mutual_information(joint), joint.sum(1)
+    losses, whole, share = merge_losses(joint), mutual_information(joint), joint.sum(1)
     apart = separations(joint)
     assert np.isinf(np.diag(losses)).all()
     for i in range(n):
@@ -88,33 +75,6 @@ def test_a_path_can_be_cut_anywhere(n, seed):
         assert set(coarser) == set(range(clusters))
         assert all(len(set(coarser[finer == k])) == 1 for k in set(finer))
         finer = coarser
-
-
-def test_rare_classes_are_not_joined_to_halve_frequent_ones():
-    """Two classes ten times as frequent as three others, in small clusters of equal size: ten groups of two, one each."""
-    truth = np.repeat([0, 1, 2, 3, 4], [10, 10, 1, 1, 1])
-    joint = np.where(truth[:, None] == truth[None], 0.05, 0.0004) + 0.5 * np.eye(len(truth))
-    joint /= joint.sum()
-    group = merge_clusters(joint, 5, unequal=True).group
-    assert all(len(set(group[truth == k])) == 1 for k in range(5))
-    assert unequal_is_clearer(joint, 5)
-    assert merge_clusters(joint, 5).information > merge_clusters(joint, 5, unequal=True).information
-    equal = np.repeat(np.arange(5), 4)
-    joint = np.where(equal[:, None] == equal[None], 0.05, 0.0004) + 0.5 * np.eye(20)
-    assert not unequal_is_clearer(joint / joint.sum(), 5)
-    collapsed = np.zeros((20, 20))
-    collapsed[3, 3] = 1
-    assert not unequal_is_clearer(collapsed, 5)
-
-
-def test_small_clusters_that_swap_through_a_view_are_no_rare_classes():
-    """As those of mirrored things are: each is far from its mirror, by its rows, and none is a class."""
-    truth = np.repeat([0, 1, 2, 3, 4], [10, 10, 1, 1, 1])
-    joint = np.where(truth[:, None] == truth[None], 0.05, 0.0004) + 0.5 * np.eye(len(truth))
-    assert unequal_is_clearer(joint / joint.sum(), 5)
-    joint[[-1, -2]] = joint[[-2, -1]]
-    assert unequal_signs(joint / joint.sum(), 5).stays < 0.1
-    assert not unequal_is_clearer(joint / joint.sum(), 5)
 
 
 def test_crumbs_do_not_become_groups():
@@ -201,7 +161,7 @@ def test_a_merged_pair_of_clusters_is_taken_apart(blobs, quick):
 @given(st.integers(3, 12), st.integers(0, 10_000))
 def test_sums_kept_up_to_date_along_a_path_are_those_made_anew(n, seed):
     joint = random_joint(n, seed)
-    kept, anew = merge_path(joint, _merge_losses), merge_path(joint, lambda P, _: _merge_losses(P))
+    kept, anew = merge_path(joint, merge_losses), merge_path(joint, lambda P, _: merge_losses(P))
     assert kept == anew
 
 

@@ -1,0 +1,119 @@
+"""How many groups, and whether of unequal size: read from the joint distributions of small clusters, without labels.
+
+Groups are worth having where views keep them. Of the entropy that more groups add, a part is kept, as mutual information, and a part is
+lost to views that change groups; `choose_clusters` adds groups while four fifths are kept. `unequal_is_clearer` compares groups of any size
+with equal ones at the same K.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .agglomeration import cut, entropy, grouped, kept_share, mutual_information, refine
+from .joints import Joints
+from .merging import information_paths, merge_apart, merge_by_neighbours, merge_clusters, sources
+from .separation import inner_separations, mean_nearest, most_apart, separation_path, separations
+
+WORTH = 0.8
+"""Share of the entropy of groups that views must keep: half of a digit keeps less of what it adds, a digit more."""
+KEEP_MORE = 0.09
+"""By how much more of their own entropy unequal groups keep than equal ones, through views and neighbours by pixels, where that alone
+decides: 0.10 to 0.26 where one or two kinds fill most of a set; where all are alike at most 0.08, on garments, and 0.03 on handwriting."""
+UNEVEN = 0.955
+"""Share of K below which the perplexity of equal groups says enough: information makes groups equal where it can, to 0.99 where classes are
+all alike, if rarely no further than 0.95 for few images; 0.89 to 0.97 where half of the classes are at 1/3 or 1/10."""
+CLEARLY = 2.0
+"""Mean separation from the nearest group that unequal groups must gain for every unit of evenness above `UNEVEN`: they gain 0.04 to 0.19
+where classes differ by 10:1, and up to 0.055 where they are all alike and equal groups even, to 0.998, which asks for 0.086."""
+KEPT = 0.88
+"""Share of their own entropy that unequal groups must keep through a view: 0.88 to 0.98 on handwriting, 0.81 to 0.85 on garments, whose
+kinds shade into each other and where merging by separation grows one large blob."""
+GAP = -0.01
+"""By how much every two unequal groups must be further apart than the halves of any one, but for noise: -0.01 to 0.18 at 10:1 on
+handwriting, down to -0.23 on garments."""
+STAYS = 0.5
+"""Share of every unequal group that a view must leave in it: 0.7 and more on handwriting. Small clusters that swap through a view, as
+mirrored things may, look far apart and are no kinds."""
+
+
+class Signs(NamedTuple):
+    """What tells at a merge whether groups may be of unequal size."""
+
+    more: float
+    """How much more of their own entropy unequal groups keep than equal ones, through views and neighbours by pixels; see `KEEP_MORE`."""
+    evenness: float
+    """Perplexity of equal groups over K; see `UNEVEN`."""
+    further: float
+    """Mean separation from the nearest group that unequal groups gain; see `CLEARLY`."""
+    kept: float
+    """Share of their own entropy that unequal groups keep through a view, 0 where all is in one; see `KEPT`."""
+    gap: float
+    """How much every two unequal groups are further apart than the halves of any one; see `GAP`."""
+    stays: float
+    """Smallest share of an unequal group that a view leaves in it; see `STAYS`."""
+
+
+def unequal_signs(joints: Joints, clusters: int) -> Signs:
+    """The signs for K >= 2."""
+    joint, both = joints.overclusters, (joints.overclusters + joints.pixels) / 2
+    equal, unequal = merge_by_neighbours(joints, clusters).group, merge_apart(joints, clusters)
+    group = most_apart(joint, clusters)
+    halved, apart = grouped(joint, merge_clusters(joint, clusters).group, clusters), grouped(joint, group, clusters)
+    return Signs(
+        kept_share(grouped(both, unequal, clusters)) - kept_share(grouped(both, equal, clusters)),
+        float(np.exp(entropy(halved))) / clusters,
+        mean_nearest(apart) - mean_nearest(halved),
+        kept_share(apart),
+        float(separations(apart).min() - inner_separations(joint, group, clusters).max()),
+        float((np.diag(apart) / np.maximum(apart.sum(1), np.finfo(np.float64).tiny)).min()),
+    )
+
+
+def unequal_is_clearer(joints: Joints, clusters: int) -> bool:
+    """Whether the signs say that groups of unequal size are what the images show: the first by itself, or all the others together."""
+    if clusters < 2:
+        return False
+    signs = unequal_signs(joints, clusters)
+    needed = max(0.0, CLEARLY * (signs.evenness - UNEVEN))
+    together = signs.further >= needed and signs.kept >= KEPT and signs.gap >= GAP and signs.stays >= STAYS
+    return signs.more >= KEEP_MORE or together
+
+
+def choose_clusters(joints: Joints, at_most: int, *, unequal: bool = False) -> int:
+    """The K whose groups keep most, `WORTH` of their entropy taken off; 1 where none keeps that share.
+
+    The groups are those of greedy merging, refined on neighbours and judged by views: judged by what they were refined on, they would win
+    by its noise.
+
+    Parameters
+    ----------
+    joints : Joints
+    at_most : int
+        K_max, at most the number of small clusters.
+    """
+    groups = _apart(joints) if unequal else _informative(joints)
+
+    def worth(clusters: int) -> float:
+        joint = grouped(joints.overclusters, groups(clusters), clusters)
+        return mutual_information(joint) - WORTH * entropy(joint)
+
+    return max(range(1, at_most + 1), key=worth)
+
+
+def _apart(joints: Joints) -> Callable[[int], NDArray[np.int64]]:
+    path = separation_path(joints.overclusters)  # once: a path holds the merges for every K
+    return lambda clusters: cut(path, clusters)
+
+
+def _informative(joints: Joints) -> Callable[[int], NDArray[np.int64]]:
+    paths = [path for source in sources(joints) for path in information_paths(source)]
+    neighbours = joints.neighbours
+
+    def groups(clusters: int) -> NDArray[np.int64]:
+        places = [cut(path, clusters) for path in paths]
+        best = max(places, key=lambda place: mutual_information(grouped(neighbours, place, clusters)))
+        return refine(neighbours, best, clusters).group
+
+    return groups

@@ -1,0 +1,84 @@
+"""How many groups and of which sizes: known structure, and what is no sign of it."""
+
+import numpy as np
+import pytest
+
+from catvae.core.grouping import KEEP_MORE, choose_clusters, unequal_is_clearer, unequal_signs
+from catvae.core.joints import Joints
+from catvae.core.merging import merge_apart, merge_by_neighbours, merge_clusters
+
+
+def joints_of(views: np.ndarray, pixels: np.ndarray | None = None) -> Joints:
+    """Views, and neighbours who know as much unless `pixels` says otherwise."""
+    empty = np.zeros((0, 0))
+    views = views / views.sum()
+    pixels = views if pixels is None else pixels / pixels.sum()
+    return Joints(empty, views, empty, views, pixels, empty, empty)
+
+
+def exchanging(truth: np.ndarray, within: float = 0.05, outside: float = 0.0004) -> np.ndarray:
+    """Small clusters of equal size that meet those of their own class."""
+    return np.where(truth[:, None] == truth[None], within, outside) + 0.5 * np.eye(len(truth))
+
+
+RARE = np.repeat([0, 1, 2, 3, 4], [10, 10, 1, 1, 1])
+ALIKE = np.repeat(np.arange(5), 4)
+
+
+def test_rare_classes_are_not_joined_to_halve_frequent_ones():
+    """Two classes ten times as frequent as three others: ten small clusters and one."""
+    joints = joints_of(exchanging(RARE))
+    group = merge_by_neighbours(joints, 5, unequal=True).group
+    assert all(len(set(group[k == RARE])) == 1 for k in range(5))
+    assert unequal_is_clearer(joints, 5)
+    views = joints.overclusters
+    assert merge_clusters(views, 5).information > merge_by_neighbours(joints, 5, unequal=True).information
+
+
+def test_classes_all_alike_and_a_collapsed_network_show_no_rare_ones():
+    assert not unequal_is_clearer(joints_of(exchanging(ALIKE)), 5)
+    assert unequal_signs(joints_of(exchanging(ALIKE)), 5).more == pytest.approx(0, abs=1e-9)
+    collapsed = np.zeros((20, 20))
+    collapsed[3, 3] = 1
+    assert not unequal_is_clearer(joints_of(collapsed), 5)
+
+
+def test_small_clusters_that_swap_through_a_view_are_no_rare_classes():
+    """As those of mirrored things are: each is far from its mirror, by its rows, and none is a class."""
+    truth = np.repeat([0, 1, 2, 3, 4], [6, 6, 6, 1, 1])
+    views = exchanging(truth)
+    assert unequal_is_clearer(joints_of(views), 5)
+    views[[-1, -2]] = views[[-2, -1]]
+    swapping = joints_of(views, exchanging(truth))
+    assert unequal_signs(swapping, 5).stays < 0.1
+    assert not unequal_is_clearer(swapping, 5)
+
+
+def test_a_class_that_fills_most_of_a_set_is_seen_by_its_pixels():
+    """Views tell its many small clusters apart in two halves; neighbours by pixels know of no halves."""
+    truth = np.repeat([0, 1, 2, 3, 4], [16, 2, 2, 2, 2])
+    halves = np.where(truth == 0, np.arange(24) % 2, truth + 1)
+    views = exchanging(halves, within=0.08)
+    views += np.where(np.isin(truth, (1, 2))[:, None] & np.isin(truth, (1, 2))[None], 0.01, 0.0)
+    joints = joints_of(views, exchanging(truth, within=0.08))
+    group = merge_apart(joints, 5)
+    assert len(set(group[truth == 0])) == 1
+    assert all(len(set(group[truth == k])) == 1 for k in range(5))
+    assert unequal_signs(joints, 5).more > KEEP_MORE
+    assert unequal_is_clearer(joints, 5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("unequal", [False, True])
+def test_k_is_the_number_of_classes(count, unequal):
+    assert (
+        choose_clusters(joints_of(exchanging(np.repeat(np.arange(count), 4), within=0.5)), 8 if count > 1 else 4, unequal=unequal) == count
+    )
+
+
+def test_nothing_is_apart_where_views_go_anywhere():
+    assert choose_clusters(joints_of(np.ones((12, 12))), 6) == 1
+
+
+def test_k_does_not_exceed_what_was_asked_for():
+    assert choose_clusters(joints_of(exchanging(ALIKE)), 3) <= 3
