@@ -69,8 +69,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     regroup: tuple[float, ...] = (0.4, 0.6, 0.8)
     """Shares of the steps at which over-clusters are merged into K; clusters are taught the first merge, a later one if it says more."""
     sizes: Literal["auto", "equal", "unequal"] = "auto"
-    """equal: where images leave a choice, clusters of about equal size; unequal: whatever is furthest apart, for kinds of which some are
-    rare; auto: equal, unless the first merge shows unequal groups that are clearly further apart."""
+    """equal: where images leave a choice, clusters of about equal size; unequal: whatever is furthest apart, where some kinds are rare, or
+    one fills most of the set; auto: equal, unless the first merge shows unequal groups that clearly hold together better."""
     warm_start: float = 0.4
     """Share of the steps that train the clusters alone; the generator joins them then."""
     guard: bool = True

@@ -123,7 +123,7 @@ def verdict(
                 " nearest clusters: more clusters may fit better"
             )
         if not unequal and len(joints.overclusters) and unequal_is_clearer(joints, K):
-            notes.append("groups of unequal size are further apart than these: if some kinds of image are rare, try --sizes unequal")
+            notes.append("groups of unequal size hold together better than these: if some kinds of image are rare, try --sizes unequal")
         if len(split) > FEW_PAIRS:
             notes.append(
                 f"{len(split)} pairs of clusters exchange views, {split[0][0]} and {split[0][1]} among them: try fewer clusters (-k)"

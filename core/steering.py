@@ -100,7 +100,7 @@ class Steering:
         position.unequal = sizes == "unequal" or (sizes == "auto" and unequal_is_clearer(joints, unequal))
         clusters = unequal if position.unequal or not choose else choose_clusters(joints, at_most)
         if sizes == "auto" and position.unequal:
-            what = "groups of unequal size are clearly further apart than equal ones: clusters may be of unequal size (--sizes equal: not)"
+            what = "groups of unequal size clearly hold together better than equal ones: clusters may be unequal (--sizes equal: not)"
             position.events.append(Event(step=step, what=what))
         if choose:
             position.events.append(Event(step=step, what=f"K = {clusters} chosen of at most {at_most}"))
