@@ -5,6 +5,7 @@ draw stars for letters. Every row is one `catvae-train` run with nothing but its
 other typefaces: its rows are of another set.
 """
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ SIDE, ROOM = 28, 24
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
 def main(folder: Path, seeds: int) -> None:
     """Train on letters in the typefaces of FOLDER."""
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it remarks on every careless table
     faces = list(drawn_faces(folder))
     images = np.concatenate(faces)
     labels = np.tile(np.arange(len(LETTERS)), len(faces))

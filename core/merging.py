@@ -25,6 +25,9 @@ from .separation import most_apart
 TIE = 0.003
 """Nats of information within which two merges say the same: crossed sevens lie with the sevens or with the twos at equal information."""
 
+MARGIN = 0.025
+"""Share of their own entropy that groups by neighbours must keep beyond those by views: up to 0.25 where one kind fills most of a set."""
+
 
 def merge_by_neighbours(joints: Joints, clusters: int, *, unequal: bool = False) -> Merge:
     """The merge to take: the one that says most about the small clusters of an image's nearest neighbours in the hidden layer.
@@ -45,15 +48,20 @@ def merge_by_neighbours(joints: Joints, clusters: int, *, unequal: bool = False)
 
 
 def merge_apart(joints: Joints, clusters: int) -> NDArray[np.int64]:
-    """Groups of any size, (overclusters,): those which keep the largest share of their own entropy through views and neighbours by pixels.
+    """Groups of any size, (overclusters,): the most apart by views, or those by neighbours that clearly keep more of their own entropy.
 
-    Merging by separation, too, ends in different places. Views alone divide a class that fills most of the set: it has most of the small
-    clusters, which training has drawn apart; neighbours by pixels were not trained.
+    Merging by separation, too, ends in different places. Views alone divide a kind that fills most of the set: it has most of the small
+    clusters, which training has drawn apart; neighbours by pixels were not trained. What is kept is read from views and pixels together.
     """
     views, pixels = joints.overclusters, joints.pixels
     both = (views + pixels) / 2
-    places = [most_apart(source, clusters) for source in (views, joints.neighbours, pixels, both)]
-    return max(places, key=lambda place: kept_share(grouped(both, place, clusters)))
+
+    def kept(place: NDArray[np.int64]) -> float:
+        return kept_share(grouped(both, place, clusters))
+
+    first = most_apart(views, clusters)
+    best = max((most_apart(source, clusters) for source in (joints.neighbours, pixels, both)), key=kept)
+    return best if kept(best) >= kept(first) + MARGIN else first
 
 
 def sources(joints: Joints) -> tuple[NDArray[np.float64], ...]:

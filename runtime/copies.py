@@ -45,6 +45,7 @@ class Copies:
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"--copy-to is {folder}, which is a file: expected a folder")
         self.folder, self._folders = folder, folder_names(names)
+        self._made = self._there = 0
         make_folder(folder)
 
     def require_apart(self, sources: Sequence[str]) -> None:
@@ -64,9 +65,16 @@ class Copies:
         target = self.folder / (self._folders[row["cluster"]] if row["cluster"] >= 0 else UNKNOWN_FOLDER)
         make_folder(target)
         try:
-            _copy(source, target)
+            made = _copy(source, target)
         except OSError as error:
             raise OutputError(f"cannot copy {source} to {target}: {error.strerror or error}") from error
+        self._made, self._there = self._made + made, self._there + (not made)
+
+    @property
+    def summary(self) -> str:
+        """A line that says what was copied, and what needed no copy."""
+        there = f"; {self._there:,} {'was' if self._there == 1 else 'were'} there already" if self._there else ""
+        return f"copies    {self._made:,} image{'' if self._made == 1 else 's'} to {self.folder}{there}"
 
 
 def folder_names(names: Sequence[str]) -> list[str]:
@@ -85,12 +93,12 @@ def folder_names(names: Sequence[str]) -> list[str]:
     return [found[name] for name in names]
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy under the first free name, whole or not at all."""
+def _copy(source: Path, target: Path) -> bool:
+    """Copy under the first free name, whole or not at all; False where the same file is there already."""
     number, place = 1, target / source.name
     while place.exists() or place.is_symlink():
         if place.is_file() and filecmp.cmp(source, place, shallow=False):
-            return
+            return False
         number += 1
         place = target / f"{source.stem}-{number}{source.suffix}"
     handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target)
@@ -103,3 +111,4 @@ def _copy(source: Path, target: Path) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+    return True

@@ -150,6 +150,8 @@ def infer(
         say("catvae-infer: no images found; nothing to do", quiet=quiet)
     for line in [f"catvae-infer: {warning}" for warning in tally.warnings()] if quiet else tally.summary():
         say(line)
+    if copies is not None:
+        say(copies.summary, quiet=quiet)
     if tally.failed:
         say(f"catvae-infer: {tally.failed:,} of {tally.total:,} images could not be read", quiet=quiet)
     return 1 if tally.failed else 0

@@ -29,7 +29,9 @@ def test_each_image_lies_in_the_folder_of_its_class(run, png, tmp_path):
     assert sum(path.is_file() for path in (tmp_path / "out").rglob("*")) == 30
     assert len(list((tmp_path / "in").iterdir())) == 31
     before = sorted(str(path) for path in (tmp_path / "out").rglob("*"))
-    assert run("catvae-infer", "in", "--copy-to", "out").returncode == 1
+    assert b"copies    30 images to out\n" in result.stderr
+    again = run("catvae-infer", "in", "--copy-to", "out")
+    assert (again.returncode, b"copies    0 images to out; 30 were there already\n" in again.stderr) == (1, True)
     assert sorted(str(path) for path in (tmp_path / "out").rglob("*")) == before
 
 
