@@ -20,7 +20,7 @@ WORTH = 0.8
 """Share of the entropy of groups that views must keep: half of a digit keeps less of what it adds, a digit more."""
 KEEP_MORE = 0.09
 """By how much more of their own entropy unequal groups keep than equal ones, through views and neighbours by pixels, where that alone
-decides: 0.10 to 0.26 where one or two kinds fill most of a set; where all are alike at most 0.08, on garments, and 0.03 on handwriting."""
+decides: 0.10 to 0.26 where one kind fills most of a set of digits or garments; where all are alike 0.06 on garments, 0.02 on digits."""
 UNEVEN = 0.955
 """Share of K below which the perplexity of equal groups says enough: information makes groups equal where it can, to 0.99 where classes are
 all alike, if rarely no further than 0.95 for few images; 0.89 to 0.97 where half of the classes are at 1/3 or 1/10."""

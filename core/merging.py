@@ -26,7 +26,7 @@ TIE = 0.003
 """Nats of information within which two merges say the same: crossed sevens lie with the sevens or with the twos at equal information."""
 
 MARGIN = 0.025
-"""Share of their own entropy that groups by neighbours must keep beyond those by views: up to 0.25 where one kind fills most of a set."""
+"""Share of their own entropy that groups by neighbours must keep beyond those by views to be taken instead."""
 
 
 def merge_by_neighbours(joints: Joints, clusters: int, *, unequal: bool = False) -> Merge:
