@@ -22,20 +22,20 @@ KEEP_MORE = 0.09
 """By how much more of their own entropy unequal groups keep than equal ones, through views and neighbours by pixels, where that alone
 decides: 0.10 to 0.26 where one kind fills most of a set of digits or garments; where all are alike 0.06 on garments, 0.02 on digits."""
 UNEVEN = 0.955
-"""Share of K below which the perplexity of equal groups says enough: information makes groups equal where it can, to 0.99 where classes are
-all alike, if rarely no further than 0.95 for few images; 0.89 to 0.97 where half of the classes are at 1/3 or 1/10."""
+"""Share of K below which the perplexity of equal groups says enough: information makes groups equal where it can, to 0.99 where classes of
+handwriting are all alike, 0.955 on garments; 0.89 to 0.97 where half of the classes are at 1/3 or 1/10."""
 CLEARLY = 2.0
 """Mean separation from the nearest group that unequal groups must gain for every unit of evenness above `UNEVEN`: they gain 0.04 to 0.19
 where classes differ by 10:1, and up to 0.055 where they are all alike and equal groups even, to 0.998, which asks for 0.086."""
 KEPT = 0.88
-"""Share of their own entropy that unequal groups must keep through a view: 0.88 to 0.98 on handwriting, 0.81 to 0.85 on garments, whose
-kinds shade into each other and where merging by separation grows one large blob."""
+"""Share of their own entropy that unequal groups must keep through a view: 0.92 to 0.98 where several classes of handwriting are rare, 0.80
+to 0.85 on garments, whose kinds shade into each other and where merging by separation grows one large blob."""
 GAP = -0.01
-"""By how much every two unequal groups must be further apart than the halves of any one, but for noise: -0.01 to 0.18 at 10:1 on
-handwriting, down to -0.23 on garments."""
+"""By how much every two unequal groups must be further apart than the halves of any one, but for noise: -0.005 to 0.13 where several
+classes of handwriting are rare, down to -0.016 where they are all alike."""
 STAYS = 0.5
-"""Share of every unequal group that a view must leave in it: 0.7 and more on handwriting. Small clusters that swap through a view, as
-mirrored things may, look far apart and are no kinds."""
+"""Share of every unequal group that a view must leave in it: 0.79 and more where several classes of handwriting are rare. Small clusters that
+swap through a view, as mirrored things may, look far apart and are no kinds."""
 
 
 class Signs(NamedTuple):

@@ -24,7 +24,6 @@ from .separation import most_apart
 
 TIE = 0.003
 """Nats of information within which two merges say the same: crossed sevens lie with the sevens or with the twos at equal information."""
-
 MARGIN = 0.025
 """Share of their own entropy that groups by neighbours must keep beyond those by views to be taken instead."""
 

@@ -7,10 +7,9 @@ its model's, so that renaming a folder is all it takes to serve two bundles side
 from pathlib import Path
 
 from catvae.runtime.bundle import Bundle
-from catvae.runtime.files import atomic_write
 from catvae.runtime.manifest import GraphRecord, Role
 
-from .whole_folder import refuse_others, whole_folder
+from .whole_folder import refuse_others, write_folder
 
 ROLES: tuple[Role, ...] = ("classifier", "encoder", "decoder")
 GRAPH, CONFIG, NAMES = "1/model.onnx", "config.pbtxt", "clusters.txt"
@@ -20,39 +19,19 @@ FILES = (*(f"{role}/{name}" for role in ROLES for name in (GRAPH, CONFIG)), f"cl
 TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 LARGEST_BATCH = 256
 DELAY = 500
-"""Microseconds that a request may wait for others to share its run: about what a run of the small graphs takes."""
+"""Microseconds that a request may wait for others to share its run."""
 
 
-def write_repository(bundle: Path | None, output: Path, *, overwrite: bool = False) -> Bundle:
-    """Write the model repository of a bundle to a new folder.
-
-    Parameters
-    ----------
-    bundle : Path, optional
-        See `find_bundle` for the default.
-    output : Path
-    overwrite : bool
-        Replace a repository that is there.
-
-    Raises
-    ------
-    DataError
-        When the bundle is damaged.
-    UsageError
-        When something else is in `output`.
-    OutputError
-        When it cannot be written.
-    """
+def write_repository(bundle: Path | None, output: Path, *, overwrite: bool = False) -> None:
+    """Write the model repository of a bundle to a new folder; what is taken and raised is that of `web_page.write_page`."""
     loaded = Bundle.load(bundle)
     check_place(output, overwrite=overwrite)
-    with whole_folder(output, overwrite=overwrite) as staging:
-        for role in ROLES:
-            record = loaded.manifest.graphs[role]
-            labels = {"assignment": NAMES} if role == "classifier" else {}
-            atomic_write(staging / role / GRAPH, loaded.file(record))
-            atomic_write(staging / role / CONFIG, configuration(record, labels))
-        atomic_write(staging / "classifier" / NAMES, "".join(f"{name}\n" for name in loaded.names))
-    return loaded
+    files: dict[str, bytes | str] = {f"classifier/{NAMES}": "".join(f"{name}\n" for name in loaded.names)}
+    for role in ROLES:
+        record = loaded.manifest.graphs[role]
+        files[f"{role}/{GRAPH}"] = loaded.file(record)
+        files[f"{role}/{CONFIG}"] = configuration(record, {"assignment": NAMES} if role == "classifier" else {})
+    write_folder(output, files, overwrite=overwrite)
 
 
 def check_place(output: Path, *, overwrite: bool) -> None:

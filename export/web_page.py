@@ -10,10 +10,10 @@ from pathlib import Path
 
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.errors import DataError
-from catvae.runtime.files import atomic_write, sha256
+from catvae.runtime.files import sha256
 from catvae.runtime.scoring import shared_noise
 
-from .whole_folder import refuse_others, whole_folder
+from .whole_folder import refuse_others, write_folder
 
 PAGE = (
     *("index.html", "studio.js", "studio.css", "guard.js", "offline.js", "icon.svg"),
@@ -46,13 +46,12 @@ def write_page(bundle: Path | None, output: Path, *, overwrite: bool = False) ->
     """
     loaded = Bundle.load(bundle)
     check_place(output, overwrite=overwrite)
-    with whole_folder(output, overwrite=overwrite) as staging:
-        for name, data in page_files().items():
-            atomic_write(staging / name, data)
-        for record in loaded.manifest.graphs.values():
-            atomic_write(staging / "model" / record.name, loaded.file(record))
-        atomic_write(staging / "model" / "manifest.json", (loaded.path / "manifest.json").read_bytes())
-        atomic_write(staging / "model" / "noise.json", json.dumps(shared_noise(loaded.manifest.latent).tolist()))
+    files: dict[str, bytes | str] = {**page_files()}
+    for record in loaded.manifest.graphs.values():
+        files[f"model/{record.name}"] = loaded.file(record)
+    files["model/manifest.json"] = (loaded.path / "manifest.json").read_bytes()
+    files["model/noise.json"] = json.dumps(shared_noise(loaded.manifest.latent).tolist())
+    write_folder(output, files, overwrite=overwrite)
     return loaded
 
 

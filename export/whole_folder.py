@@ -7,11 +7,11 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from catvae.runtime.errors import OutputError, UsageError
-from catvae.runtime.files import make_folder, umask
+from catvae.runtime.files import atomic_write, make_folder, umask
 
 
 @contextlib.contextmanager
@@ -48,6 +48,13 @@ def whole_folder(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_folder(output: Path, files: Mapping[str, bytes | str], *, overwrite: bool = False) -> None:
+    """`whole_folder`, filled with `files`, named relative to it."""
+    with whole_folder(output, overwrite=overwrite) as staging:
+        for name, data in files.items():
+            atomic_write(staging / name, data)
 
 
 def _take_its_place(staging: Path, output: Path) -> None:

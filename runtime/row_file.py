@@ -164,7 +164,7 @@ def made_otherwise(row: Row, names: list[str], fields: dict[str, tuple[str, bool
         if (field in row) != wanted:
             return option
     cluster = row["cluster"]
-    name = "unknown" if cluster < 0 else dict(enumerate(names)).get(cluster)
+    name = "unknown" if cluster < 0 else names[cluster] if cluster < len(names) else None
     return None if name is not None and name == row.get("name") and len(row.get("assignment", ())) == len(names) else "bundle"
 
 
