@@ -34,8 +34,8 @@ GAP = -0.01
 """By how much every two unequal groups must be further apart than the halves of any one, but for noise: -0.005 to 0.13 where several
 classes of handwriting are rare, down to -0.016 where they are all alike."""
 STAYS = 0.5
-"""Share of every unequal group that a view must leave in it: 0.79 and more where several classes of handwriting are rare. Small clusters that
-swap through a view, as mirrored things may, look far apart and are no kinds."""
+"""Share of every unequal group that a view must leave in it: 0.79 and more where several classes of handwriting are rare. Small clusters
+that swap through a view, as mirrored things may, look far apart and are no kinds."""
 
 
 class Signs(NamedTuple):
