@@ -6,16 +6,22 @@ loses is the Agglomerative Information Bottleneck (Slonim and Tishby, NIPS 1999)
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from catvae.runtime.files import sha256
+
 SWEEPS = 50
 """Rounds of moves at most; a handful is usual."""
+REMEMBERED = 16
+"""Results of each function that `remembered` keeps: one look at the small clusters asks for ten."""
 
 Path = list[tuple[int, int]]
 """Merges of a greedy path, see `merge_path`."""
+Function = TypeVar("Function", bound=Callable[..., Any])
 Cost = Callable[[NDArray[np.float64], NDArray[np.float64] | None], NDArray[np.float64]]
 
 
@@ -26,6 +32,22 @@ class Merge(NamedTuple):
     """(overclusters,) in 0..K-1."""
     information: float
     """I(c; c') of the groups, in nats."""
+
+
+def remembered(function: Function) -> Function:
+    """Keep the last results of a function of a joint distribution and K: what takes n^3 operations is asked for again within one look."""
+    known: dict[tuple[object, ...], object] = {}
+
+    @wraps(function)
+    def look_up(joint: NDArray[np.float64], *others: int) -> object:
+        key = sha256(joint.tobytes()), *others
+        if key not in known:
+            known[key] = function(joint, *others)
+            if len(known) > REMEMBERED:
+                del known[next(iter(known))]
+        return known[key]
+
+    return look_up  # pyright: ignore[reportReturnType] - a function like the one it was given
 
 
 def mutual_information(joint: NDArray[np.float64]) -> float:
@@ -109,7 +131,7 @@ def refine(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int) 
     """Move small clusters, one at a time, to the group where they keep most information, until none moves; no group empties.
 
     Taking j out of its group leaves Q between groups and r_l = sum of P_ij over i in l; giving it to k changes row and column k alone.
-    Both are kept up to date, so that a move costs O(n + K^2).
+    They and what is summed over them are kept up to date, so that a move costs O(n + K^2).
     """
     group = group.copy()
     sizes = np.bincount(group, minlength=clusters)
@@ -119,35 +141,40 @@ def refine(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int) 
         member = np.eye(clusters)[group]
         R, q = joint @ member, share @ member  # made anew each round: what is added and taken away leaves its rounding behind
         Q = member.T @ R
+        f = plogp(Q)
         for j in range(len(joint)):
             home = group[j]
             if sizes[home] == 1:
                 continue
-            _shift(Q, R, q, joint, share, j, home, -1)
+            _shift(Q, R, q, f, joint, share, j, home, -1)
             r, diagonal = R[j], np.diag(Q)
-            gain = 2 * (plogp(Q + r) - plogp(Q)).sum(1)
+            gain = 2 * (plogp(Q + r) - f).sum(1)
             gain += 2 * (plogp(diagonal) - plogp(diagonal + r)) + plogp(diagonal + 2 * r + joint[j, j]) - plogp(diagonal)
             gain -= 2 * (plogp(q + share[j]) - plogp(q))
             best = int(gain.argmax())
             if gain[best] > gain[home] + 1e-12:
                 sizes[home], sizes[best] = sizes[home] - 1, sizes[best] + 1
                 group[j], moved = best, True
-            _shift(Q, R, q, joint, share, j, group[j], 1)
+            _shift(Q, R, q, f, joint, share, j, group[j], 1)
         if not moved:
             break
     return Merge(group, mutual_information(grouped(joint, group, clusters)))
 
 
 def _shift(
-    Q: NDArray[np.float64], R: NDArray[np.float64], q: NDArray[np.float64],
+    Q: NDArray[np.float64], R: NDArray[np.float64], q: NDArray[np.float64], f: NDArray[np.float64],
     joint: NDArray[np.float64], share: NDArray[np.float64], j: int, k: int, sign: int,
 ) -> None:  # fmt: skip
-    """Put small cluster j into group k (`sign` 1) or take it out (-1): Q (K, K) of groups, R (n, K) of small ones and groups, q (K,)."""
+    """Put small cluster j into group k (`sign` 1) or take it out (-1).
+
+    Q (K, K) is of groups, R (n, K) of small clusters and groups, q (K,) of groups alone, f = Q log Q.
+    """
     before = R[j].copy()
     R[:, k] += sign * joint[:, j]
     Q[k] += sign * before
     Q[:, k] += sign * R[j]
     q[k] += sign * share[j]
+    f[k], f[:, k] = plogp(Q[k]), plogp(Q[:, k])
 
 
 def exchange_rates(P: NDArray[np.float64], _pairs: NDArray[np.float64] | None = None) -> NDArray[np.float64]:

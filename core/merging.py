@@ -18,7 +18,19 @@ from numpy.typing import NDArray
 
 from catvae.runtime.matching import match_counts
 
-from .agglomeration import Merge, Path, cut, exchange_rates, grouped, kept_share, merge_losses, merge_path, mutual_information, refine
+from .agglomeration import (
+    Merge,
+    Path,
+    cut,
+    exchange_rates,
+    grouped,
+    kept_share,
+    merge_losses,
+    merge_path,
+    mutual_information,
+    refine,
+    remembered,
+)
 from .joints import Joints
 from .separation import most_apart
 
@@ -78,6 +90,7 @@ def agreement(joints: Joints, group: NDArray[np.int64], clusters: int) -> float:
     return sum(mutual_information(grouped(joint, group, clusters)) for joint in (joints.neighbours, joints.pixels)) / 2
 
 
+@remembered
 def merge_clusters(joint: NDArray[np.float64], clusters: int) -> Merge:
     """The most informative partition that refining the greedy paths' ends leads to.
 
@@ -91,6 +104,7 @@ def merge_clusters(joint: NDArray[np.float64], clusters: int) -> Merge:
     return max((refine(joint, cut(path, clusters), clusters) for path in information_paths(joint)), key=lambda merge: merge.information)
 
 
+@remembered
 def information_paths(joint: NDArray[np.float64]) -> list[Path]:
     """Greedy merges by lost information and by rate of exchange, for every K."""
     return [merge_path(joint, merge_losses), merge_path(joint, exchange_rates, sums=False)]

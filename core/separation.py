@@ -7,7 +7,7 @@ names of one thing, 1 for two that are never confused.
 import numpy as np
 from numpy.typing import NDArray
 
-from .agglomeration import Path, cut, grouped, merge_losses, merge_path, plogp
+from .agglomeration import Path, cut, grouped, merge_losses, merge_path, plogp, remembered
 
 CRUMB = 0.25
 """Of an equal share of the small clusters, below which one counts as a crumb."""
@@ -26,6 +26,7 @@ def separations(joint: NDArray[np.float64], pairs: NDArray[np.float64] | None = 
     return apart
 
 
+@remembered
 def most_apart(joint: NDArray[np.float64], clusters: int) -> NDArray[np.int64]:
     """Groups (n,) left by merging what is least apart."""
     return cut(separation_path(joint), clusters)
@@ -58,7 +59,7 @@ def inner_separations(joint: NDArray[np.float64], group: NDArray[np.int64], clus
         if len(rows) < 2 or inside.sum() <= 0:
             continue
         inside, share = inside / inside.sum(), inside.sum()
-        for halves in (most_apart(inside, 2), cut(merge_path(inside, merge_losses), 2)):
+        for halves in (cut(separation_path(inside), 2), cut(merge_path(inside, merge_losses), 2)):
             two = grouped(inside, halves, 2)
             if two.sum(1).min() * share >= smallest:
                 found[k] = max(found[k], separations(two)[0, 1])

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catvae.core.agglomeration import cut, grouped, merge_losses, merge_path, mutual_information, refine
+from catvae.core.agglomeration import REMEMBERED, cut, grouped, merge_losses, merge_path, mutual_information, plogp, refine, remembered
 from catvae.core.joints import Joints
 from catvae.core.merging import agreement, align, merge_by_neighbours, merge_clusters
 from catvae.core.separation import most_apart, separations
@@ -163,6 +163,39 @@ def test_sums_kept_up_to_date_along_a_path_are_those_made_anew(n, seed):
     joint = random_joint(n, seed)
     kept, anew = merge_path(joint, merge_losses), merge_path(joint, lambda P, _: merge_losses(P))
     assert kept == anew
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(3, 14), st.integers(2, 4), st.integers(0, 10_000))
+def test_no_move_of_one_small_cluster_improves_what_refining_ends_on(n, clusters, seed):
+    clusters, joint = min(clusters, n - 1), random_joint(n, seed)
+    merge = refine(joint, np.arange(n) % clusters, clusters)
+    sizes = np.bincount(merge.group, minlength=clusters)
+    assert sizes.min() > 0
+    for j in np.flatnonzero(sizes[merge.group] > 1):
+        for k in range(clusters):
+            moved = np.where(np.arange(n) == j, k, merge.group)
+            assert mutual_information(grouped(joint, moved, clusters)) <= merge.information + 1e-9
+
+
+def test_what_was_asked_lately_is_remembered_by_its_numbers():
+    asked = []
+
+    @remembered
+    def counted(joint, clusters):
+        asked.append(clusters)
+        return plogp(joint) * clusters
+
+    joint = random_joint(4, 0)
+    first = counted(joint, 2)
+    assert counted(joint.copy(), 2) is first  # the numbers count, not whose they are
+    assert counted(joint[::-1, ::-1], 2) is not first
+    joint[0, 0] += 1
+    np.testing.assert_array_equal(counted(joint, 2), 2 * plogp(joint))
+    for clusters in range(3, 3 + REMEMBERED):
+        counted(joint, clusters)
+    counted(joint, 2)
+    assert asked == [2, 2, 2, *range(3, 3 + REMEMBERED), 2]
 
 
 def test_without_views_nothing_is_merged(blobs, quick):
