@@ -149,4 +149,5 @@ def pile(name: str, fit: dict[str, Any]) -> ImageData:
     rng = np.random.default_rng(0)
     rules = Preprocess(height=SIDE, width=SIDE, channels=3, **fit)
     labels: NDArray[np.int64] = np.arange(COUNT) % kinds
-    return ImageData(name, np.stack([fit_image(draw(int(kind), rng), rules) for kind in labels]), rules, labels)
+    images = rules.as_images(b"".join(fit_image(draw(int(kind), rng), rules).tobytes() for kind in labels))
+    return ImageData(name, images, rules, labels)

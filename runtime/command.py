@@ -56,13 +56,20 @@ def loading() -> Iterator[None]:
         gc.enable()
 
 
-def command_entry(command: click.Command, name: str) -> Callable[[], NoReturn]:
-    """The console script of `command`: runs it, turns every expected failure into one line and the right exit code."""
+def command_entry(command: click.Command, name: str, *, at_once: bool = False) -> Callable[[], NoReturn]:
+    """The console script of `command`: runs it, turns every expected failure into one line and the right exit code.
+
+    `at_once` ends the process without taking the interpreter and its modules apart, which costs a tenth of a cold start: for commands that
+    have closed what they opened.
+    """
 
     def main() -> NoReturn:
         code = run_command(command, name, sys.argv[1:])
-        gc.freeze()  # the interpreter looks for garbage three times more on its way out
-        sys.exit(code)
+        if not at_once:
+            gc.freeze()  # the interpreter looks for garbage three times more on its way out
+            sys.exit(code)
+        sys.stderr.flush()
+        os._exit(code)
 
     main.__doc__ = f"Entry point of `{name}`."
     return main

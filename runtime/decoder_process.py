@@ -3,11 +3,12 @@
 It is a program of its own (`decoder_program`), asked over its standard input and answering over its standard output: it ends when we do,
 whatever ends us. Nothing depends on it. Where it cannot be started, is not ready, or dies, images are decoded here, to the same pixels.
 
-numpy and Pillow are imported with the first question: who starts it before them has it ready when they are.
+Pillow is imported here with the first question, numpy never is there: who starts it first of all has it decoding before the model is ready.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import sys
@@ -28,6 +29,8 @@ ASKED_AHEAD = 3
 """Requests it may have, so that it need not wait for us."""
 SMALLEST_PIPE = 4096
 """What a user who holds many pipes is given for one; elsewhere none is smaller."""
+PIPE = 1 << 20
+"""Bytes of a pipe, where the system lets us choose: what is decoded while we are busy, some 1,300 images of 28 x 28, waits in it."""
 
 
 def second_process() -> DecoderProcess | None:
@@ -52,6 +55,7 @@ class DecoderProcess:
             self._process = subprocess.Popen(command, 0, None, pipe, pipe, quiet, start_new_session=True, env=NO_BLAS_THREADS | os.environ)
         except OSError:
             return
+        _enlarge(self._stdin.fileno(), self._stdout.fileno())
         self._room = _pipe_size(self._stdin.fileno()) // 4
         """Bytes of requests that may be on their way: we must never wait to be heard while it waits to be read."""
         self._poll = select.poll()
@@ -64,17 +68,25 @@ class DecoderProcess:
 
     def has_room(self) -> bool:
         """Whether it is ready and would like to be asked."""
-        if self._process and not self._ready and self.answered():
-            from .decoder_program import READY
+        if not self._ready and self.answered():
+            self._get_ready()
+        return self._process is not None and self._ready and len(self._asked) < ASKED_AHEAD
 
+    def _get_ready(self) -> None:
+        """Wait for its first sign of life."""
+        from .decoder_program import READY
+
+        if self._process and not self._ready:
             self._ready = self._stdout.read(1) == READY
             if not self._ready:
                 self.close()
-        return self._process is not None and self._ready and len(self._asked) < ASKED_AHEAD
 
     def ask(self, sources: list[str], rules: Preprocess) -> bool:
-        """Ask for the sources to be decoded, where it `has_room`; False where it cannot take this much, or is gone."""
+        """Ask for the sources to be decoded, ready or not; False where it cannot take this much, or is gone."""
         from .decoder_program import question, write_message
+
+        if self._process is None:
+            return False
 
         request = question(sources, rules)
         if self._asked and sum(self._asked) + len(request) > self._room:
@@ -93,6 +105,7 @@ class DecoderProcess:
 
     def answer(self) -> DecodedBlock | None:
         """What `decode_all` gives for the oldest request; None when the process has died."""
+        self._get_ready()
         if self._process is None:
             return None
         from .decoder_program import read_answer
@@ -124,6 +137,14 @@ class DecoderProcess:
         assert self._process is not None
         assert self._process.stdout is not None
         return self._process.stdout
+
+
+def _enlarge(*handles: int) -> None:
+    with contextlib.suppress(ImportError, AttributeError, OSError):  # a setting that only Linux has, and grants to who holds few pipes
+        import fcntl
+
+        for handle in handles:
+            fcntl.fcntl(handle, fcntl.F_SETPIPE_SZ, PIPE)
 
 
 def _pipe_size(handle: int) -> int:

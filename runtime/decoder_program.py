@@ -10,7 +10,6 @@ import struct
 from typing import IO
 
 import msgspec
-import numpy as np
 
 from .errors import ImageError
 from .images import DecodedBlock, Preprocess, decode_all
@@ -30,7 +29,6 @@ class Answer(msgspec.Struct, array_like=True):
     """A `DecodedBlock`; errors as code and message."""
 
     frames: list[int | tuple[str, bytes]]
-    shape: tuple[int, int, int, int]
     pixels: bytes
 
 
@@ -53,7 +51,7 @@ def read_answer(stream: IO[bytes]) -> DecodedBlock | None:
     except (OSError, EOFError, msgspec.DecodeError):
         return None
     frames = [frame if isinstance(frame, int) else ImageError(frame[0], os.fsdecode(frame[1])) for frame in answer.frames]
-    return DecodedBlock(frames, np.frombuffer(answer.pixels, np.uint8).reshape(answer.shape))
+    return DecodedBlock(frames, answer.pixels)
 
 
 def _read_message(stream: IO[bytes]) -> bytes:
@@ -82,7 +80,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             return
         frames, pixels = decode_all([os.fsdecode(source) for source in request.sources], request.rules)
         told = [frame if isinstance(frame, int) else (frame.code, os.fsencode(str(frame))) for frame in frames]
-        write_message(answers, msgspec.msgpack.encode(Answer(told, pixels.shape, pixels.tobytes())))
+        write_message(answers, msgspec.msgpack.encode(Answer(told, pixels)))
 
 
 def main() -> None:

@@ -30,4 +30,4 @@ def doctor(bundle_path: Path | None) -> int:
     return 1 if any(finding.state == "broken" for finding in findings) else 0
 
 
-main = command_entry(doctor, "catvae-doctor")
+main = command_entry(doctor, "catvae-doctor", at_once=True)

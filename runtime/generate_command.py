@@ -130,4 +130,4 @@ def _read(bundle: Bundle, arguments: tuple[str, ...], invert: bool) -> Images:
     return np.stack(found)
 
 
-main = command_entry(generate, "catvae-generate")
+main = command_entry(generate, "catvae-generate", at_once=True)

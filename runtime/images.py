@@ -1,23 +1,27 @@
 """From an image file to the uint8 tensor every graph takes: one decode, colour and resize path for training and inference.
 
 The rules (`Preprocess`) travel in the manifest, so that what a model saw in training is what it sees on the device. Scaling to [0, 1]
-is not here: it lives inside the graphs.
+is not here: it lives inside the graphs. numpy is imported where an array is wanted: a process that only decodes does without.
 """
+
+from __future__ import annotations
 
 import contextlib
 import io
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from .errors import ImageError
 from .frames import count_frames
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_BYTES = 32 * 2**20
@@ -55,7 +59,13 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True):
         """(H, W, C)."""
         return self.height, self.width, self.channels
 
-    def swapped(self, swap: bool = True) -> "Preprocess":
+    def as_images(self, pixels: bytes) -> NDArray[np.uint8]:
+        """The images (N, H, W, C) whose pixels `decode_image` and `decode_all` give."""
+        import numpy as np
+
+        return np.frombuffer(pixels, np.uint8).reshape(-1, *self.shape)
+
+    def swapped(self, swap: bool = True) -> Preprocess:
         """These rules for images of the other polarity, if they are."""
         return msgspec.structs.replace(self, invert=self.invert != swap)
 
@@ -63,8 +73,8 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True):
 class Decoded(NamedTuple):
     """One image file, as a model sees it."""
 
-    pixels: NDArray[np.uint8]
-    """(H, W, C)."""
+    pixels: bytes
+    """Of the (H, W, C) uint8 tensor."""
     frames: int
     """Of the file; the first one was read."""
 
@@ -89,7 +99,7 @@ def read_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess) -
         With one of the codes ``missing``, ``not_a_file``, ``unreadable``, ``too_large``, ``not_an_image``, ``too_many_pixels``,
         ``truncated_image``, ``corrupt_image``, ``unsupported_mode``.
     """
-    return decode_image(source, preprocess).pixels
+    return preprocess.as_images(decode_image(source, preprocess).pixels)[0]
 
 
 def decode_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess) -> Decoded:
@@ -104,7 +114,7 @@ def decode_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess)
         upright = ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION_TAG, 1) != 1 else image
         # What is transparent shows the background that the model knows, whichever way the image is turned over afterwards.
         background = 255 - preprocess.background if preprocess.invert else preprocess.background
-        return Decoded(fit_image(_to_grey_or_rgb(upright, background), preprocess), frames)
+        return Decoded(fit_image(_to_grey_or_rgb(upright, background), preprocess).tobytes(), frames)
 
 
 class DecodedBlock(NamedTuple):
@@ -112,15 +122,14 @@ class DecodedBlock(NamedTuple):
 
     frames: list[int | ImageError]
     """Of each source: frames in its file, or why it cannot be read."""
-    pixels: NDArray[np.uint8]
-    """(N, H, W, C), of the sources that can be read."""
+    pixels: bytes
+    """Of the (N, H, W, C) uint8 tensor of the sources that can be read."""
 
 
 def decode_all(sources: Sequence[str | bytes], preprocess: Preprocess, unwanted: Callable[[], bool] = lambda: False) -> DecodedBlock:
     """`decode_image` for many; a source that cannot be read does not raise. Sources are left out once they are `unwanted`."""
-    pixels = np.empty((len(sources), *preprocess.shape), np.uint8)
     frames: list[int | ImageError] = []
-    filled = 0
+    pixels = []
     for source in sources:
         if unwanted():
             break
@@ -129,10 +138,9 @@ def decode_all(sources: Sequence[str | bytes], preprocess: Preprocess, unwanted:
         except ImageError as error:
             frames.append(error)
         else:
-            pixels[filled] = found.pixels
+            pixels.append(found.pixels)
             frames.append(found.frames)
-            filled += 1
-    return DecodedBlock(frames, pixels[:filled])
+    return DecodedBlock(frames, b"".join(pixels))
 
 
 def image_size_of(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
@@ -188,13 +196,8 @@ def _read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def _to_grey_or_rgb(image: Image.Image, background: int) -> Image.Image:
-    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
-        return _divided(np.asarray(image, dtype=np.uint16))
-    if image.mode == "I":
-        levels = np.asarray(image)
-        if levels.min() < 0 or levels.max() > 65535:
-            raise ImageError("unsupported_mode", f"integer grey levels {levels.min()}..{levels.max()}, expected 0..65535")
-        return _divided(levels.astype(np.uint16))
+    if image.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
+        return _divided(image)
     if image.mode == "F":
         raise ImageError("unsupported_mode", "floating-point pixels have no agreed range: save the image with 8 or 16 bits")
     if image.mode in ("LA", "La"):
@@ -204,8 +207,13 @@ def _to_grey_or_rgb(image: Image.Image, background: int) -> Image.Image:
     return _as_mode(image, "L" if image.mode in ("1", "L") else "RGB")
 
 
-def _divided(levels: NDArray[np.uint16]) -> Image.Image:
+def _divided(image: Image.Image) -> Image.Image:
     """Grey levels 0..65535 over 257, rounded; no half is possible, 257 being odd. A strip at a time: 24 million pixels are 200 MB wide."""
+    import numpy as np
+
+    levels = np.asarray(image) if image.mode == "I" else np.asarray(image, dtype=np.uint16)
+    if image.mode == "I" and (levels.min() < 0 or levels.max() > 65535):
+        raise ImageError("unsupported_mode", f"integer grey levels {levels.min()}..{levels.max()}, expected 0..65535")
     grey = np.empty(levels.shape, np.uint8)
     for top in range(0, len(levels), STRIP):
         grey[top : top + STRIP] = (levels[top : top + STRIP].astype(np.uint32) + 128) // 257
@@ -223,8 +231,8 @@ def _composite(image: Image.Image, mode: Literal["L", "RGB"], background: int) -
     return base
 
 
-def fit_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Convert and resize an upright ``L`` or ``RGB`` image: (H, W, C), uint8."""
+def fit_image(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    """Convert and resize an upright ``L`` or ``RGB`` image."""
     image = _as_mode(image, "L" if preprocess.channels == 1 else "RGB")
     if preprocess.invert:
         image = ImageChops.invert(image)
@@ -239,4 +247,4 @@ def fit_image(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
             frame = Image.new(image.mode, wanted, preprocess.background if image.mode == "L" else (preprocess.background,) * 3)
             frame.paste(image.resize(inner, filter_), ((wanted[0] - inner[0]) // 2, (wanted[1] - inner[1]) // 2))
             image = frame
-    return np.frombuffer(image.tobytes(), np.uint8).reshape(preprocess.shape)  # asarray takes twice as long for a small image
+    return image

@@ -90,8 +90,11 @@ def infer(
 
     Rows go to standard output; everything else to standard error. A file that cannot be read becomes an error row and the exit code 1.
     """
-    from .rows import resolve_format, row_writer
+    from .decoder_process import MANY, second_process
     from .sources import at_least, expand, parse_shard, read_list, shard_of
+
+    helper = second_process() if not testing and at_least(MANY, sources, files_from) else None  # it gets ready meanwhile
+    from .rows import resolve_format, row_writer
     from .stdout import rows_stream
 
     format_ = resolve_format(format_, output, embed=embed)
@@ -106,17 +109,21 @@ def infer(
         raise UsageError("standard input cannot be both an image (-) and a list of paths (--files-from -)")
     with rows_stream() as stdout:
         with loading():
-            from .decoder_process import MANY, second_process
-
-            helper = second_process() if not testing and at_least(MANY, sources, files_from) else None  # it gets ready meanwhile
             from .bundle import Bundle
             from .drift import Tally
-            from .pipeline import Options, classify_stream
+            from .pipeline import Options, classify_stream, prepared
             from .processors import default_threads
 
             if helper and threads is None:
                 threads = max(1, default_threads() - 1)  # the processor that decodes is not the model's
             bundle = Bundle.load(bundle_path, device=device, threads=threads, tf32=tf32)
+            paths = expand([*sources]) if files_from is None else read_list(files_from, expand([*sources]))
+            if part:
+                paths = shard_of(paths, *part)
+            options = Options(batch_size, embed, score, invert)
+            decoding = prepared(bundle, options, helper)
+            if not resume:  # some of the sources may be answered already
+                decoding.begin(paths)
             bundle.session("classifier")
         if testing:
             return _self_test(bundle, stdout)
@@ -124,15 +131,12 @@ def infer(
             say("catvae-infer: no -b given: sorting with the digits that come with the package", quiet=quiet)
         if score and bundle.manifest.scoring is None and not quiet:
             say("catvae-infer: this bundle has no reject thresholds: scores are shown, nothing is called unknown")
-        paths = expand([*sources]) if files_from is None else read_list(files_from, expand([*sources]))
-        if part:
-            paths = shard_of(paths, *part)
         if device == "auto" and bundle.provider == "cpu" and not quiet:
             _say_fallback()
         copies = _copies(copy_to, bundle, sources) if copy_to else None
-        tally, options = Tally(bundle.manifest), Options(batch_size, embed, score, invert)
+        tally = Tally(bundle.manifest)
         if output is None:
-            _write_rows(classify_stream(bundle, paths, options, helper), row_writer(format_, stdout, score=score), tally, copies)
+            _write_rows(classify_stream(bundle, paths, options, decoding), row_writer(format_, stdout, score=score), tally, copies)
         else:
             from .row_file import growing_file, part_of, skip_answered
 
@@ -145,7 +149,7 @@ def infer(
                 for row in skip_answered(growing.earlier(), paths, part_of(output)):
                     tally.add(row)
                 write = row_writer(format_, growing.stream, score=score)
-                _write_rows(classify_stream(bundle, paths, options, helper), write, tally, copies)
+                _write_rows(classify_stream(bundle, paths, options, decoding), write, tally, copies)
     if not tally.total:
         say("catvae-infer: no images found; nothing to do", quiet=quiet)
     for line in [f"catvae-infer: {warning}" for warning in tally.warnings()] if quiet else tally.summary():
@@ -222,4 +226,4 @@ def _self_test(bundle: Bundle, stdout: TextIO) -> int:
     return 0
 
 
-main = command_entry(infer, "catvae-infer")
+main = command_entry(infer, "catvae-infer", at_once=True)

@@ -87,4 +87,4 @@ def _names_by_hand(single: tuple[str, ...], merged: tuple[str, ...], names: list
     return found
 
 
-main = command_entry(label, "catvae-label")
+main = command_entry(label, "catvae-label", at_once=True)

@@ -37,7 +37,7 @@ class Options(NamedTuple):
     """Decoding threads; when left out, whatever suits the images: see `decoding`."""
 
 
-def classify_stream(bundle: Bundle, sources: Iterable[str], options: Options, helper: DecoderProcess | None = None) -> Iterator[list[Row]]:
+def classify_stream(bundle: Bundle, sources: Iterable[str], options: Options, decoding: Decoding | None = None) -> Iterator[list[Row]]:
     """Yield the rows of one block of sources after the other: one row per source, in order.
 
     Parameters
@@ -46,8 +46,8 @@ def classify_stream(bundle: Bundle, sources: Iterable[str], options: Options, he
     sources : iterable of str
         Paths, or ``-`` for an image on standard input; consumed a block at a time.
     options : Options
-    helper : DecoderProcess, optional
-        Started already, by who knows of many sources to come; it is closed at the end. When left out, a long stream starts its own.
+    decoding : Decoding, optional
+        Of `prepared`, where the same sources have begun to be decoded; it is closed at the end.
 
     Yields
     ------
@@ -55,15 +55,20 @@ def classify_stream(bundle: Bundle, sources: Iterable[str], options: Options, he
         ``{"path", "ok": True, "cluster", "name", "confidence", "assignment", "provider"}``, with ``score``, ``embedding`` and ``frames``
         where there are any, or ``{"path", "ok": False, "error": {"code", "message"}}``.
     """
-    decoding = Decoding(bundle.preprocess.swapped(options.invert), options.batch_size, options.decoders, helper)
-    with contextlib.closing(decoding):
+    with contextlib.closing(decoding or prepared(bundle, options)) as decoding:
         for block in decoding.blocks(iter(sources)):
             yield _answered(bundle, block, options)
 
 
+def prepared(bundle: Bundle, options: Options, helper: DecoderProcess | None = None) -> Decoding:
+    """The decoding that suits a bundle; `helper` was started by who knows of many sources to come, else a long stream starts its own."""
+    return Decoding(bundle.preprocess.swapped(options.invert), options.batch_size, options.decoders, helper)
+
+
 def _answered(bundle: Bundle, block: Block, options: Options) -> list[Row]:
     all_frames, pixels = block.decoded
-    answers = iter(_answer_rows(bundle, pixels, options) if len(pixels) else ())
+    images = bundle.preprocess.as_images(pixels)
+    answers = iter(_answer_rows(bundle, images, options) if len(images) else ())
     rows = []
     for path, frames in zip(block.paths, all_frames, strict=True):
         row: Row = {"path": path}

@@ -100,4 +100,4 @@ def _classes(paths: list[str], arguments: tuple[str, ...]) -> list[str]:
     return names
 
 
-main = command_entry(report, "catvae-report")
+main = command_entry(report, "catvae-report", at_once=True)

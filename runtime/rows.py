@@ -16,7 +16,7 @@ Row = dict[str, Any]
 Writer = Callable[[list[Row]], None]
 
 DELETE = b"\x7f"
-_quick_json = msgspec.json.Encoder().encode
+_quick = msgspec.json.Encoder()
 
 
 def resolve_format(format_: str, output: Path | None, *, embed: bool = False) -> str:
@@ -42,18 +42,23 @@ def row_writer(format_: str, stream: TextIO, *, score: bool = False) -> Writer:
 
 def _jsonl(stream: TextIO, score: bool) -> Writer:
     def write(rows: list[Row]) -> None:
-        stream.write("".join([_json_line(row) for row in rows]))  # one call: a thread that writes may lose its turn
+        stream.write(_quick_lines(rows) or "".join(map(_json_line, rows)))  # one call: a thread that writes may lose its turn
 
     return write
 
 
 def _json_line(row: Row) -> str:
-    """In ASCII, so that any file name survives any terminal and pipe; the quick encoder leaves other letters as they are, or fails."""
+    """In ASCII, so that any file name survives any terminal and pipe."""
+    return _quick_lines([row]) or json.dumps(row, separators=(",", ":")) + "\n"
+
+
+def _quick_lines(rows: list[Row]) -> str:
+    """The same, or nothing where some text is not plain: the quick encoder leaves other letters as they are, or fails."""
     with contextlib.suppress(UnicodeEncodeError):
-        line = _quick_json(row)
-        if line.isascii() and DELETE not in line:
-            return line.decode("ascii") + "\n"
-    return json.dumps(row, separators=(",", ":")) + "\n"
+        lines = _quick.encode_lines(rows)
+        if lines.isascii() and DELETE not in lines:
+            return lines.decode("ascii")
+    return ""
 
 
 def _csv(stream: TextIO, score: bool) -> Writer:

@@ -78,7 +78,7 @@ def write_images(folder: Path) -> None:
         try:
             for rules_name, rules in RULES.items():
                 decoded = decode_image(folder / name, rules)
-                tensors[f"{name}/{rules_name}"] = decoded.pixels
+                (tensors[f"{name}/{rules_name}"],) = rules.as_images(decoded.pixels)
                 expected[name] = {"frames": decoded.frames}
         except ImageError as error:
             expected[name] = {"error": error.code}

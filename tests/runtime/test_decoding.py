@@ -10,11 +10,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from catvae.runtime import decoder_process, decoding, images
-from catvae.runtime.decoder_process import DecoderProcess, _pipe_size
+from catvae.runtime.decoder_process import PIPE, DecoderProcess, _enlarge, _pipe_size
 from catvae.runtime.decoding import AHEAD, HELD, Decoding
 from catvae.runtime.images import Preprocess, decode_all
 
@@ -49,9 +48,7 @@ def sources(names, tmp_path):
 
 def told(blocks):
     """What blocks hold, in a form that compares."""
-    return [
-        (block.paths, [getattr(frame, "code", frame) for frame in block.decoded.frames], block.decoded.pixels.tobytes()) for block in blocks
-    ]
+    return [(block.paths, [getattr(frame, "code", frame) for frame in block.decoded.frames], block.decoded.pixels) for block in blocks]
 
 
 @pytest.fixture
@@ -65,7 +62,7 @@ def test_a_block_decoded_there_is_the_block_decoded_here(helper, sources):
     assert helper.ask(sources, RULES)
     frames, pixels = helper.answer()
     wanted, wanted_pixels = decode_all(sources, RULES)
-    np.testing.assert_array_equal(pixels, wanted_pixels)
+    assert pixels == wanted_pixels
     assert [(getattr(frame, "code", frame), str(frame)) for frame in frames] == [
         (getattr(frame, "code", frame), str(frame)) for frame in wanted
     ]
@@ -166,6 +163,77 @@ def test_it_can_be_started_before_numpy_is_imported():
     assert result.stdout.strip() == "[]", result.stderr
 
 
+def test_it_decodes_without_numpy():
+    code = "import sys, catvae.runtime.decoder_program; print('numpy' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
+    assert result.stdout.strip() == "False", result.stderr
+
+
+def begun(sources, helper, *, size=4):
+    """A decoding that has begun, and what is left of the sources."""
+    left, work = iter(sources), Decoding(RULES, size, helper=helper)
+    work.begin(left)
+    return work, left
+
+
+def test_what_has_begun_is_decoded_while_the_caller_is_busy(helper, sources, expected, monkeypatch):
+    """Ready or not when it is asked: all but the first block, whose time tells who decodes, are answered by the second process."""
+    monkeypatch.setattr(decoding, "QUICK", 100.0)
+    here, decode = [], decoding.decode_all
+    work, left = begun(sources, helper)
+    assert next(left, None) is None  # so few are all taken
+    assert until(helper.answered)
+    monkeypatch.setattr(decoding, "decode_all", lambda paths, *others: here.extend(paths) or decode(paths, *others))
+    assert told(work.blocks(left)) == expected
+    assert here == sources[:4]
+
+
+def test_no_more_is_begun_than_is_held(helper, sources, monkeypatch):
+    monkeypatch.setattr(decoding, "HELD", 2)
+    _, left = begun(sources, helper)
+    assert next(left) == sources[8]
+
+
+@pytest.mark.parametrize("program", ["/bin/false", "/bin/cat"])
+def test_what_has_begun_with_one_that_never_gets_ready_is_decoded_here(program, sources, expected, monkeypatch):
+    monkeypatch.setattr(decoding, "QUICK", 100.0)
+    monkeypatch.setattr(sys, "executable", program)
+    work, left = begun(sources, DecoderProcess())
+    time.sleep(0.2)
+    assert told(work.blocks(left)) == expected
+
+
+def test_killed_after_it_has_begun_it_costs_no_block(helper, sources, expected, monkeypatch):
+    monkeypatch.setattr(decoding, "QUICK", 100.0)
+    work, left = begun(sources, helper)
+    assert helper.pid
+    os.kill(helper.pid, signal.SIGKILL)
+    assert told(work.blocks(left)) == expected
+
+
+def test_what_has_begun_and_is_slow_is_for_threads(helper, sources, expected, monkeypatch):
+    monkeypatch.setattr(decoding, "QUICK", 0.0)
+    work, left = begun(sources, helper)
+    assert told(work.blocks(left)) == expected
+    assert helper.pid is None
+
+
+def test_requests_that_do_not_fit_are_decoded_here(names, monkeypatch):
+    """Before the process reads at all: whoever went on writing would wait for it to start."""
+    monkeypatch.setattr("catvae.runtime.decoder_process._pipe_size", lambda _handle: 4096)
+    monkeypatch.setattr(decoding, "QUICK", 100.0)
+    long = [os.path.join(os.path.dirname(name), "./" * 100 + os.path.basename(name)) for name in names]
+    helper = DecoderProcess()
+    try:
+        work, left = begun(long, helper)
+        rest = list(left)
+        assert rest == long[12:]  # the first, one that is asked for, one that is refused
+        parts = [long[i : i + 4] for i in range(0, len(long), 4)]
+        assert told(work.blocks(iter(rest))) == told([decoding.Block(part, decode_all(part, RULES)) for part in parts])
+    finally:
+        helper.close()
+
+
 def test_killed_while_it_works_it_costs_no_block(helper, sources, expected, monkeypatch):
     assert until(helper.has_room)
     blocks = quick_blocks(sources, monkeypatch, helper)
@@ -197,11 +265,11 @@ def test_requests_never_fill_a_pipe_while_answers_wait(helper, names, tmp_path):
     path = deep / "a.png"
     path.write_bytes(Path(names[0]).read_bytes())
     assert until(helper.has_room)
-    request = [f"{deep}{'/' * i}a.png" for i in range(1, 65)]
+    request = [f"{deep}{'/' * i}a.png" for i in range(1, 601)]
     assert helper.ask(request, rules)
     time.sleep(0.3)
     assert not helper.ask(request, rules)
-    assert helper.answer().pixels.shape == (64, 200, 200, 3)
+    assert rules.as_images(helper.answer().pixels).shape == (600, 200, 200, 3)
     assert helper.ask(request, rules)
 
 
@@ -225,6 +293,8 @@ def test_the_size_of_a_pipe():
     reading, writing = os.pipe()
     try:
         assert _pipe_size(writing) in {4096, 8192, 65536}
+        _enlarge(writing)
+        assert _pipe_size(writing) in {4096, 8192, 65536, PIPE}  # who holds many pipes is refused
     finally:
         os.close(reading)
         os.close(writing)
