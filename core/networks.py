@@ -37,6 +37,19 @@ class Dropout(nn.Module):
         return f"p={self.p}"
 
 
+class Flatten(nn.Flatten):
+    """Whose gradient comes back in the layout the images have: over two layouts, what is before it takes ten times as long."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.requires_grad and input.is_contiguous(memory_format=torch.channels_last):
+            input.register_hook(_as_channels_last)
+        return super().forward(input)
+
+
+def _as_channels_last(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)
+
+
 class MLPEncoder(nn.Module):
     """(N, C, H, W) -> (N, hidden): one linear layer, dropout before the ReLU as published."""
 
@@ -93,10 +106,10 @@ class ConvEncoder(nn.Module):
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
             stride = 1 if before == after else 2
-            layers += [nn.Conv2d(channels, _width(i), 3, stride, 1, bias=False), nn.BatchNorm2d(_width(i)), nn.ReLU()]
+            layers += [nn.Conv2d(channels, _width(i), 3, stride, 1, bias=False), nn.BatchNorm2d(_width(i)), nn.ReLU(inplace=True)]
             channels = _width(i)
         flat = channels * math.prod(sizes[-1])
-        layers += [nn.Flatten(), nn.Linear(flat, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU()]
+        layers += [Flatten(), nn.Linear(flat, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -123,6 +123,7 @@ def train(
     from catvae.runtime.interruption import Interrupted
 
     from .data import is_image_folder, load_data
+    from .devices import keep_freed_memory
     from .held_back import split
     from .labelled import read_labelled
     from .progress import announce, conclude, train_with_bar
@@ -131,6 +132,7 @@ def train(
     from .session import Session
     from .training import trainable
 
+    keep_freed_memory()
     several = seeds > 1
     if resume is not None:
         folder = RunFolder(resume)

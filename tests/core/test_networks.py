@@ -1,10 +1,10 @@
-"""Dropout's own mask: its rate, its scale, its independence; everything else of the networks is tested through the model."""
+"""What the networks do otherwise than torch: dropout's own mask, and layouts; everything else is tested through the model."""
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from catvae.core.networks import Dropout  # noqa: E402
+from catvae.core.networks import Dropout, Flatten  # noqa: E402
 
 
 @pytest.mark.parametrize("p", [0.25, 0.5, 0.9])
@@ -33,3 +33,24 @@ def test_evaluation_and_zero_change_nothing_and_gradients_follow_the_mask():
     y.sum().backward()
     assert torch.equal(x.grad, torch.where(y == 0, 0.0, 2.0).double())
     assert Dropout(0.25)(torch.ones(3, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_a_flattened_image_gives_its_gradient_back_in_its_own_layout(layout):
+    x = torch.randn(5, 4, 3, 3).contiguous(memory_format=layout).requires_grad_()
+    inner = x * 1.0  # not a leaf: what autograd hands from one layer to the next
+    seen = []
+    inner.register_hook(seen.append)  # runs before the one that changes the layout
+    y = Flatten()(inner)
+    inner.register_hook(seen.append)
+    assert torch.equal(y, torch.nn.Flatten()(inner))
+    (y * torch.arange(36.0)).sum().backward()
+    assert torch.equal(seen[1], torch.arange(36.0).view(4, 3, 3).expand(5, 4, 3, 3))
+    assert seen[1].is_contiguous(memory_format=layout)
+    assert seen[0].is_contiguous()  # what torch hands over by itself
+
+
+def test_without_gradients_nothing_is_hooked():
+    x = torch.randn(2, 4, 3, 3).contiguous(memory_format=torch.channels_last)
+    Flatten()(x)
+    assert not x._backward_hooks
