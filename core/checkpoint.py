@@ -92,12 +92,17 @@ PREVIOUS = "state.previous.safetensors"
 """The tensors that `state.json` names, while their successors are written: killed at any moment, a run has a whole pair."""
 
 
-def save_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
-    """Write the tensors, then the position, which names their hash; the earlier tensors stay until both are there."""
+def state_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> bytes:
+    """Weights, statistics and Adam's moments in safetensors form."""
     tensors = {f"model/{name}": tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"adam/{index}/{name}": tensor.detach().cpu().contiguous() for name, tensor in moments.items()}
-    data = save(tensors)
+    return save(tensors)
+
+
+def save_state(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
+    """Write the tensors, then the position, which names their hash; the earlier tensors stay until both are there."""
+    data = state_bytes(model, optimizer)
     position.tensors_sha256 = sha256(data)
     try:
         if (folder / TENSORS).is_file() and not (folder / PREVIOUS).exists():  # else an earlier save failed: these are named by nobody
@@ -130,18 +135,23 @@ def load_state(folder: Path, position: Position, model: torch.nn.Module, optimiz
     tensors = load_tensors(tensor_file)
     if sha256(tensor_file.read_bytes()) != position.tensors_sha256:
         raise DataError(f"{tensor_file} does not belong to state.json: its sha256 differs")
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    moments: dict[int, dict[str, Tensor]] = {}
-    wanted: dict[str, Any] = optimizer.state_dict()
     try:
-        for key, tensor in tensors.items():
-            if key.startswith("adam/"):
-                _, index, name = key.split("/")
-                moments.setdefault(int(index), {})[name] = _laid_out_as(parameters[int(index)], tensor)
-        model.load_state_dict({key.removeprefix("model/"): t for key, t in tensors.items() if key.startswith("model/")})
-        optimizer.load_state_dict({**wanted, "state": moments})
+        fill_state(tensors, model, optimizer)
     except (RuntimeError, ValueError, KeyError, IndexError) as error:
         raise DataError(f"{tensor_file} does not fit this run: {str(error).splitlines()[-1].strip()}") from error
+
+
+def fill_state(tensors: dict[str, Tensor], model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put what `state_bytes` told into a network and its optimiser; raises what torch does where it does not fit."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("adam/"):
+            _, index, name = key.split("/")
+            moments.setdefault(int(index), {})[name] = _laid_out_as(parameters[int(index)], tensor)
+    model.load_state_dict({key.removeprefix("model/"): t for key, t in tensors.items() if key.startswith("model/")})
+    wanted: dict[str, Any] = optimizer.state_dict()
+    optimizer.load_state_dict({**wanted, "state": moments})
 
 
 def _settle(folder: Path, position: Position) -> None:

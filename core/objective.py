@@ -23,6 +23,7 @@ from catvae.kernels import mixture_kl
 from .config import TrainConfig
 from .model import CatVAE, Posterior, draw
 from .prior import sample_prior
+from .ranks import ALONE, Ranks
 from .views import ViewPolicy, random_view, view_information
 
 TINY = 1e-6
@@ -73,6 +74,7 @@ def batch_loss(
     taught: Taught | None = None,
     warm: bool = False,
     labelled: tuple[Tensor, Tensor] | None = None,
+    ranks: Ranks = ALONE,
 ) -> BatchLoss:
     """Evaluate the objective on a batch; noise comes from torch's default generator.
 
@@ -90,8 +92,10 @@ def batch_loss(
         Only what views say is trained; the terms of the bound are not known (NaN).
     labelled : (Tensor, Tensor), optional
         Images (n, C, H, W) and the cluster (n,) of each, whose cross-entropy is added with the configured weight.
+    ranks : Ranks
+        That hold parts of the batch; all evaluate the objective at the same time.
     """
-    loss = _warm_loss(model, x, config, policy, taught) if warm else _full_loss(model, x, config, policy, taught)
+    loss = (_warm_loss if warm else _full_loss)(model, x, config, policy, taught, ranks)
     if labelled is None:
         return loss
     images, c = labelled
@@ -100,7 +104,7 @@ def batch_loss(
     return loss._replace(total=loss.total + config.label_weight * nnF.cross_entropy(logits, c))
 
 
-def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, taught: Taught | None) -> BatchLoss:
+def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, taught: Taught | None, ranks: Ranks) -> BatchLoss:
     n = len(x)
     zero = x.new_zeros(())
     # Images and views go through the trunk together: one set of batch statistics, larger matrix products.
@@ -117,7 +121,7 @@ def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
     information = zero
     if config.objective == "infocatvae":
         # Latents of images and of the prior are decoded together: fewer, larger products, and one gradient per weight.
-        drawn, c = sample_prior(model.prior, config.generated_per_cluster)
+        drawn, c = sample_prior(model.prior, -(-config.generated_per_cluster // ranks.count))
         pixels, generated = model.decode(torch.cat([z, drawn])).split([n, len(c)])
         information = _information(model, generated.sigmoid(), c, config, policy)
     else:
@@ -127,33 +131,33 @@ def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
 
     invariance = auxiliary = zero
     if with_views:
-        views, invariance, auxiliary = _view_terms(encoded, config, taught)
+        views, invariance, auxiliary = _view_terms(encoded, config, taught, ranks)
         total = total + views
     elbo = -(reconstruction + kl + neg_entropy + math.log(model.spec.clusters))
     return BatchLoss(total, Terms(reconstruction, kl, neg_entropy, information, invariance, auxiliary, elbo), divergence.assignment)
 
 
-def _warm_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, taught: Taught | None) -> BatchLoss:
+def _warm_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, taught: Taught | None, ranks: Ranks) -> BatchLoss:
     """What views say alone: no latent is drawn and nothing is decoded. Terms of the bound are not known (NaN)."""
     n = len(x)
     encoded = model.encode(torch.cat([x, random_view(x, policy)]))
-    total, invariance, auxiliary = _view_terms(encoded, config, taught)
+    total, invariance, auxiliary = _view_terms(encoded, config, taught, ranks)
     unknown = x.new_full((), math.nan)
     terms = Terms(unknown, unknown, unknown, unknown, invariance, auxiliary, unknown)
     return BatchLoss(total, terms, encoded.logits[:n].detach().softmax(-1))
 
 
-def _view_terms(encoded: Posterior, config: TrainConfig, taught: Taught | None) -> tuple[Tensor, Tensor, Tensor]:
+def _view_terms(encoded: Posterior, config: TrainConfig, taught: Taught | None, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
     """The weighted sum that trains, and the information of clusters and over-clusters; `encoded` holds images, then their views."""
     logits, views = encoded.logits.chunk(2)
-    shared = view_information(logits, views, config.marginal_weight)
+    shared = view_information(logits, views, config.marginal_weight, ranks)
     invariance, total = shared.information, shared.information.new_zeros(())
     if taught is None or not taught.alone:
         total = total - config.invariance_weight * shared.trained
     auxiliary = torch.zeros_like(invariance)
     if config.overclusters:
         images, other = encoded.auxiliary.chunk(2)
-        shared = view_information(images, other, config.marginal_weight)
+        shared = view_information(images, other, config.marginal_weight, ranks)
         auxiliary, total = shared.information, total - config.invariance_weight * shared.trained
     if taught is not None:
         total = total + config.invariance_weight * _tie(encoded.logits, encoded.auxiliary.softmax(-1) @ taught.member)

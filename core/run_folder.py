@@ -137,6 +137,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
     precision: str = "fp32"
     device: str = "cpu"
+    ranks: int = 1
+    """Processes that trained together."""
     versions: dict[str, str] = {}
 
 

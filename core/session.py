@@ -21,6 +21,7 @@ from .joints import estimate_joints
 from .labelled import LabelledImages, clusters_of_classes
 from .metrics import health
 from .objective import BatchLoss
+from .ranks import ALONE, Ranks
 from .report import run_report
 from .run_folder import DataRecord, Origin, RunFolder, RunRecord, versions
 from .training import Trainer
@@ -40,10 +41,16 @@ class Session:
 
     @classmethod
     def start(
-        cls, folder: RunFolder, data: ImageData, config: TrainConfig, origin: Origin, labelled: LabelledImages | None = None
+        cls,
+        folder: RunFolder,
+        data: ImageData,
+        config: TrainConfig,
+        origin: Origin,
+        labelled: LabelledImages | None = None,
+        ranks: Ranks = ALONE,
     ) -> "Session":
         """Begin a new run: the network is built and the folder's first files are written."""
-        trainer = Trainer(data, config, labelled)
+        trainer = Trainer(data, config, labelled, ranks)
         record = RunRecord(
             spec=trainer.spec,
             origin=origin,
@@ -60,6 +67,7 @@ class Session:
             ),
             precision=trainer.precision,
             device=str(trainer.device),
+            ranks=ranks.count,
             versions=versions(),
         )
         folder.start(config, record)
@@ -69,7 +77,7 @@ class Session:
         return session
 
     @classmethod
-    def resume(cls, folder: RunFolder, data: ImageData, labelled: LabelledImages | None = None) -> "Session":
+    def resume(cls, folder: RunFolder, data: ImageData, labelled: LabelledImages | None = None, ranks: Ranks = ALONE) -> "Session":
         """Go on with the run in `folder`; raises `DataError` when its state does not belong to these settings and images."""
         record, config = folder.read_record(), folder.read_config()
         if record.config_hash != _hash(config):
@@ -81,7 +89,12 @@ class Session:
             )
         if record.labels_hash != _labels_hash(labelled):
             raise DataError(f"{record.origin.labels} holds other images or classes than this run was started with: restore them")
-        trainer = Trainer(data, config, labelled)
+        trainer = Trainer(data, config, labelled, ranks)
+        if record.ranks != ranks.count:
+            raise DataError(
+                f"{folder.path} was begun by {record.ranks} ranks and would go on with {ranks.count}, on other parts of each batch:"
+                f" {'start it without torchrun' if record.ranks == 1 else f'torchrun --nproc-per-node {record.ranks} on one machine'}"
+            )
         if trainer.precision != record.precision:
             raise DataError(f"this run was trained in {record.precision}, this machine would go on in {trainer.precision}")
         position = read_position(folder.path)

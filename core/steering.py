@@ -49,13 +49,21 @@ class Steering:
         merges = config.overclusters and config.invariance_weight  # without views over-clusters learn nothing
         self.merge_steps = sorted({min(steps - 1, round(share * steps)) for share in config.regroup}) if merges else []
 
+    def decides(self, step: int, position: Position) -> bool:
+        """Whether what happens before `step` is read from images, which machines may round otherwise."""
+        return step in self.merge_steps or self._names(step, position)
+
+    def _names(self, step: int, position: Position) -> bool:
+        """Whether the clusters of given classes are looked for."""
+        return self.labelled is not None and not position.class_clusters and step >= (self.merge_steps or [0])[0]
+
     def before(self, step: int, trained: Trained, position: Position) -> Trained:
         """What is due before `step`; the same network, or a new one with the chosen K."""
         if step in self.merge_steps:
             trained = self._merge(step, trained, position)
         elif self.config.guard and step % GUARD_EVERY == 0:
             self._guard(step, trained, position)
-        if self.labelled is not None and not position.class_clusters and step >= (self.merge_steps or [0])[0]:
+        if self.labelled is not None and self._names(step, position):
             position.class_clusters = clusters_of_classes(trained.model, self.labelled)
         return trained
 
@@ -66,9 +74,8 @@ class Steering:
         member = torch.eye(trained.model.spec.clusters, device=self.images.device)[position.group]
         return Taught(member, alone=position.unequal)
 
-    def observe(self, assignment: Tensor, position: Position) -> None:
-        """Keep running shares of the clusters from a batch's assignments (N, K)."""
-        shares = assignment.mean(0).tolist()
+    def observe(self, shares: list[float], position: Position) -> None:
+        """Keep running shares of the clusters from those in a batch."""
         before = position.shares if len(position.shares) == len(shares) else shares
         position.shares = [MEMORY * old + (1 - MEMORY) * new for old, new in zip(before, shares, strict=True)]
 

@@ -4,6 +4,7 @@ Options mirror `config.TrainConfig`; only those given on the command line overri
 known to be good, so that `--help` answers at once.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +124,15 @@ def train(
     from catvae.runtime.interruption import Interrupted
 
     from .data import is_image_folder, load_data
-    from .devices import keep_freed_memory
+    from .devices import keep_freed_memory, resolve_device
     from .held_back import split
     from .labelled import read_labelled
     from .progress import announce, conclude, train_with_bar
+    from .ranks import join, started_by_torchrun
     from .run_folder import Origin, RunFolder
     from .seeds import folder_of, is_planned, plan, train_seeds
     from .session import Session
-    from .training import trainable
+    from .training import Trainer, trainable
 
     keep_freed_memory()
     several = seeds > 1
@@ -146,10 +148,16 @@ def train(
     else:
         origin = Origin.of(data or "digits", image_size, str(labels) if labels else None, classes=not no_labels)
         folder = RunFolder(output or Path("runs") / Path(data or "digits").resolve().stem)
-        folder.check_free(overwrite=overwrite)
+    if several and started_by_torchrun():
+        raise UsageError("several seeds are trained one after the other: start each with a torchrun and a --seed of its own")
+    ranks = join(resolve_device(config.device))
+    quiet = quiet or not ranks.leads
+    if resume is None:
+        if ranks.leads:
+            folder.check_free(overwrite=overwrite)
         if image_size is not None and not is_image_folder(origin.data):
             raise UsageError(f"--image-size is for a folder of images; {origin.data} has images of its own size")
-    images = load_data(origin.data, image_size=origin.image_size, labels=origin.classes, warn=say)
+    images = load_data(origin.data, image_size=origin.image_size, labels=origin.classes, warn=partial(say, quiet=not ranks.leads))
     known = read_labelled(origin.labels, images.preprocess) if origin.labels else None
 
     def train_one(session: Session, prefix: str = "") -> None:
@@ -159,17 +167,26 @@ def train(
     if resume is None:
         trainable(config, len(split(len(images.images)).trained), known)  # refused before a folder is made or an earlier run removed
     try:
+        if not ranks.leads:
+            Trainer(images, config, known, ranks).run()
+            ranks.leave()
+            return 0
         with folder.locked():
             if several and resume is None:
                 plan(folder, list(range(config.seed, config.seed + seeds)))
             if several:
                 record = train_seeds(folder, images, config, origin, known, train_one)
             else:
-                session = Session.resume(folder, images, known) if resume else Session.start(folder, images, config, origin, known)
+                if resume:
+                    session = Session.resume(folder, images, known, ranks)
+                else:
+                    session = Session.start(folder, images, config, origin, known, ranks)
                 train_one(session)
+                ranks.leave()
                 record = session.finish()
     except Interrupted as interruption:
-        say(f"stopped by {interruption}; go on with: catvae-train --resume {folder.path}")
+        again = "go on with" if ranks.count == 1 else "go on, with the same torchrun,"
+        say(f"stopped by {interruption}; {again}: catvae-train --resume {folder.path}", quiet=not ranks.leads)
         return 128 + interruption.signum
     conclude(record, folder.path)
     return 0

@@ -6,18 +6,20 @@ stands in `steering`, what is measured after training in `evaluation`, files in 
 """
 
 import math
+import signal
 import time
 from collections.abc import Callable, Sequence
 
 import msgspec
 import torch
+from safetensors.torch import load
 from torch import Tensor
 
 from catvae.runtime.errors import NumericError, UsageError
 from catvae.runtime.interruption import Interrupted, stop_on_signals
 
 from .agglomeration import mutual_information
-from .checkpoint import SCHEMA, Position
+from .checkpoint import SCHEMA, Position, fill_state, state_bytes
 from .config import TrainConfig
 from .data import ImageData
 from .devices import mix, resolve_device, resolve_precision, seed_noise
@@ -28,6 +30,7 @@ from .labelled import LabelledImages, labelled_batch, require_room
 from .merging import agreement, merge_by_neighbours
 from .model import CatVAE, ModelSpec
 from .objective import BatchLoss, Terms, batch_loss
+from .ranks import ALONE, Ranks
 from .steering import Steering
 from .views import choose_policy, to_float
 
@@ -41,6 +44,8 @@ COLOUR_STARTS = 3
 """Short runs on colour images, whose seeds differ most: `benchmarks/photographs.py` has the rows."""
 BAD_STEPS = 5
 """Consecutive steps without finite numbers before training gives up."""
+RECORDED = ("total", *Terms._fields, "confidence")
+"""Columns of a row of metrics, means over its steps."""
 CLIP = 1000.0
 """Largest gradient norm: ordinary steps stay below 300, a diverging one is cut."""
 
@@ -75,21 +80,27 @@ class Trainer:
     data : ImageData
         Only its images are read.
     config : TrainConfig
+    labelled : LabelledImages, optional
+    ranks : Ranks
+        That train together; the first one's clusters are everybody's.
 
     Raises
     ------
     UsageError, DeviceError
-        See `trainable`.
+        See `trainable`; and when a batch has no two images for each rank.
     """
 
-    def __init__(self, data: ImageData, config: TrainConfig, labelled: LabelledImages | None = None):
+    def __init__(self, data: ImageData, config: TrainConfig, labelled: LabelledImages | None = None, ranks: Ranks = ALONE):
         rows = split(len(data.images)).trained
         count = len(rows)
         self.config = config = trainable(config, count, labelled)
         self.device = resolve_device(config.device)
         self.precision = resolve_precision(config.precision, self.device)
         self.policy = choose_policy(config.augment, data.images, config.recolour)
+        self.ranks = ranks
         self.batch = min(config.batch_size, count)
+        if self.batch < 2 * ranks.count:
+            raise UsageError(f"{ranks.count} ranks share batches of {self.batch} images: each needs 2, start fewer or raise --batch-size")
         self.steps_per_epoch = count // self.batch
         self.epochs = config.epochs_for(self.steps_per_epoch)
         self.steps = self.epochs * self.steps_per_epoch
@@ -157,14 +168,19 @@ class Trainer:
         """
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), stop_on_signals(on_signal) as stop:
+            self._follow_first()
             if self.starts > 1 and not self.position.start_scores:
                 self.choose_start(on_step, stop)
             while not self.finished:
                 self._advance(on_step)
                 if self.position.step % self.steps_per_epoch == 0 and on_epoch:
                     on_epoch()
-                if stop:
-                    raise Interrupted(stop[0])
+                self._end_if_told(stop)
+
+    def _end_if_told(self, stop: Sequence[int]) -> None:
+        """After the same step on every rank, whichever was told."""
+        if self.ranks.any(bool(stop), self.device):
+            raise Interrupted(stop[0] if stop else signal.SIGTERM)
 
     def _advance(self, on_step: Callable[[BatchLoss], None] | None) -> None:
         began = time.perf_counter()
@@ -187,12 +203,15 @@ class Trainer:
             self._begin(start)
             while self.position.step < self.start_steps:
                 self._advance(on_step)
-                if stop:
+                try:
+                    self._end_if_told(stop)
+                except Interrupted:
                     self._begin(0)
-                    raise Interrupted(stop[0])
+                    raise
             seed_noise(self.device, mix(self.config.seed, self.start_steps))
             joints = estimate_joints(self.model, self.images, self.policy)
-            scores.append(self._worth(joints))
+            worth = repr(self._worth(joints)).encode()
+            scores.append(float(self.ranks.from_first(worth, self.device)))
             seconds += self.position.seconds
             if best is None or scores[-1] == max(scores):
                 best = self.trained, self.position
@@ -211,9 +230,16 @@ class Trainer:
 
     def step(self) -> BatchLoss:
         """One optimiser step on the next batch."""
-        at, position = self.position.step, self.position
-        seed_noise(self.device, mix(self._seed(position.start), at))
-        self.trained = self.steering.before(at, self.trained, position)
+        at = self.position.step
+        noise = mix(self._seed(self.position.start), at)
+        seed_noise(self.device, noise)
+        decides = self.steering.decides(at, self.position)
+        self.trained = self.steering.before(at, self.trained, self.position)
+        if self.ranks.count > 1:
+            if decides:
+                self._follow_first()
+            seed_noise(self.device, mix(noise, self.ranks.rank))  # other views, other latents
+        position = self.position
         model, optimizer = self.trained.model, self.trained.optimizer
         model.train()
         for group in optimizer.param_groups:
@@ -224,18 +250,21 @@ class Trainer:
             labelled = labelled_batch(self.labelled, position.class_clusters, self.policy, self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             warm = at < self.warm_steps
-            loss = batch_loss(model, self._batch(at), self.config, self.policy, taught=taught, warm=warm, labelled=labelled)
+            x = self._batch(at)
+            loss = batch_loss(model, x, self.config, self.policy, taught=taught, warm=warm, labelled=labelled, ranks=self.ranks)
         optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        told, shares = _summary(loss), loss.assignment.mean(0)
+        self.ranks.average([*gradients, *_statistics(model), told, shares])
         norm = torch.nn.utils.get_total_norm(gradients).item()
-        if math.isfinite(norm) and math.isfinite(loss.total.item()):
+        if math.isfinite(norm) and math.isfinite(told[0].item()):
             self._bad_steps = 0
             if norm > CLIP:
                 torch._foreach_mul_(gradients, CLIP / norm)  # pyright: ignore[reportPrivateImportUsage]
             optimizer.step()
-            self._record(loss)
-            self.steering.observe(loss.assignment, position)
+            self._record(told.tolist())
+            self.steering.observe(shares.tolist(), position)
         else:
             self._bad_steps += 1
             if self._bad_steps >= BAD_STEPS:
@@ -252,8 +281,20 @@ class Trainer:
         if self._order is None or self._order[:2] != (start, epoch):
             generator = torch.Generator().manual_seed(mix(self._seed(start), epoch) ^ 0x5EED)
             self._order = start, epoch, torch.randperm(len(self.images), generator=generator)
-        rows = self._order[2][index * self.batch : (index + 1) * self.batch].to(self.device)
+        rows = self.ranks.part(self._order[2][index * self.batch : (index + 1) * self.batch]).to(self.device)
         return to_float(self.images[rows])
+
+    def _follow_first(self) -> None:
+        """Be where the first rank is, weights, moments and position: what was decided or resumed there holds everywhere."""
+        if self.ranks.count == 1:
+            return
+        position, tensors = (
+            self.ranks.from_first(content, self.device)
+            for content in (msgspec.json.encode(self.position), state_bytes(self.model, self.trained.optimizer))
+        )
+        if not self.ranks.leads:
+            self.restore(msgspec.json.decode(position, type=Position))
+            fill_state(load(tensors), self.model, self.trained.optimizer)
 
     def _rate(self, step: int) -> float:
         if self.config.schedule == "constant":
@@ -262,10 +303,9 @@ class Trainer:
         fall = 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return self.config.learning_rate * rise * (LAST_RATE + (1 - LAST_RATE) * fall)
 
-    def _record(self, loss: BatchLoss) -> None:
+    def _record(self, values: list[float]) -> None:
         row = self.position.open_row
-        values = torch.stack([loss.total, *loss.terms, loss.assignment.amax(1).mean()]).detach().tolist()
-        for name, value in zip(("total", *Terms._fields, "confidence"), values, strict=True):
+        for name, value in zip(RECORDED, values, strict=True):
             if not math.isnan(value):  # NaN: not computed while clusters train alone
                 row[name] = row.get(name, 0.0) + value
                 row[f"{name} steps"] = row.get(f"{name} steps", 0.0) + 1
@@ -273,6 +313,16 @@ class Trainer:
     def _close_row(self) -> None:
         sums, position = self.position.open_row, self.position
         epoch = position.step // self.steps_per_epoch
-        means = {name: sums[name] / sums[f"{name} steps"] if name in sums else None for name in ("total", *Terms._fields, "confidence")}
+        means = {name: sums[name] / sums[f"{name} steps"] if name in sums else None for name in RECORDED}
         position.rows.append({"epoch": epoch, **means, "seconds": position.seconds})
         position.open_row = {}
+
+
+def _summary(loss: BatchLoss) -> Tensor:
+    """`RECORDED` of one batch."""
+    return torch.stack([loss.total, *loss.terms, loss.assignment.amax(1).mean()]).detach()
+
+
+def _statistics(model: CatVAE) -> list[Tensor]:
+    """Running means and variances of batch norm."""
+    return [statistic for layer in model.norms for statistic in (layer.running_mean, layer.running_var) if statistic is not None]

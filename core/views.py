@@ -15,6 +15,8 @@ import torch.nn.functional as nnF
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .ranks import ALONE, Ranks
+
 AT_A_TIME_PIXELS = 56 * 56
 """Values per image up to which a full batch is encoded at a time: about 300 MB of activations at 1024."""
 MIRROR_CORRELATION = 0.62
@@ -189,7 +191,7 @@ class ViewInformation(NamedTuple):
     """() the same with the marginal entropies weighted, which is what is maximised."""
 
 
-def view_information(logits: Tensor, other: Tensor, marginal_weight: float) -> ViewInformation:
+def view_information(logits: Tensor, other: Tensor, marginal_weight: float, ranks: Ranks = ALONE) -> ViewInformation:
     """Mutual information between the assignments of images and of their views, estimated on the batch.
 
     With P = 1/N sum_n a_n a'_n^T, symmetrised: I = sum P log P - w sum P (log P_i + log P_j), w = 1 for the information itself.
@@ -200,10 +202,12 @@ def view_information(logits: Tensor, other: Tensor, marginal_weight: float) -> V
         Of the images and of their views.
     marginal_weight : float
         w; above 1 weighs the entropy of the cluster shares, which keeps clusters from emptying.
+    ranks : Ranks
+        That hold parts of the batch: P is that of the whole.
     """
     a, b = logits.float().softmax(-1), other.float().softmax(-1)
     with torch.autocast(a.device.type, enabled=False):  # a joint in bfloat16 would round away the differences that are trained
-        joint = a.T @ b / len(a)
+        joint = ranks.mean(a.T @ b / len(a))
     joint = ((joint + joint.T) / 2).clamp_min(1e-12)
     joint = joint / joint.sum()
     negative_joint_entropy = (joint * joint.log()).sum()

@@ -1,0 +1,121 @@
+"""Training on several processors or machines at once: what the ranks that torchrun starts tell each other.
+
+    torchrun --no-python --nproc-per-node 4 catvae-train mnist
+
+Every rank holds all images, the same weights and the same seed, and takes its part of each batch. In each step gradients, joint
+distributions of views, statistics of batch norm and cluster shares become those of the whole batch; batch norm itself looks at a rank's
+part. What is decided about clusters between steps is decided by the first rank, which alone writes the run folder.
+
+Without torchrun there is one rank, and nothing is exchanged.
+"""
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from catvae.runtime.errors import UsageError
+
+PATIENCE = timedelta(hours=1)
+"""That ranks wait for one another: the first draws and saves while the others go on."""
+
+
+class Ranks:
+    """The ranks of one run, seen from one of them.
+
+    Parameters
+    ----------
+    rank : int
+        This one, of 0 .. count - 1; the first leads.
+    count : int
+        Above 1, torch's default process group connects them.
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1):
+        self.rank, self.count = rank, count
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the rank that decides, writes and speaks."""
+        return self.rank == 0
+
+    def part(self, batch: Tensor) -> Tensor:
+        """This rank's rows of a batch, as many on every rank."""
+        return batch[: len(batch) // self.count * self.count][self.rank :: self.count]
+
+    def mean(self, own: Tensor) -> Tensor:
+        """The mean over ranks, whose gradient is that of a mean once gradients of weights are averaged.
+
+        A loss of every rank depends on the mean P of all p_r in the same way: averaged, the gradients are sum_r dL/dP dp_r / count, so each
+        rank passes dL/dP on to its own p_r as it is.
+        """
+        if self.count == 1:
+            return own
+        everyone = own.detach().clone()
+        dist.all_reduce(everyone)
+        return own + (everyone / self.count - own.detach())
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Put the means over ranks into `tensors`, in one message; they are alike in shape and order on every rank."""
+        if self.count == 1:
+            return
+        flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
+        dist.all_reduce(flat)
+        flat /= self.count
+        for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.detach().copy_(mean.view(tensor.shape))
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether the flag is set on some rank."""
+        if self.count == 1:
+            return flag
+        flags = torch.tensor([float(flag)], device=device)
+        dist.all_reduce(flags)
+        return flags.item() > 0
+
+    def from_first(self, data: bytes, device: torch.device) -> bytes:
+        """What the first rank has."""
+        if self.count == 1:
+            return data
+        size = torch.tensor([len(data)], device=device)
+        dist.broadcast(size, 0)
+        content = torch.zeros(int(size.item()), dtype=torch.uint8, device=device)
+        if self.leads:
+            content.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        dist.broadcast(content, 0)
+        return content.cpu().numpy().tobytes()
+
+    def leave(self) -> None:
+        """After the last exchange."""
+        if self.count > 1:
+            dist.destroy_process_group()
+
+
+ALONE = Ranks()
+
+
+def started_by_torchrun() -> bool:
+    """Whether this process is one of several."""
+    return dist.is_available() and dist.is_torchelastic_launched() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def join(device: torch.device) -> Ranks:
+    """Meet the other ranks, each on its own GPU where they train on GPUs.
+
+    Raises
+    ------
+    UsageError
+        When there are more ranks than GPUs on this machine.
+    """
+    if not started_by_torchrun():
+        return ALONE
+    if device.type == "cuda":
+        here, found = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if here >= found:
+            raise UsageError(f"torchrun started rank {here} here, but there are {found} GPUs: lower --nproc-per-node, or use --device cpu")
+        torch.cuda.set_device(here)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    return Ranks(dist.get_rank(), dist.get_world_size())
