@@ -5,6 +5,7 @@ loses is the Agglomerative Information Bottleneck (Slonim and Tishby, NIPS 1999)
 (Slonim, Friedman and Tishby, SIGIR 2002). Which distributions are asked, and which groups are taken, is decided in `merging`.
 """
 
+import threading
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar
@@ -17,7 +18,7 @@ from catvae.runtime.files import sha256
 SWEEPS = 50
 """Rounds of moves at most; a handful is usual."""
 REMEMBERED = 16
-"""Results of each function that `remembered` keeps: one look at the small clusters asks for ten."""
+"""Results of each function that `remembered` keeps: one look at the small clusters asks for four, eight where it also chooses K."""
 
 Path = list[tuple[int, int]]
 """Merges of a greedy path, see `merge_path`."""
@@ -35,17 +36,22 @@ class Merge(NamedTuple):
 
 
 def remembered(function: Function) -> Function:
-    """Keep the last results of a function of a joint distribution and K: what takes n^3 operations is asked for again within one look."""
+    """Keep the last results, to be read only, of a function of a joint distribution: one look asks for the same n^3 operations again."""
     known: dict[tuple[object, ...], object] = {}
+    changing = threading.Lock()
 
     @wraps(function)
     def look_up(joint: NDArray[np.float64], *others: int) -> object:
         key = sha256(joint.tobytes()), *others
-        if key not in known:
-            known[key] = function(joint, *others)
-            if len(known) > REMEMBERED:
+        with changing:
+            if key in known:
+                return known[key]
+        found = function(joint, *others)
+        with changing:
+            known[key] = found
+            while len(known) > REMEMBERED:
                 del known[next(iter(known))]
-        return known[key]
+        return found
 
     return look_up  # pyright: ignore[reportReturnType] - a function like the one it was given
 

@@ -41,7 +41,7 @@ class Flatten(nn.Flatten):
     """Whose gradient comes back in the layout the images have: over two layouts, what is before it takes ten times as long."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.requires_grad and input.is_contiguous(memory_format=torch.channels_last):
+        if input.requires_grad and not torch.compiler.is_compiling() and input.is_contiguous(memory_format=torch.channels_last):
             input.register_hook(_as_channels_last)
         return super().forward(input)
 

@@ -68,7 +68,9 @@ def command_entry(command: click.Command, name: str, *, at_once: bool = False) -
         if not at_once:
             gc.freeze()  # the interpreter looks for garbage three times more on its way out
             sys.exit(code)
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
         os._exit(code)
 
     main.__doc__ = f"Entry point of `{name}`."

@@ -1,9 +1,11 @@
 """A second process that decodes: of threads, the interpreter's lock lets one at a time decode tiny images, which is mostly Python's work.
 
 It is a program of its own (`decoder_program`), asked over its standard input and answering over its standard output: it ends when we do,
-whatever ends us. Nothing depends on it. Where it cannot be started, is not ready, or dies, images are decoded here, to the same pixels.
+whatever ends us. Nothing depends on it. Where it cannot be started, does not get ready, or dies, images are decoded here, to the same
+pixels.
 
-Pillow is imported here with the first question, numpy never is there: who starts it first of all has it decoding before the model is ready.
+The program does without numpy, and this module imports Pillow with the first question alone: started first of all, it decodes before the
+model is ready.
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ ASKED_AHEAD = 3
 """Requests it may have, so that it need not wait for us."""
 SMALLEST_PIPE = 4096
 """What a user who holds many pipes is given for one; elsewhere none is smaller."""
-PIPE = 1 << 20
-"""Bytes of a pipe, where the system lets us choose: what is decoded while we are busy, some 1,300 images of 28 x 28, waits in it."""
+ANSWERS, REQUESTS = 1 << 20, 1 << 18
+"""Bytes of the pipes, where the system lets us choose: what is decoded while we are busy, some 1,300 images of 28 x 28, waits in one."""
+START = 5.0
+"""Seconds that are waited for it to get ready once there is nothing else to do."""
 
 
 def second_process() -> DecoderProcess | None:
@@ -55,7 +59,8 @@ class DecoderProcess:
             self._process = subprocess.Popen(command, 0, None, pipe, pipe, quiet, start_new_session=True, env=NO_BLAS_THREADS | os.environ)
         except OSError:
             return
-        _enlarge(self._stdin.fileno(), self._stdout.fileno())
+        _enlarge(self._stdin.fileno(), REQUESTS)
+        _enlarge(self._stdout.fileno(), ANSWERS)
         self._room = _pipe_size(self._stdin.fileno()) // 4
         """Bytes of requests that may be on their way: we must never wait to be heard while it waits to be read."""
         self._poll = select.poll()
@@ -68,15 +73,14 @@ class DecoderProcess:
 
     def has_room(self) -> bool:
         """Whether it is ready and would like to be asked."""
-        if not self._ready and self.answered():
-            self._get_ready()
+        self._get_ready(0)
         return self._process is not None and self._ready and len(self._asked) < ASKED_AHEAD
 
-    def _get_ready(self) -> None:
-        """Wait for its first sign of life."""
-        from .decoder_program import READY
+    def _get_ready(self, seconds: float) -> None:
+        """Look for its first sign of life."""
+        if self._process and not self._ready and self._poll.poll(1000 * seconds):
+            from .decoder_program import READY
 
-        if self._process and not self._ready:
             self._ready = self._stdout.read(1) == READY
             if not self._ready:
                 self.close()
@@ -87,9 +91,12 @@ class DecoderProcess:
 
         if self._process is None:
             return False
-
-        request = question(sources, rules)
-        if self._asked and sum(self._asked) + len(request) > self._room:
+        try:
+            request = question(sources, rules)
+        except UnicodeError:  # a name that this system cannot write
+            return False
+        # Beyond the room, a first request is read at once, by one that is ready.
+        if (self._asked or not self._ready) and sum(self._asked) + len(request) > self._room:
             return False
         try:
             write_message(self._stdin, request)
@@ -101,11 +108,14 @@ class DecoderProcess:
 
     def answered(self) -> bool:
         """Whether `answer` would not wait long."""
-        return self._process is None or bool(self._poll.poll(0))
+        self._get_ready(0)
+        return self._process is None or (self._ready and bool(self._poll.poll(0)))
 
     def answer(self) -> DecodedBlock | None:
         """What `decode_all` gives for the oldest request; None when the process has died."""
-        self._get_ready()
+        self._get_ready(START)
+        if not self._ready:
+            self.close()
         if self._process is None:
             return None
         from .decoder_program import read_answer
@@ -139,12 +149,11 @@ class DecoderProcess:
         return self._process.stdout
 
 
-def _enlarge(*handles: int) -> None:
+def _enlarge(handle: int, size: int) -> None:
     with contextlib.suppress(ImportError, AttributeError, OSError):  # a setting that only Linux has, and grants to who holds few pipes
         import fcntl
 
-        for handle in handles:
-            fcntl.fcntl(handle, fcntl.F_SETPIPE_SZ, PIPE)
+        fcntl.fcntl(handle, fcntl.F_SETPIPE_SZ, size)
 
 
 def _pipe_size(handle: int) -> int:

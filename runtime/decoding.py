@@ -1,6 +1,7 @@
 """Decoding ahead of the model, in order: threads for images that take their time, a second process for ones that do not."""
 
 import itertools
+import math
 import sys
 import time
 from collections import deque
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 AHEAD = 3
 """Blocks decoded or being decoded while one is answered, beside one for each decoder."""
-HELD = 16
-"""Blocks of quick images decoded or asked for while one is answered, or while the caller gets ready."""
+HELD, HELD_BYTES = 16, 1 << 26
+"""Blocks of quick images decoded or asked for while one is answered, or while the caller gets ready; fewer where they are large."""
 QUICK = 6e-4
 """Seconds: an image decoded within this keeps the interpreter's lock most of the while. On two processors, against two threads, a second
 process sorts 2.2 times as many images of 28 x 28 pixels, 1.3 times as many of 128 x 128, and fewer of 512 x 512."""
@@ -29,14 +30,6 @@ class Block(NamedTuple):
 
     paths: list[str]
     decoded: DecodedBlock
-
-
-class Wanted(NamedTuple):
-    """Sources whose images are not here yet."""
-
-    paths: list[str]
-    asked: bool
-    """The second process was."""
 
 
 class Decoding:
@@ -55,23 +48,30 @@ class Decoding:
 
     def __init__(self, rules: Preprocess, size: int, threads: int | None = None, helper: DecoderProcess | None = None):
         self.rules, self.size, self.threads, self.helper = rules, size, threads, helper
+        self.held = max(AHEAD, min(HELD, HELD_BYTES // (size * math.prod(rules.shape))))
         self._unwanted = False
-        self._begun: deque[Wanted] = deque()
+        self._begun: list[list[str]] = []
+        """Blocks of sources taken by `begin`; the second process was asked for all but the first."""
+        self._left: list[str] = []
+        """Sources taken too, for which it was not."""
 
     def begin(self, sources: Iterator[str]) -> None:
-        """Have the second process decode the first of the sources that `blocks` is given later, while the caller is busy."""
+        """Have the second process decode the first of the sources while the caller is busy; `blocks` is to be given the same iterator.
+
+        The first block is decoded here, later: the time that takes tells who decodes.
+        """
         if self.helper is None or self.threads is not None:
             return
-        asked = False  # the first block is decoded here: the time that takes tells who decodes
-        while len(self._begun) < HELD and (paths := self._next(sources)):
-            asked = bool(self._begun) and self._asked(paths)
-            self._begun.append(Wanted(paths, asked))
-            if len(self._begun) > 1 and not asked:
+        while len(self._begun) < self.held and (paths := self._next(sources)):
+            if self._begun and not self._asked(paths):
+                self._left = paths
                 return
+            self._begun.append(paths)
 
     def blocks(self, sources: Iterator[str]) -> Iterator[Block]:
         """Blocks of decoded sources, in order; a few are decoded before they are wanted."""
-        paths = self._begun.popleft().paths if self._begun else self._next(sources)
+        (paths, *asked), self._begun = self._begun or [self._next(sources)], []
+        sources = itertools.chain(self._left, sources)
         if not paths:
             return
         warm = self._here(paths[:1])  # it loads Pillow's decoders too, which takes as long as a hundred tiny images
@@ -82,10 +82,10 @@ class Decoding:
         if len(paths) < self.size:
             return
         if quick and self.threads is None:
-            yield from self._by_the_idle(sources)
+            yield from self._by_the_idle(deque(asked), sources)
         else:
             self.close()
-            sources = itertools.chain(*(wanted.paths for wanted in self._begun), sources)
+            sources = itertools.chain(*asked, sources)
             yield from self._by_threads(sources, self.threads or default_threads())
 
     def close(self) -> None:
@@ -109,31 +109,34 @@ class Decoding:
                 self._unwanted = True  # a block of large images takes seconds, and an interrupted caller waits for threads to end
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _by_the_idle(self, sources: Iterator[str]) -> Iterator[Block]:
-        """The second process decodes all the while, this thread when it has no block to hand out."""
-        waiting: deque[Block | Wanted] = deque(self._begun)
+    def _by_the_idle(self, waiting: deque[Block | list[str]], sources: Iterator[str]) -> Iterator[Block]:
+        """The second process decodes all the while, this thread when it has no block to hand out.
+
+        `waiting` begins with what the second process has been asked for, as paths.
+        """
         taken, more = 0, True
         while more or waiting:
-            asking = self.helper is not None and self.helper.has_room()
             self._take_in(waiting)
-            ready = bool(waiting) and self._is_there(waiting[0])
-            if more and len(waiting) < HELD and (asking or not ready):
+            asking = self.helper is not None and self.helper.has_room()
+            alive = self.helper is not None and self.helper.pid is not None
+            ready = bool(waiting) and (isinstance(waiting[0], Block) or not alive)
+            if more and len(waiting) < self.held and (asking or not ready):
                 paths = self._next(sources)
                 more = len(paths) == self.size
                 if paths:
-                    waiting.append(Wanted(paths, True) if asking and self._asked(paths) else self._here(paths))
+                    waiting.append(paths if asking and self._asked(paths) else self._here(paths))
                 taken += len(paths)
                 if self.helper is None and taken > MANY:
                     self.helper = second_process()
             else:
                 yield self._received(waiting.popleft())
 
-    def _take_in(self, waiting: deque[Block | Wanted]) -> None:
+    def _take_in(self, waiting: deque[Block | list[str]]) -> None:
         """What has been answered: the second process is asked for more as soon as it is done, not when its blocks are wanted."""
         for i, block in enumerate(waiting):
-            if isinstance(block, Wanted) and block.asked:
+            if not isinstance(block, Block):
                 if self.helper is None or self.helper.pid is None or not self.helper.answered():
-                    return
+                    return  # of a process that is gone, blocks are decoded when their turn comes
                 waiting[i] = self._received(block)
 
     def _next(self, sources: Iterator[str]) -> list[str]:
@@ -146,14 +149,11 @@ class Decoding:
     def _asked(self, paths: list[str]) -> bool:
         return self.helper is not None and STDIN not in paths and self.helper.ask(paths, self.rules)
 
-    def _is_there(self, first: Block | Wanted) -> bool:
-        return isinstance(first, Block) or (first.asked and self.helper is not None and self.helper.answered())
-
-    def _received(self, first: Block | Wanted) -> Block:
+    def _received(self, first: Block | list[str]) -> Block:
         if isinstance(first, Block):
             return first
-        decoded = self.helper.answer() if self.helper and first.asked else None
-        return Block(first.paths, decoded) if decoded else self._here(first.paths)
+        decoded = self.helper.answer() if self.helper else None
+        return Block(first, decoded) if decoded else self._here(first)
 
 
 def _joined(a: Block, b: Block) -> Block:

@@ -99,7 +99,8 @@ def read_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess) -
         With one of the codes ``missing``, ``not_a_file``, ``unreadable``, ``too_large``, ``not_an_image``, ``too_many_pixels``,
         ``truncated_image``, ``corrupt_image``, ``unsupported_mode``.
     """
-    return preprocess.as_images(decode_image(source, preprocess).pixels)[0]
+    (image,) = preprocess.as_images(decode_image(source, preprocess).pixels)
+    return image
 
 
 def decode_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess) -> Decoded:

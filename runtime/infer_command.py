@@ -93,13 +93,6 @@ def infer(
     from .decoder_process import MANY, second_process
     from .sources import at_least, expand, parse_shard, read_list, shard_of
 
-    helper = second_process() if not testing and at_least(MANY, sources, files_from) else None  # it gets ready meanwhile
-    from .rows import resolve_format, row_writer
-    from .stdout import rows_stream
-
-    format_ = resolve_format(format_, output, embed=embed)
-    if resume and (output is None or format_ != "jsonl"):
-        raise UsageError("--resume goes on with a file of JSON Lines: give the -o of the interrupted call")
     part = parse_shard(shard) if shard else None
     if testing and (sources or files_from or output or copy_to):
         raise UsageError("--self-test replays the images in the bundle itself: give it no others, and no -o or --copy-to")
@@ -107,6 +100,13 @@ def infer(
         raise UsageError("no image given: name files, folders or patterns, - for standard input, or --files-from LIST")
     if files_from == "-" and "-" in sources:
         raise UsageError("standard input cannot be both an image (-) and a list of paths (--files-from -)")
+    helper = second_process() if not testing and at_least(MANY, sources, files_from) else None  # it gets ready meanwhile
+    from .rows import resolve_format, row_writer
+    from .stdout import rows_stream
+
+    format_ = resolve_format(format_, output, embed=embed)
+    if resume and (output is None or format_ != "jsonl"):
+        raise UsageError("--resume goes on with a file of JSON Lines: give the -o of the interrupted call")
     with rows_stream() as stdout:
         with loading():
             from .bundle import Bundle
@@ -122,7 +122,7 @@ def infer(
                 paths = shard_of(paths, *part)
             options = Options(batch_size, embed, score, invert)
             decoding = prepared(bundle, options, helper)
-            if not resume:  # some of the sources may be answered already
+            if not resume and files_from != "-":  # some may be answered already; a list that still grows is not waited for
                 decoding.begin(paths)
             bundle.session("classifier")
         if testing:

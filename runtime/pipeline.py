@@ -47,7 +47,7 @@ def classify_stream(bundle: Bundle, sources: Iterable[str], options: Options, de
         Paths, or ``-`` for an image on standard input; consumed a block at a time.
     options : Options
     decoding : Decoding, optional
-        Of `prepared`, where the same sources have begun to be decoded; it is closed at the end.
+        Of `prepared`, where the same sources, the iterator itself, have begun to be decoded; it is closed at the end.
 
     Yields
     ------

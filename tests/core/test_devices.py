@@ -28,5 +28,6 @@ def test_freed_memory_is_used_again_without_the_system():
         return int(result.stdout)
 
     cleared = pages("")
-    assert cleared > 100_000  # else there is nothing to keep, and this test says nothing
+    if cleared < 100_000:
+        pytest.skip("large pages: hardly any are cleared here")
     assert pages("keep_freed_memory()") < cleared / 3

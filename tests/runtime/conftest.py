@@ -26,6 +26,7 @@ def run(tmp_path):
 
         script = Path(sys.executable).parent / name
         environment = {**os.environ, **(env or {})}
+        environment.pop("PYTHONUNBUFFERED", None)  # what is left unwritten at the end would never show
         return subprocess.run([str(script), *map(str, arguments)], input=stdin, capture_output=True, cwd=cwd, env=environment, timeout=120)
 
     return call

@@ -192,3 +192,40 @@ def test_help_imports_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
     assert result.stdout.strip() == "[]", result.stderr
+
+
+@pytest.fixture
+def many(names, tmp_path):
+    """A folder of so many images that a second process decodes from the start, every hundredth of them damaged."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    (tmp_path / "torn.png").write_bytes(Path(names[0]).read_bytes()[:60])
+    for i in range(3000):
+        os.link(tmp_path / "torn.png" if i % 100 == 99 else names[i % len(names)], folder / f"{i:05}.png")
+    return folder
+
+
+def test_many_images_give_the_rows_that_each_gives_alone(run, many, names, tmp_path):
+    few = {row["path"]: row for row in rows(run("catvae-infer", *names, tmp_path / "torn.png"))}
+    whole = run("catvae-infer", many, "-o", "rows.jsonl")
+    assert whole.returncode == 1
+    found = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [row["path"] for row in found] == [f"{many}/{i:05}.png" for i in range(3000)]
+    for i, row in enumerate(found):
+        alone = few[str(tmp_path / "torn.png") if i % 100 == 99 else names[i % len(names)]]
+        assert {**row, "path": alone["path"]} == alone
+    parts = [rows(run("catvae-infer", many, "--shard", f"{part}/2")) for part in (1, 2)]
+    assert sorted(parts[0] + parts[1], key=lambda row: row["path"]) == found
+
+
+def test_many_images_are_gone_on_with(run, many, tmp_path):
+    whole = run("catvae-infer", many)
+    command = [str(Path(sys.executable).parent / "catvae-infer"), str(many), "-o", str(tmp_path / "rows.jsonl")]
+    part = tmp_path / "rows.jsonl.part"
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (part.exists() and part.stat().st_size > 100_000):
+            pass
+        process.kill()
+    assert part.exists(), "it was finished before it could be killed"
+    assert run("catvae-infer", many, "-o", "rows.jsonl", "--resume").returncode == 1
+    assert (tmp_path / "rows.jsonl").read_bytes() == whole.stdout

@@ -146,3 +146,11 @@ def test_an_unreadable_labelled_image_is_an_error(bundle, tmp_path):
     (tmp_path / "one" / "a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"a\.png"):
         read_labelled(tmp_path, bundle.preprocess)
+
+
+def test_what_was_printed_before_a_failure_is_not_lost(run, bundle_copy):
+    """Commands end without the interpreter's own last acts, of which flushing is one."""
+    result = run("catvae-label", bundle_copy, "--name", "0=zero", "-o", "/proc/nowhere/names.json")
+    assert result.returncode == 5
+    assert b"zero" in result.stdout
+    assert b"/proc/nowhere" in result.stderr
