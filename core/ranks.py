@@ -2,22 +2,24 @@
 
     torchrun --no-python --nproc-per-node 4 catvae-train mnist
 
-Every rank holds all images, the same weights and the same seed, and takes its part of each batch. In each step gradients, joint
-distributions of views, statistics of batch norm and cluster shares become those of the whole batch; batch norm itself looks at a rank's
-part. What is decided about clusters between steps is decided by the first rank, which alone writes the run folder.
+Every rank holds all images, the same weights and the same seed, and takes its part of each batch. In each step gradients, statistics of
+batch norm and cluster shares are averaged over ranks, and the joint distributions of views are those of all parts; batch norm itself looks
+at a rank's own. What is decided about clusters between steps is decided by the first rank, which alone writes the run folder.
 
 Without torchrun there is one rank, and nothing is exchanged.
 """
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from catvae.runtime.errors import UsageError
+from catvae.runtime.errors import DataError, UsageError
 
 PATIENCE = timedelta(hours=1)
 """That ranks wait for one another: the first draws and saves while the others go on."""
@@ -55,7 +57,7 @@ class Ranks:
         if self.count == 1:
             return own
         everyone = own.detach().clone()
-        dist.all_reduce(everyone)
+        _exchange(dist.all_reduce, everyone)
         return own + (everyone / self.count - own.detach())
 
     def average(self, tensors: Sequence[Tensor]) -> None:
@@ -63,7 +65,7 @@ class Ranks:
         if self.count == 1:
             return
         flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
-        dist.all_reduce(flat)
+        _exchange(dist.all_reduce, flat)
         flat /= self.count
         for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.detach().copy_(mean.view(tensor.shape))
@@ -73,7 +75,7 @@ class Ranks:
         if self.count == 1:
             return flag
         flags = torch.tensor([float(flag)], device=device)
-        dist.all_reduce(flags)
+        _exchange(dist.all_reduce, flags)
         return flags.item() > 0
 
     def from_first(self, data: bytes, device: torch.device) -> bytes:
@@ -81,17 +83,41 @@ class Ranks:
         if self.count == 1:
             return data
         size = torch.tensor([len(data)], device=device)
-        dist.broadcast(size, 0)
+        _exchange(dist.broadcast, size, 0)
         content = torch.zeros(int(size.item()), dtype=torch.uint8, device=device)
         if self.leads:
             content.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-        dist.broadcast(content, 0)
+        _exchange(dist.broadcast, content, 0)
         return content.cpu().numpy().tobytes()
+
+    def require_alike(self, what: str, device: torch.device) -> None:
+        """Raise `DataError` on every rank when one was given something else than the first."""
+        own = what.encode()
+        if self.any(self.from_first(own, device) != own, device):
+            raise DataError("ranks differ in their images, labels, settings or precision: give all machines the same")
+
+    @contextlib.contextmanager
+    def preparing(self, device: torch.device) -> Iterator[None]:
+        """What each does before they train: where it fails on one, that one says why, and all end."""
+        try:
+            yield
+        except BaseException:
+            self.any(True, device)
+            raise
+        if self.any(False, device):
+            raise DataError("another rank could not begin, its own message says why")
 
     def leave(self) -> None:
         """After the last exchange."""
         if self.count > 1:
             dist.destroy_process_group()
+
+
+def _exchange(call: Callable[..., Any], *arguments: Any) -> None:
+    try:
+        call(*arguments)
+    except RuntimeError as error:
+        raise DataError(f"another rank has ended, its own message says why ({str(error).splitlines()[0][:80]})") from error
 
 
 ALONE = Ranks()
@@ -113,9 +139,9 @@ def join(device: torch.device) -> Ranks:
     if not started_by_torchrun():
         return ALONE
     if device.type == "cuda":
-        here, found = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if here >= found:
-            raise UsageError(f"torchrun started rank {here} here, but there are {found} GPUs: lower --nproc-per-node, or use --device cpu")
-        torch.cuda.set_device(here)
+        here, found = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        if here > found:
+            raise UsageError(f"torchrun started {here} ranks here, but there are {found} GPUs: lower --nproc-per-node, or use --device cpu")
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     return Ranks(dist.get_rank(), dist.get_world_size())

@@ -89,12 +89,13 @@ class Session:
             )
         if record.labels_hash != _labels_hash(labelled):
             raise DataError(f"{record.origin.labels} holds other images or classes than this run was started with: restore them")
-        trainer = Trainer(data, config, labelled, ranks)
         if record.ranks != ranks.count:
+            torchrun = "" if record.ranks == 1 else f"torchrun --no-python --nproc-per-node {record.ranks} "
             raise DataError(
                 f"{folder.path} was begun by {record.ranks} ranks and would go on with {ranks.count}, on other parts of each batch:"
-                f" {'start it without torchrun' if record.ranks == 1 else f'torchrun --nproc-per-node {record.ranks} on one machine'}"
+                f" {torchrun}catvae-train --resume {folder.path}"
             )
+        trainer = Trainer(data, config, labelled, ranks)
         if trainer.precision != record.precision:
             raise DataError(f"this run was trained in {record.precision}, this machine would go on in {trainer.precision}")
         position = read_position(folder.path)
@@ -110,11 +111,13 @@ class Session:
             self.trainer.run(on_step=on_step, on_epoch=self._after_epoch, on_signal=words)
         except Interrupted:
             with stop_on_signals():  # an impatient second signal waits for the state, a third does not
-                self._save_state()
+                if self.trainer.whole:  # else it came at once, in the middle of a step: what was last saved stands
+                    self._save_state()
                 self._write("interrupted")
             raise
         except Exception:
-            self._write("failed")
+            with stop_on_signals():
+                self._write("failed")
             raise
         self._save_state()  # what is left to do, `finish`, can be repeated
 

@@ -4,6 +4,8 @@ Options mirror `config.TrainConfig`; only those given on the command line overri
 known to be good, so that `--help` answers at once.
 """
 
+import os
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,7 +118,8 @@ def train(
     if "max_clusters" in given and not config.choose_clusters:
         raise UsageError(f"--max-clusters belongs to -k auto, got -k {config.clusters}")
 
-    say("loading torch ...", quiet=quiet)
+    follows = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") != "0"  # one of several that torchrun starts, not the first
+    say("loading torch ...", quiet=quiet or follows)
     try:
         import torch  # noqa: F401
     except ImportError as error:
@@ -150,43 +153,50 @@ def train(
         folder = RunFolder(output or Path("runs") / Path(data or "digits").resolve().stem)
     if several and started_by_torchrun():
         raise UsageError("several seeds are trained one after the other: start each with a torchrun and a --seed of its own")
-    ranks = join(resolve_device(config.device))
+    device = resolve_device(config.device)
+    ranks = join(device)
     quiet = quiet or not ranks.leads
-    if resume is None:
-        if ranks.leads:
-            folder.check_free(overwrite=overwrite)
-        if image_size is not None and not is_image_folder(origin.data):
-            raise UsageError(f"--image-size is for a folder of images; {origin.data} has images of its own size")
-    images = load_data(origin.data, image_size=origin.image_size, labels=origin.classes, warn=partial(say, quiet=not ranks.leads))
-    known = read_labelled(origin.labels, images.preprocess) if origin.labels else None
 
     def train_one(session: Session, prefix: str = "") -> None:
         announce(session, quiet, prefix)
         train_with_bar(session, quiet, prefix)
 
-    if resume is None:
-        trainable(config, len(split(len(images.images)).trained), known)  # refused before a folder is made or an earlier run removed
     try:
-        if not ranks.leads:
-            Trainer(images, config, known, ranks).run()
-            ranks.leave()
-            return 0
-        with folder.locked():
-            if several and resume is None:
-                plan(folder, list(range(config.seed, config.seed + seeds)))
-            if several:
-                record = train_seeds(folder, images, config, origin, known, train_one)
-            else:
-                if resume:
-                    session = Session.resume(folder, images, known, ranks)
+        with ExitStack() as until_the_end:
+            with ranks.preparing(device):
+                if resume is None and ranks.leads:
+                    folder.check_free(overwrite=overwrite)
+                if image_size is not None and not is_image_folder(origin.data):
+                    raise UsageError(f"--image-size is for a folder of images; {origin.data} has images of its own size")
+                warn = partial(say, quiet=not ranks.leads)
+                images = load_data(origin.data, image_size=origin.image_size, labels=origin.classes, warn=warn)
+                known = read_labelled(origin.labels, images.preprocess) if origin.labels else None
+                if resume is None:  # refused before a folder is made or an earlier run removed
+                    trainable(config, len(split(len(images.images)).trained), known, ranks)
+                trainer = session = None
+                if ranks.leads:
+                    until_the_end.enter_context(folder.locked())
+                    if resume and not several:
+                        session = Session.resume(folder, images, known, ranks)
+                    elif not several:
+                        session = Session.start(folder, images, config, origin, known, ranks)
                 else:
-                    session = Session.start(folder, images, config, origin, known, ranks)
+                    trainer = Trainer(images, config, known, ranks)
+            if trainer:
+                trainer.run()
+                ranks.leave()
+                return 0
+            if session:
                 train_one(session)
                 ranks.leave()
                 record = session.finish()
+            else:
+                if resume is None:
+                    plan(folder, list(range(config.seed, config.seed + seeds)))
+                record = train_seeds(folder, images, config, origin, known, train_one)
     except Interrupted as interruption:
-        again = "go on with" if ranks.count == 1 else "go on, with the same torchrun,"
-        say(f"stopped by {interruption}; {again}: catvae-train --resume {folder.path}", quiet=not ranks.leads)
+        torchrun = "" if ranks.count == 1 else "the same torchrun and "
+        say(f"stopped by {interruption}; go on with: {torchrun}catvae-train --resume {folder.path}", quiet=not ranks.leads)
         return 128 + interruption.signum
     conclude(record, folder.path)
     return 0

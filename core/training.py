@@ -16,6 +16,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from catvae.runtime.errors import NumericError, UsageError
+from catvae.runtime.files import sha256
 from catvae.runtime.interruption import Interrupted, stop_on_signals
 
 from .agglomeration import mutual_information
@@ -50,13 +51,14 @@ CLIP = 1000.0
 """Largest gradient norm: ordinary steps stay below 300, a diverging one is cut."""
 
 
-def trainable(config: TrainConfig, count: int, labelled: LabelledImages | None = None) -> TrainConfig:
+def trainable(config: TrainConfig, count: int, labelled: LabelledImages | None = None, ranks: Ranks = ALONE) -> TrainConfig:
     """The configuration as `count` images allow it.
 
     Raises
     ------
     UsageError
-        With more clusters than images, fewer than two images, or more classes in `labelled` than clusters.
+        With more clusters than images, fewer than two images, more classes in `labelled` than clusters, or batches without two images for
+        each rank.
     DeviceError
         When the device is not there.
     """
@@ -66,6 +68,9 @@ def trainable(config: TrainConfig, count: int, labelled: LabelledImages | None =
         config = msgspec.structs.replace(config, max_clusters=count)
     if config.most_clusters > count:
         raise UsageError(f"--clusters is {config.most_clusters}, but only {count:,} images are trained on: choose at most {count}")
+    if min(config.batch_size, count) < 2 * ranks.count:
+        batch = min(config.batch_size, count)
+        raise UsageError(f"{ranks.count} ranks share batches of {batch} images: each needs 2, start fewer or raise --batch-size")
     if labelled is not None:
         require_room(labelled, config.most_clusters)
     resolve_device(config.device)
@@ -87,20 +92,18 @@ class Trainer:
     Raises
     ------
     UsageError, DeviceError
-        See `trainable`; and when a batch has no two images for each rank.
+        See `trainable`.
     """
 
     def __init__(self, data: ImageData, config: TrainConfig, labelled: LabelledImages | None = None, ranks: Ranks = ALONE):
         rows = split(len(data.images)).trained
         count = len(rows)
-        self.config = config = trainable(config, count, labelled)
+        self.config = config = trainable(config, count, labelled, ranks)
         self.device = resolve_device(config.device)
         self.precision = resolve_precision(config.precision, self.device)
         self.policy = choose_policy(config.augment, data.images, config.recolour)
         self.ranks = ranks
         self.batch = min(config.batch_size, count)
-        if self.batch < 2 * ranks.count:
-            raise UsageError(f"{ranks.count} ranks share batches of {self.batch} images: each needs 2, start fewer or raise --batch-size")
         self.steps_per_epoch = count // self.batch
         self.epochs = config.epochs_for(self.steps_per_epoch)
         self.steps = self.epochs * self.steps_per_epoch
@@ -115,12 +118,14 @@ class Trainer:
             self.warm_steps = max(self.warm_steps, self.steering.merge_steps[0])  # the generator waits until K is known
         self._order: tuple[int, int, Tensor] | None = None
         self._bad_steps = 0
+        self._given = repr((data.hash, labelled and (labelled.names, sha256(labelled.images.tobytes())), config, self.precision))
         self._begin(0)
 
     def _begin(self, start: int) -> None:
         """Fresh weights, moments and position of one short run."""
         self._build(self.spec, self._seed(start))
         self.position = Position(schema=SCHEMA, start=start, clusters=self.spec.clusters)
+        self.whole = True
 
     def _build(self, spec: ModelSpec, seed: int) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -133,10 +138,14 @@ class Trainer:
         """Be where `position` says, with a network of its K; the weights are the caller's to load."""
         self._build(msgspec.structs.replace(self.spec, clusters=position.clusters), self._seed(position.start))
         self.position = position
+        self.whole = True
 
     @property
     def model(self) -> CatVAE:
         return self.trained.model
+
+    whole: bool
+    """Whether weights, moments and position are those of one moment: not in the middle of a step."""
 
     def _seed(self, start: int) -> int:
         return self.config.seed + (start << 32)  # seeds stay below 2^31: no two runs share one
@@ -167,8 +176,10 @@ class Trainer:
         The caller's random state is left as it was.
         """
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), stop_on_signals(on_signal) as stop:
-            self._follow_first()
+        with torch.random.fork_rng(devices=devices), stop_on_signals(on_signal, patient=self.ranks.count > 1) as stop:
+            if self.ranks.count > 1:
+                self.ranks.require_alike(self._given, self.device)
+                self._follow_first()
             if self.starts > 1 and not self.position.start_scores:
                 self.choose_start(on_step, stop)
             while not self.finished:
@@ -201,6 +212,7 @@ class Trainer:
         best: tuple[Trained, Position] | None = None
         for start in range(self.starts):
             self._begin(start)
+            self._follow_first()
             while self.position.step < self.start_steps:
                 self._advance(on_step)
                 try:
@@ -230,13 +242,13 @@ class Trainer:
 
     def step(self) -> BatchLoss:
         """One optimiser step on the next batch."""
-        at = self.position.step
+        at, self.whole = self.position.step, False
         noise = mix(self._seed(self.position.start), at)
         seed_noise(self.device, noise)
-        decides = self.steering.decides(at, self.position)
+        decides, acts = self.steering.decides(at, self.position), self.position.guard_acts
         self.trained = self.steering.before(at, self.trained, self.position)
         if self.ranks.count > 1:
-            if decides:
+            if decides or self.position.guard_acts != acts:
                 self._follow_first()
             seed_noise(self.device, mix(noise, self.ranks.rank))  # other views, other latents
         position = self.position
@@ -273,6 +285,7 @@ class Trainer:
                     " --precision fp32"
                 )
         position.step += 1
+        self.whole = True
         return loss
 
     def _batch(self, step: int) -> Tensor:

@@ -15,19 +15,23 @@ class Interrupted(BaseException):
 
 
 @contextlib.contextmanager
-def stop_on_signals(words: str = "") -> Iterator[list[int]]:
+def stop_on_signals(words: str = "", *, patient: bool = False) -> Iterator[list[int]]:
     """A list that receives the first SIGINT or SIGTERM; a second one acts at once. Outside the main thread signals are left alone.
 
     Parameters
     ----------
     words : str
         Said on standard error when the first comes: what is under way may take its time.
+    patient : bool
+        A second one is noted as well: where a launcher passes signals on, it comes by itself.
     """
     seen: list[int] = []
     previous = {}
 
     def note(signum: int, _frame: object) -> None:
         seen.append(signum)
+        if patient:
+            return
         signal.signal(signum, previous[signum])
         if words:
             with contextlib.suppress(OSError):

@@ -76,6 +76,8 @@ trainer = Trainer(ImageData("blobs", images, native_preprocess(images)), config,
 with torch.no_grad():  # nothing that one rank has beside the others is left
     for parameter in trainer.model.parameters():
         parameter += ranks.rank
+if ranks.rank:  # what it would decide by itself is something else
+    trainer.steering.images = trainer.steering.images.flip(0)[:100]
 trainer.run()
 assert trainer.position.group, "clusters were never merged"
 assert trainer.model.spec.clusters == trainer.position.clusters
@@ -148,12 +150,39 @@ def test_the_command_writes_one_run_and_goes_on_where_it_was_stopped(pile, tmp_p
     alone = subprocess.run([train, "--resume", str(stopped)], capture_output=True, text=True, env=ENVIRONMENT)
     assert alone.returncode == 3
     assert "begun by 2 ranks" in alone.stderr
-    assert "torchrun --nproc-per-node 2" in alone.stderr
+    assert f"torchrun --no-python --nproc-per-node 2 catvae-train --resume {stopped}" in alone.stderr
     result = run(train, "--resume", str(stopped), "-q")
     assert result.returncode == 0, result.stderr
     assert (stopped / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
-    result = run(train, *settings, "--seeds", "2", "-o", str(tmp_path / "seeds"))
+    result = run(train, *settings, "-o", str(whole))  # which the first rank alone sees
     assert result.returncode != 0
-    assert "--seed of its own" in result.stderr
+    assert f"{whole} is not empty" in result.stderr
+    assert "another rank could not begin" in result.stderr
+    assert "train_command.py" not in result.stderr  # no traceback of ours
+    assert json.loads((whole / "run.json").read_text()) == record
+
+
+def test_ranks_that_were_given_different_things_do_not_begin(pile, tmp_path):
+    """Each reads the pile of its own name, as machines read their own disks."""
+    images = np.load(pile)["images"]
+    np.savez(tmp_path / "pile-1.npz", images=images[::-1].copy())
+    (tmp_path / "pile-0.npz").write_bytes(Path(pile).read_bytes())
+    command = f"{BIN / 'catvae-train'} {tmp_path}/pile-$RANK.npz -k 3 -q -o {tmp_path / 'out'}"
+    result = run("sh", "-c", command)
+    assert result.returncode != 0
+    assert "ranks differ in their images" in result.stderr
+
+
+def test_several_seeds_are_not_for_ranks(pile, tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from catvae.core.train_command import train
+    from catvae.runtime.errors import UsageError
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = CliRunner().invoke(train, [pile, "--seeds", "2", "-o", str(tmp_path / "seeds")])
+    assert isinstance(result.exception, UsageError)
+    assert "--seed of its own" in str(result.exception)
     assert not (tmp_path / "seeds").exists()

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+from operator import attrgetter
 
 import pytest
+import torch
 
 from catvae.core.checkpoint import read_position
 from catvae.core.run_folder import Origin, RunFolder
@@ -38,6 +40,33 @@ def test_interrupted_resumed_finished(interrupted, blobs):
     assert record.scores["train"]["acc"] > 0
     assert [cluster.share for cluster in record.clusters]
     assert interrupted.read_model().spec == record.spec
+
+
+@pytest.mark.parametrize("where", ["steering.observe", "trained.optimizer.step", "_batch"])
+def test_a_signal_in_the_middle_of_a_step_saves_nothing_of_it(blobs, quick, tmp_path, monkeypatch, where):
+    """The second of two: it does not wait. What was last saved is whole, and the run goes on from there as if nothing had been."""
+    whole = Session.start(RunFolder(tmp_path / "whole"), blobs, quick(), Origin(data="blobs"))
+    whole.train()
+    session = Session.start(RunFolder(tmp_path / "run"), blobs, quick(), Origin(data="blobs"))
+    holder, _, name = f"trainer.{where}".rpartition(".")
+    holder = attrgetter(holder)(session)
+    call = getattr(holder, name)
+
+    def told(*arguments, **options):
+        result = call(*arguments, **options)
+        if session.trainer.position.step == 5:
+            raise Interrupted(15)
+        return result
+
+    monkeypatch.setattr(holder, name, told)
+    with pytest.raises(Interrupted):
+        session.train()
+    assert session.folder.read_record().status == "interrupted"
+    again = Session.resume(session.folder, blobs)
+    assert again.trainer.position.step == 0  # saved when it began
+    again.train()
+    for one, other in zip(again.trainer.model.parameters(), whole.trainer.model.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_finished_run_that_lost_its_report_is_finished_again(interrupted, blobs):
