@@ -19,7 +19,7 @@ def keep_freed_memory() -> None:
         option = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # musl has none, nor has macOS; Windows has no such handle
         return
-    # Before 2.35 or so the first is refused above 32 MB; the second alone would only stop glibc from learning.
+    # Older versions refuse more than 32 MB; the second option alone would only stop glibc from learning.
     if option(MMAP_THRESHOLD, 2**30) or option(MMAP_THRESHOLD, 2**25):
         option(TRIM_THRESHOLD, 2**31 - 1)
 

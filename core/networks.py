@@ -38,7 +38,7 @@ class Dropout(nn.Module):
 
 
 class Flatten(nn.Flatten):
-    """Whose gradient comes back in the layout the images have: over two layouts, what is before it takes ten times as long."""
+    """Whose gradient comes back in the layout the images have: over two layouts, what is before it takes far longer."""
 
     def forward(self, input: Tensor) -> Tensor:
         if input.requires_grad and not torch.compiler.is_compiling() and input.is_contiguous(memory_format=torch.channels_last):

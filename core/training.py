@@ -118,7 +118,10 @@ class Trainer:
             self.warm_steps = max(self.warm_steps, self.steering.merge_steps[0])  # the generator waits until K is known
         self._order: tuple[int, int, Tensor] | None = None
         self._bad_steps = 0
-        self._given = repr((data.hash, labelled and (labelled.names, sha256(labelled.images.tobytes())), config, self.precision))
+        self._given = ""
+        """What ranks must be given alike; not made for one, whose images it would read once more."""
+        if ranks.count > 1:
+            self._given = repr((data.hash, labelled and (labelled.names, sha256(labelled.images.tobytes())), config, self.precision))
         self._begin(0)
 
     def _begin(self, start: int) -> None:
@@ -177,9 +180,8 @@ class Trainer:
         """
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), stop_on_signals(on_signal, patient=self.ranks.count > 1) as stop:
-            if self.ranks.count > 1:
-                self.ranks.require_alike(self._given, self.device)
-                self._follow_first()
+            self.ranks.require_alike(self._given, self.device)
+            self._follow_first()
             if self.starts > 1 and not self.position.start_scores:
                 self.choose_start(on_step, stop)
             while not self.finished:

@@ -59,7 +59,7 @@ def loading() -> Iterator[None]:
 def command_entry(command: click.Command, name: str, *, at_once: bool = False) -> Callable[[], NoReturn]:
     """The console script of `command`: runs it, turns every expected failure into one line and the right exit code.
 
-    `at_once` ends the process without taking the interpreter and its modules apart, which costs a tenth of a cold start: for commands that
+    `at_once` ends the process without taking the interpreter and its modules apart, which a cold start would wait for: for commands that
     have closed what they opened.
     """
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .images import DecodedBlock, Preprocess
 
 MANY = 2000
-"""Images that are worth a second process: its start costs a tenth of a second of a processor."""
+"""Images that are worth a second process, which takes a processor some time to start."""
 PROGRAM = f"{__package__}.decoder_program"
 ASKED_AHEAD = 3
 """Requests it may have, so that it need not wait for us."""

@@ -70,8 +70,9 @@ class Decoding:
 
     def blocks(self, sources: Iterator[str]) -> Iterator[Block]:
         """Blocks of decoded sources, in order; a few are decoded before they are wanted."""
-        (paths, *asked), self._begun = self._begun or [self._next(sources)], []
+        paths, *asked = self._begun or [self._next(sources)]
         sources = itertools.chain(self._left, sources)
+        self._begun, self._left = [], []
         if not paths:
             return
         warm = self._here(paths[:1])  # it loads Pillow's decoders too, which takes as long as a hundred tiny images

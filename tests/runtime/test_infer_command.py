@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -223,8 +224,9 @@ def test_many_images_are_gone_on_with(run, many, tmp_path):
     command = [str(Path(sys.executable).parent / "catvae-infer"), str(many), "-o", str(tmp_path / "rows.jsonl")]
     part = tmp_path / "rows.jsonl.part"
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (part.exists() and part.stat().st_size > 100_000):
-            pass
+        deadline = time.monotonic() + 60
+        while process.poll() is None and not (part.exists() and part.stat().st_size > 100_000) and time.monotonic() < deadline:
+            time.sleep(0.001)
         process.kill()
     assert part.exists(), "it was finished before it could be killed"
     assert run("catvae-infer", many, "-o", "rows.jsonl", "--resume").returncode == 1
