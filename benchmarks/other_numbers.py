@@ -1,0 +1,75 @@
+"""Fewer and more clusters than there are classes: `python -m benchmarks.other_numbers digits --seeds 2`.
+
+Every row is one `catvae-train -k K` with nothing else but its seed. With fewer clusters than classes each class should stay whole
+(completeness), with more each cluster should hold one class (homogeneity, purity); ACC allows each class one cluster and cannot be high
+then. What the run itself says of its clusters, without labels, stands beside. Rows already in the result file stay, unless the code has
+changed since.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from sklearn.metrics import homogeneity_completeness_v_measure
+
+from catvae.core.data import ImageData, load_data
+from catvae.core.evaluation import assign
+from catvae.core.run_folder import RunFolder
+
+from .record import rows_before, write_csv
+
+NUMBERS = (5, 8, 10, 12, 15, 20)
+"""Of clusters; the data sets of this project have ten classes."""
+SCORES = ("homogeneity", "completeness", "purity", "acc")
+
+
+@click.command()
+@click.argument("data")
+@click.option("--seeds", type=click.IntRange(1), default=2, show_default=True)
+def main(data: str, seeds: int) -> None:
+    """Train DATA with several numbers of clusters."""
+    title = f"other-numbers-{Path(data).name}"
+    rows, images = rows_before(title), load_data(data)
+    for clusters in NUMBERS:
+        for seed in range(seeds):
+            if not any((int(row["clusters"]), int(row["seed"])) == (clusters, seed) for row in rows):
+                rows.append({"clusters": clusters, "seed": seed, **_trained(data, images, clusters, seed)})
+                write_csv(title, rows)
+        mine = [row for row in rows if int(row["clusters"]) == clusters]
+        scores = "  ".join(f"{name} {np.mean([float(row[name]) for row in mine]):.3f}" for name in SCORES)
+        click.echo(f"K={clusters:<4} {scores}  said: {' | '.join(str(row['said']) for row in mine)}")
+
+
+def _trained(source: str, images: ImageData, clusters: int, seed: int) -> dict[str, Any]:
+    """Scores of ``catvae-train SOURCE -k CLUSTERS --seed SEED`` and its verdict."""
+    assert images.labels is not None
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        train = str(Path(sys.executable).parent / "catvae-train")
+        command = [train, source, "-q", "-k", str(clusters), "--seed", str(seed), "-o", str(run)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        record = json.loads((run / "run.json").read_text())
+        found = assign(RunFolder(run).read_model(), images.images).argmax(1)
+    counts = np.zeros((clusters, images.labels.max() + 1), dtype=np.int64)
+    np.add.at(counts, (found, images.labels), 1)
+    homogeneity, completeness, _ = homogeneity_completeness_v_measure(images.labels, found)
+    verdict = record["verdict"]
+    return {
+        "homogeneity": round(homogeneity, 4),
+        "completeness": round(completeness, 4),
+        "purity": round(counts.max(1).sum() / counts.sum(), 4),
+        **record["scores"]["train"],
+        "smallest_share": record["health"]["smallest_share"],
+        "view_agreement": record["health"]["view_agreement"],
+        "verdict": verdict["status"],
+        "said": "; ".join([*verdict["reasons"], *verdict["notes"]]),
+    }
+
+
+if __name__ == "__main__":
+    main()
