@@ -23,7 +23,8 @@ import numpy as np
 from PIL import Image
 
 from catvae.core.data import load_data
-from catvae.runtime.bundle import Bundle, find_bundle
+from catvae.runtime.bundle import Bundle
+from catvae.runtime.bundle_files import find_bundle
 from catvae.runtime.decoder_process import DecoderProcess
 from catvae.runtime.images import read_image
 

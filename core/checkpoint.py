@@ -36,7 +36,7 @@ class Position(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     step: int = 0
     """Steps taken."""
     start_scores: list[float] = []
-    """How far neighbours agreed with each of the short runs, in nats; empty while they are not decided."""
+    """How far neighbours agreed with each of the short runs that are finished, in nats; the state is that of the best."""
     group: list[int] = []
     """Cluster each over-cluster was last merged into; empty before the first merge."""
     unequal: bool = False

@@ -59,13 +59,13 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     information_views: bool = True
     """Whether the encoder recognises views of generated images: what survives a view is no accident of pixels."""
     generated_per_cluster: int = 16
-    """Images drawn per cluster and step for the information term."""
+    """Images drawn per cluster and step for the information term; fewer where they would be more than 2,048 in all."""
     invariance_weight: float = 20.0
     """Weight of the mutual information between the assignments of an image and of a view of it (arXiv 1807.06653)."""
     marginal_weight: float = 1.5
     """Weight of the marginal entropies inside that mutual information: above 1 keeps clusters from emptying."""
     overclusters: int = 5
-    """Small clusters per cluster, on an auxiliary head, at most 1,000 or K in all; 0 removes it."""
+    """Small clusters per cluster, on an auxiliary head, at most 1,000 in all; 0 removes it."""
     regroup: tuple[float, ...] = (0.4, 0.6, 0.8)
     """Shares of the steps at which over-clusters are merged into K; clusters are taught the first merge, a later one if it says more."""
     sizes: Literal["auto", "equal", "unequal"] = "auto"
@@ -101,8 +101,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def __post_init__(self) -> None:
         bounds = {
-            "clusters": (1, 10_000),
-            "max_clusters": (2, 1_000),
+            "clusters": (1, 1_000),
+            "max_clusters": (2, 200),
             "delta": (1, 1_000),
             "hidden": (1, 65_536),
             "epochs": (0, 1_000_000),

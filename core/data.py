@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catvae.runtime.errors import DataError
+from catvae.runtime.errors import DataError, printable
 from catvae.runtime.files import sha256
 from catvae.runtime.images import Preprocess
 
@@ -20,6 +20,8 @@ from .idx import find_pairs, read_idx
 from .image_folder import Images, Labels, read_folder
 
 NAMED = ("digits", "mnist", "fashion-mnist")
+LONGEST_CLASS = 100
+"""Characters of a class name that are kept."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,9 +201,9 @@ def _arrays(path: Path) -> ImageData:
         values = first("y_test")
         if values is not None:
             index = {name: i for i, name in enumerate(names)}
-            if values.shape != (len(test_images),) or any(str(value) not in index for value in values.tolist()):
+            if values.shape != (len(test_images),) or any(_class_name(value) not in index for value in values.tolist()):
                 raise DataError(f"{path}: y_test must hold one of the training labels for each of {len(test_images):,} images")
-            test_labels = np.array([index[str(value)] for value in values.tolist()], dtype=np.int64)
+            test_labels = np.array([index[_class_name(value)] for value in values.tolist()], dtype=np.int64)
     _require_some(images, path)
     return ImageData(path.stem, images, native_preprocess(images), labels, names, test_images, test_labels)
 
@@ -232,4 +234,9 @@ def _as_labels(array: NDArray | None, count: int, path: Path) -> tuple[Labels | 
     if array.shape != (count,):
         raise DataError(f"{path} holds labels of shape {array.shape}, expected ({count},) as there are images")
     values, labels = np.unique(array, return_inverse=True)
-    return labels.astype(np.int64), tuple(str(value) for value in values.tolist())
+    return labels.astype(np.int64), tuple(_class_name(value) for value in values.tolist())
+
+
+def _class_name(value: object) -> str:
+    """As terminals and tables can show it; of a text as long as a story the beginning."""
+    return printable(str(value))[:LONGEST_CLASS] or "(none)"

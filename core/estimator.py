@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from catvae.runtime.errors import UsageError
 
-from .config import resolve
+from .config import LARGEST_SEED, resolve
 from .data import ImageData, native_preprocess
 from .evaluation import assign, draw_samples, encode_mean
 from .training import Trainer
@@ -26,8 +27,8 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
     ----------
     n_clusters : int or "auto"
         K; auto chooses it from the images.
-    random_state : int
-        Seed of weights, order and noise.
+    random_state : int, RandomState or None
+        Seed of weights, order and noise; None draws one.
     settings : dict, optional
         Any other setting of `catvae.core.TrainConfig`, such as ``{"epochs": 20, "augment": "none"}``.
 
@@ -39,13 +40,21 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
         The trained network.
     """
 
-    def __init__(self, n_clusters: int | str = 10, random_state: int = 0, settings: dict[str, Any] | None = None):
+    def __init__(
+        self, n_clusters: int | str = 10, random_state: int | np.random.RandomState | None = 0, settings: dict[str, Any] | None = None
+    ):
         self.n_clusters = n_clusters
         self.random_state = random_state
         self.settings = settings
 
     def fit(self, X: NDArray[np.uint8], y: object = None) -> "InfoCatVAE":
-        """Train on uint8 images (N, H, W) or (N, H, W, C) with 1 or 3 channels; `y` is ignored."""
+        """Train on uint8 images (N, H, W) or (N, H, W, C) with 1 or 3 channels; `y` is ignored.
+
+        Raises
+        ------
+        UsageError
+            On other arrays, settings that are not known or out of range, fewer images than clusters.
+        """
         images = _images(X)
         clusters = self.n_clusters
         if clusters != "auto":
@@ -53,7 +62,7 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
                 clusters = operator.index(clusters)  # pyright: ignore[reportArgumentType]  # numpy's integers too, of parameter grids
             except TypeError as error:
                 raise UsageError(f"n_clusters is {clusters!r}, expected a whole number or 'auto'") from error
-        config = resolve({**(self.settings or {}), "clusters": clusters, "seed": int(self.random_state)})
+        config = resolve({**(self.settings or {}), "clusters": clusters, "seed": _seed(self.random_state)})
         trainer = Trainer(ImageData("array", images, native_preprocess(images)), config)
         trainer.run()
         self.model_ = trainer.model
@@ -84,6 +93,15 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
         if images.shape[1:] != (spec.height, spec.width, spec.channels):
             raise UsageError(f"images are {images.shape[1:]}, the model was fitted on {(spec.height, spec.width, spec.channels)}")
         return images
+
+
+def _seed(random_state: int | np.random.RandomState | None) -> int:
+    if random_state is None or isinstance(random_state, np.random.RandomState):
+        return int(check_random_state(random_state).randint(LARGEST_SEED))
+    try:
+        return operator.index(random_state)
+    except TypeError as error:
+        raise UsageError(f"random_state is {random_state!r}, expected a whole number, a RandomState or None") from error
 
 
 def _images(X: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ Bars beside an image are what clusters would form by: they outlive every view, a
 So images are fitted in with their aspect ratio kept only where nobody sees the bars, on one plain background; elsewhere they are stretched.
 """
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +15,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from catvae.runtime.errors import DataError, ImageError
+from catvae.runtime.decoding import Decoding
+from catvae.runtime.errors import DataError, ImageError, printable
 from catvae.runtime.images import Preprocess, image_size_of, read_image
 from catvae.runtime.sources import SUFFIXES, is_image_name
 
+AT_A_TIME = 64
+"""Images that are handed over by who decodes them."""
 LARGEST_NATIVE = 64
 """A folder of equally sized images keeps their size up to this many pixels a side; else images are fitted into a square of it."""
 LOOKED_AT = 200
@@ -65,23 +69,31 @@ def read_folder(folder: Path, image_size: int | None, warn: Callable[[str], None
             skipped += 1
             warn(f"left out {file}: {error}")
     preprocess = fitting(kept, sizes, image_size)
-    fitted, readable = [], []
-    for file in kept:
-        try:
-            fitted.append(read_image(file, preprocess))
-            readable.append(file)
-        except ImageError as error:
-            skipped += 1
-            warn(f"left out {file}: {error}")
-    if not fitted:
+    images, readable = _decoded(kept, preprocess, warn)
+    skipped += len(kept) - len(readable)
+    if not readable:
         raise DataError(f"{folder}: none of its {len(files):,} image files can be read")
-    images = np.stack(fitted)
-    if (images[..., :1] == images).all():  # grey pictures saved as RGB train as grey
+    if all((image[..., :1] == image).all() for image in images):  # grey pictures saved as RGB train as grey
         images, preprocess = images[..., :1].copy(), msgspec.structs.replace(preprocess, channels=1)
     notes = [f"{skipped:,} of {len(files):,} image files could not be read and were left out"] if skipped else []
     notes += _note(sizes, preprocess)
     labels, names = _labels(readable, folder)
     return FolderImages(images, preprocess, labels, names, tuple(notes))
+
+
+def _decoded(files: Sequence[Path], rules: Preprocess, warn: Callable[[str], None]) -> tuple[Images, list[Path]]:
+    """Images of the files that can be read, (N, H, W, C), and which these are; several are decoded at a time."""
+    images, readable = np.empty((len(files), *rules.shape), np.uint8), []
+    with contextlib.closing(Decoding(rules, AT_A_TIME)) as decoding:
+        for block in decoding.blocks(map(os.fspath, files)):
+            found = rules.as_images(block.decoded.pixels)
+            images[len(readable) : len(readable) + len(found)] = found
+            for path, frames in zip(block.paths, block.decoded.frames, strict=True):
+                if isinstance(frames, ImageError):
+                    warn(f"left out {path}: {frames}")
+                else:
+                    readable.append(Path(path))
+    return images[: len(readable)], readable
 
 
 def fitting(files: Sequence[Path], sizes: Counter[tuple[int, int]], image_size: int | None) -> Preprocess:
@@ -118,11 +130,12 @@ def _plain_background(files: Sequence[Path], stretched: Preprocess) -> int | Non
 
 def _labels(files: Sequence[Path], folder: Path) -> tuple[Labels | None, tuple[str, ...]]:
     parents = [file.relative_to(folder).parts[0] if file.parent != folder else "" for file in files]
-    parents = [parent.encode(errors="backslashreplace").decode() for parent in parents]  # a name that is no text still names a class
+    parents = [printable(parent) for parent in parents]  # a name that is no text still names a class
     names = tuple(sorted(set(parents)))
     if "" in names or len(names) < 2:
         return None, ()
-    return np.array([names.index(parent) for parent in parents], dtype=np.int64), names
+    number = {name: i for i, name in enumerate(names)}
+    return np.array([number[parent] for parent in parents], dtype=np.int64), names
 
 
 def _image_files(folder: Path, warn: Callable[[str], None]) -> Iterator[Path]:
@@ -133,6 +146,9 @@ def _image_files(folder: Path, warn: Callable[[str], None]) -> Iterator[Path]:
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            if (Path(parent) / name).is_symlink():  # os.walk does not follow them: one may lead back to where it is
+                warn(f"left out {Path(parent) / name}: a link to a folder")
         yield from (Path(parent) / name for name in sorted(names) if is_image_name(name))
 
 

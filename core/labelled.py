@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from catvae.runtime.errors import UsageError
+from catvae.runtime.files import sha256
 from catvae.runtime.labelled import LabelledImages, read_labelled
 from catvae.runtime.matching import match_counts
 
@@ -17,7 +18,14 @@ from .views import ViewPolicy, at_a_time, random_view, to_float
 PER_STEP = 64
 """Labelled images in one step, at most."""
 
-__all__ = ["LabelledImages", "clusters_of_classes", "labelled_batch", "read_labelled", "require_room"]
+__all__ = ["LabelledImages", "clusters_of_classes", "labelled_batch", "labels_hash", "read_labelled", "require_room"]
+
+
+def labels_hash(labelled: LabelledImages | None) -> str:
+    """SHA-256 of images and classes; empty where there are none."""
+    if labelled is None:
+        return ""
+    return sha256(repr(labelled.names).encode(), np.ascontiguousarray(labelled.images).reshape(-1).data, labelled.labels.data)
 
 
 def require_room(labelled: LabelledImages, clusters: int) -> None:

@@ -101,6 +101,8 @@ def merge_clusters(joint: NDArray[np.float64], clusters: int) -> Merge:
     clusters : int
         K, at most the number of small clusters.
     """
+    if clusters == len(joint):  # as many as there are: nothing to merge, and a path of a thousand takes minutes
+        return Merge(np.arange(clusters), mutual_information(joint))
     return max((refine(joint, cut(path, clusters), clusters) for path in information_paths(joint)), key=lambda merge: merge.information)
 
 

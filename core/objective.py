@@ -28,6 +28,8 @@ from .views import ViewPolicy, random_view, view_information
 
 TINY = 1e-6
 """Probability below which a logarithm is cut."""
+MOST_GENERATED = 2048
+"""Images drawn in one step for the information term, unless there are more clusters than that."""
 
 
 class Terms(NamedTuple):
@@ -114,20 +116,21 @@ def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
 
     divergence = mixture_kl(posterior.m, posterior.v, model.E, model.F, model.prior, posterior.logits)
     kl, neg_entropy = divergence.kl / n, divergence.neg_entropy / n
+    trained_neg_entropy = neg_entropy
     if config.legacy:
         a = posterior.logits.softmax(-1)
-        neg_entropy = (a * torch.log(a + 0.001)).sum() / n
+        trained_neg_entropy = (a * torch.log(a + 0.001)).sum() / n
     z = draw(*model.component(posterior, _decoded_cluster(posterior.logits, config.path)))
-    information = zero
+    information = trained_information = zero
     if config.objective == "infocatvae":
         # Latents of images and of the prior are decoded together: fewer, larger products, and one gradient per weight.
-        drawn, c = sample_prior(model.prior, -(-config.generated_per_cluster // ranks.count))
+        drawn, c = sample_prior(model.prior, -(-_generated_per_cluster(config, model.spec.clusters) // ranks.count))
         pixels, generated = model.decode(torch.cat([z, drawn])).split([n, len(c)])
-        information = _information(model, generated.sigmoid(), c, config, policy)
+        information, trained_information = _information(model, generated.sigmoid(), c, config, policy)
     else:
         pixels = model.decode(z)
     reconstruction = nnF.binary_cross_entropy_with_logits(pixels, x, reduction="sum") / n
-    total = reconstruction + kl + config.neg_entropy_weight * neg_entropy + config.information_weight * information
+    total = reconstruction + kl + config.neg_entropy_weight * trained_neg_entropy + config.information_weight * trained_information
 
     invariance = auxiliary = zero
     if with_views:
@@ -135,6 +138,10 @@ def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
         total = total + views
     elbo = -(reconstruction + kl + neg_entropy + math.log(model.spec.clusters))
     return BatchLoss(total, Terms(reconstruction, kl, neg_entropy, information, invariance, auxiliary, elbo), divergence.assignment)
+
+
+def _generated_per_cluster(config: TrainConfig, clusters: int) -> int:
+    return min(config.generated_per_cluster, max(1, MOST_GENERATED // clusters))
 
 
 def _warm_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, taught: Taught | None, ranks: Ranks) -> BatchLoss:
@@ -188,15 +195,18 @@ def _decoded_cluster(logits: Tensor, path: str) -> Tensor:
     return logits.softmax(-1)
 
 
-def _information(model: CatVAE, images: Tensor, c: Tensor, config: TrainConfig, policy: ViewPolicy) -> Tensor:
-    """CE of recognising the cluster `c` an image was generated from (section 4 of the paper), gradient through encoder and decoder."""
+def _information(model: CatVAE, images: Tensor, c: Tensor, config: TrainConfig, policy: ViewPolicy) -> tuple[Tensor, Tensor]:
+    """CE of recognising the cluster `c` an image was generated from (section 4 of the paper), gradient through encoder and decoder.
+
+    Twice: in nats, and as it is trained.
+    """
     if config.information_views:
         images = random_view(images, policy)
     with frozen_statistics(model), frozen_encoder(model) if config.information_trains == "decoder" else contextlib.nullcontext():
         logits = model.cluster_logits(images)
-    if config.legacy:
-        logits = logits.softmax(-1)  # the published code hands probabilities to a loss that takes logits: its floor is 1.46 nats at K=10
-    return nnF.cross_entropy(logits, c)
+    value = nnF.cross_entropy(logits, c)
+    # The published code hands probabilities to a loss that takes logits: its floor is 1.46 nats at K=10.
+    return value, nnF.cross_entropy(logits.softmax(-1), c) if config.legacy else value
 
 
 @contextlib.contextmanager

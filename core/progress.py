@@ -15,11 +15,9 @@ from .training import Trainer
 
 
 def announce(session: Session, quiet: bool, prefix: str = "") -> None:
-    """One line on images, model and machine; notes on the data. `prefix` says which of several runs."""
+    """One line on images, model and machine. `prefix` says which of several runs."""
     data, trainer = session.data, session.trainer
     height, width, channels = data.preprocess.shape
-    for note in data.notes:
-        say(note)
     spec = trainer.spec
     clusters = f"K={spec.clusters}, D={spec.clusters * spec.delta}" if not trainer.config.choose_clusters else f"K at most {spec.clusters}"
     views = f"views '{trainer.policy.name}'" if trainer.config.invariance_weight or trainer.config.information_views else "no views"
@@ -59,8 +57,7 @@ def train_with_bar(session: Session, quiet: bool, prefix: str = "") -> None:
 
 def _stage(trainer: Trainer) -> str:
     epoch = 1 + (trainer.position.step - 1) // trainer.steps_per_epoch
-    short = trainer.starts > 1 and not trainer.position.start_scores
-    begun = f"start {trainer.position.start + 1} of {trainer.starts}, " if short else ""
+    begun = "" if trainer.decided else f"start {trainer.position.start + 1} of {trainer.starts}, "
     return f"{begun}epoch {epoch} of {trainer.epochs}"
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from catvae.runtime.errors import DataError, UsageError
+from catvae.runtime.errors import DataError, OutputError, UsageError
 from catvae.runtime.files import atomic_write, lock, make_folder, pretty_json
 from catvae.runtime.images import Preprocess
 
@@ -193,19 +193,23 @@ class RunFolder:
             os.close(handle)
 
     def start(self, config: TrainConfig, record: RunRecord) -> None:
-        """Create the folder and its first files; what an earlier run left there is removed."""
+        """Create the folder and its first files; what an earlier run left there is removed. Raises `OutputError`."""
         self.clear()
         make_folder(self.path)
         self.write_config(config)
         self.write_record(record)
 
     def clear(self) -> None:
-        """Remove what an earlier run left."""
-        for name in FILES:
-            (self.path / name).unlink(missing_ok=True)
-        for picture in (self.path / "samples").glob("*.png"):
-            picture.unlink()
-        shutil.rmtree(self.path / "seeds", ignore_errors=True)
+        """Remove what an earlier run left; raises `OutputError` where it cannot be."""
+        try:
+            for name in FILES:
+                (self.path / name).unlink(missing_ok=True)
+            for picture in (self.path / "samples").glob("*.png"):
+                picture.unlink()
+            if (self.path / "seeds").is_dir():
+                shutil.rmtree(self.path / "seeds")
+        except OSError as error:
+            raise OutputError(f"cannot remove {error.filename} of the run that was there: {error.strerror or error}") from error
 
     def write_config(self, config: TrainConfig) -> None:
         atomic_write(self.path / "config.json", pretty_json(config))

@@ -5,7 +5,6 @@ kept: its files are copied to RUN. No label is involved. Agreement between the r
 the result depends on the seed.
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ from .evaluation import assign
 from .labelled import LabelledImages
 from .report import run_report
 from .run_folder import Origin, RunFolder, RunRecord, SeedRecord
-from .session import Session
+from .session import Session, require_same
 
 PLAN = "seeds.json"
 COMPARED = 10_000
@@ -45,7 +44,6 @@ def is_planned(folder: RunFolder) -> bool:
 
 def plan(folder: RunFolder, seeds: list[int]) -> None:
     """Begin: what an earlier run left in the folder is removed."""
-    shutil.rmtree(folder.path / "seeds", ignore_errors=True)
     make_folder(folder.path)
     folder.clear()
     atomic_write(folder.path / PLAN, pretty_json(Plan(seeds=seeds)))
@@ -81,12 +79,15 @@ def train_seeds(
     ------
     NumericError
         When every run fails. One that fails beside others is left out, and said to be.
+    DataError
+        When a finished run is one of other images or labels.
     """
     seeds = read_plan(folder)
     failed: dict[int, NumericError] = {}
     runs = {seed: RunFolder(folder.path / "seeds" / str(seed)) for seed in seeds}
     for index, (seed, run) in enumerate(runs.items(), 1):
         if run.complete:
+            require_same(run, run.read_record(), data, labelled)
             continue
         if (run.path / "state.json").is_file():
             session = Session.resume(run, data, labelled)
@@ -154,8 +155,11 @@ def _agreement(seed: int, clusters: dict[int, np.ndarray]) -> float:
 
 
 def folder_of(path: Path) -> RunFolder:
-    """The folder whose records describe a planned result: the first run's while none is kept yet."""
+    """The folder whose records describe a planned result: the first run's while none is kept yet. Raises `DataError` before that began."""
     folder = RunFolder(path)
     if is_planned(folder) and not (path / "run.json").is_file():
-        return RunFolder(path / "seeds" / str(read_plan(folder)[0]))
+        first = RunFolder(path / "seeds" / str(read_plan(folder)[0]))
+        if not (first.path / "run.json").is_file():
+            raise DataError(f"{path} was stopped before its first run began: start it again with --overwrite")
+        return first
     return folder

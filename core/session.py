@@ -1,24 +1,26 @@
 """The life of a run on disk: start or continue it, keep its state while it trains, draw and score it at the end."""
 
+import contextlib
 import time
 from collections.abc import Callable
+from typing import Literal
 
-import numpy as np
 import torch
+from PIL.Image import Image
 
-from catvae.runtime.errors import DataError
+from catvae.runtime.errors import DataError, OutputError
 from catvae.runtime.files import atomic_write, pretty_json, sha256
 from catvae.runtime.grid import png_bytes
 from catvae.runtime.interruption import Interrupted, stop_on_signals
 
 from . import evaluation, pictures
-from .checkpoint import load_state, read_position, save_state, weights_bytes
+from .checkpoint import Event, load_state, read_position, save_state, weights_bytes
 from .config import TrainConfig
 from .data import ImageData
 from .guard import verdict
 from .held_back import write_calibration
 from .joints import estimate_joints
-from .labelled import LabelledImages, clusters_of_classes
+from .labelled import LabelledImages, clusters_of_classes, labels_hash
 from .metrics import health
 from .objective import BatchLoss
 from .ranks import ALONE, Ranks
@@ -55,7 +57,7 @@ class Session:
             spec=trainer.spec,
             origin=origin,
             config_hash=_hash(config),
-            labels_hash=_labels_hash(labelled),
+            labels_hash=labels_hash(labelled),
             data=DataRecord(
                 name=data.name,
                 count=len(data.images),
@@ -73,22 +75,24 @@ class Session:
         folder.start(config, record)
         write_calibration(folder.path, data.images)
         session = cls(folder, trainer, data, record)
-        session._save_state()  # a run killed during its short starts begins them again
+        session._save_state()  # killed before anything else is saved, it can be resumed
         return session
 
     @classmethod
     def resume(cls, folder: RunFolder, data: ImageData, labelled: LabelledImages | None = None, ranks: Ranks = ALONE) -> "Session":
-        """Go on with the run in `folder`; raises `DataError` when its state does not belong to these settings and images."""
+        """Go on with the run in `folder`.
+
+        Raises
+        ------
+        DataError
+            When its state does not belong to these settings, images, labels or ranks.
+        UsageError, DeviceError
+            As a new run's.
+        """
         record, config = folder.read_record(), folder.read_config()
         if record.config_hash != _hash(config):
             raise DataError(f"{folder.path}/config.json was changed since the state was saved: restore it, or start a new run")
-        if record.data.hash != data.hash:
-            raise DataError(
-                f"'{data.name}' holds other images than {folder.path} was started with ({record.origin.data}): restore them, or name where"
-                f" they are now, catvae-train DATA --resume {folder.path}"
-            )
-        if record.labels_hash != _labels_hash(labelled):
-            raise DataError(f"{record.origin.labels} holds other images or classes than this run was started with: restore them")
+        require_same(folder, record, data, labelled)
         if record.ranks != ranks.count:
             torchrun = "" if record.ranks == 1 else f"torchrun --no-python --nproc-per-node {record.ranks} "
             raise DataError(
@@ -102,14 +106,15 @@ class Session:
         trainer.restore(position)
         load_state(folder.path, position, trainer.model, trainer.trained.optimizer)
         record.status = "running"
+        _note_the_machine(record, trainer)
         return cls(folder, trainer, data, record)
 
     def train(self, on_step: Callable[[BatchLoss], None] | None = None) -> None:
         """Train to the end, keeping state; on a signal or a numeric failure the run folder says so before the exception goes on."""
         try:
             words = "stopping after this step, and saving; once more: at once, from what was last saved"
-            self.trainer.run(on_step=on_step, on_epoch=self._after_epoch, on_signal=words)
-        except Interrupted:
+            self.trainer.run(on_step=on_step, on_start=self._save_state, on_epoch=self._after_epoch, on_signal=words)
+        except (Interrupted, KeyboardInterrupt):
             with stop_on_signals():  # an impatient second signal waits for the state, a third does not
                 if self.trainer.whole:  # else it came at once, in the middle of a step: what was last saved stands
                     self._save_state()
@@ -122,11 +127,15 @@ class Session:
         self._save_state()  # what is left to do, `finish`, can be repeated
 
     def finish(self) -> RunRecord:
-        """Weights, scores, health, verdict, the final pictures and the report; interrupted, it can be resumed and done again."""
+        """Weights, scores, health, verdict, the final pictures and the report; interrupted or failed, it can be resumed and done again."""
         try:
             return self._finish()
         except (Interrupted, KeyboardInterrupt):
             self._write("interrupted")
+            raise
+        except Exception:
+            with contextlib.suppress(OutputError):  # of a full disc the first message is the one that counts
+                self._write("failed")
             raise
 
     def _finish(self) -> RunRecord:
@@ -166,7 +175,6 @@ class Session:
     def _after_epoch(self) -> None:
         trainer = self.trainer
         epoch = trainer.position.step // trainer.steps_per_epoch
-        self.folder.write_metrics(trainer.position.rows)
         drawing = trainer.position.step > trainer.warm_steps  # before, the generator has not begun
         if drawing and epoch % max(1, trainer.epochs // PICTURES) == 0 and not trainer.finished:
             names = [str(i) for i in range(trainer.model.spec.clusters)]
@@ -174,14 +182,15 @@ class Session:
         if time.monotonic() - self._saved > SAVE_EVERY:
             self._save_state()
 
-    def _picture(self, name: str, image) -> None:
+    def _picture(self, name: str, image: Image) -> None:
         atomic_write(self.folder.path / "samples" / f"{name}.png", png_bytes(image))
 
     def _save_state(self) -> None:
+        self.folder.write_metrics(self.trainer.position.rows)
         save_state(self.folder.path, self.trainer.model, self.trainer.trained.optimizer, self.trainer.position)
         self._saved = time.monotonic()
 
-    def _write(self, status) -> None:
+    def _write(self, status: Literal["running", "finished", "interrupted", "failed"]) -> None:
         self.record.status = status
         self._update()
         self.folder.write_record(self.record)
@@ -195,10 +204,25 @@ class Session:
         self.record.seconds = round(self.trainer.position.seconds, 2)
 
 
-def _labels_hash(labelled: LabelledImages | None) -> str:
-    if labelled is None:
-        return ""
-    return sha256(repr(labelled.names).encode(), np.ascontiguousarray(labelled.images).reshape(-1).data, labelled.labels.data)
+def require_same(folder: RunFolder, record: RunRecord, data: ImageData, labelled: LabelledImages | None) -> None:
+    """Raise `DataError` where images, or labels, are not those that a run was started with."""
+    if record.data.hash != data.hash:
+        raise DataError(
+            f"'{data.name}' holds other images than {folder.path} was started with ({record.origin.data}): restore them, or name where"
+            f" they are now, catvae-train DATA --resume {folder.path}"
+        )
+    if record.labels_hash != labels_hash(labelled):
+        raise DataError(f"{record.origin.labels} holds other images or classes than this run was started with: restore them")
+
+
+def _note_the_machine(record: RunRecord, trainer: Trainer) -> None:
+    """Where another device or other versions go on than began: the result may differ in its last digits, and the record says so."""
+    here = {"device": str(trainer.device), **versions()}
+    before = {"device": record.device, **record.versions}
+    changed = [f"{name} {before[name]} -> {here[name]}" for name in before if name in here and before[name] != here[name]]
+    if changed:
+        trainer.position.events.append(Event(step=trainer.position.step, what=f"resumed elsewhere: {', '.join(changed)}"))
+    record.device, record.versions = str(trainer.device), versions()
 
 
 def _hash(config: TrainConfig) -> str:

@@ -1,20 +1,20 @@
 """`catvae-train`: from images to a run folder.
 
 Options mirror `config.TrainConfig`; only those given on the command line override the recipe. torch is imported once the options are
-known to be good, so that `--help` answers at once.
+known to be good, so that `--help` answers at once; what happens then stands in `launch`.
 """
 
 import os
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from catvae.runtime.command import Choice, command_entry, say
 from catvae.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from .config import TrainConfig
 
 
 class ClusterCount(click.ParamType):
@@ -94,8 +94,6 @@ def train(
 
     The run folder holds the model, metrics.csv, pictures in samples/ and everything `catvae-export` needs.
     """
-    from .config import LARGEST_SEED, read_config_file, resolve
-
     given = {key.removesuffix("_"): value for key, value in options.items() if value is not None}
     others = {
         "config": config_file,
@@ -106,17 +104,11 @@ def train(
         "seeds": seeds > 1,
         "overwrite": overwrite,
     }
-    refused = [*given, *(name for name, value in others.items() if value)]
-    if resume is not None and refused:
-        names = ", ".join("--" + key.replace("_", "-") for key in refused)
-        raise UsageError(f"--resume goes on with the settings of {resume}: leave out {names}")
-    config = resolve(given, read_config_file(config_file) if config_file else None)
-    if config.label_weight and labels is None and resume is None:
-        raise UsageError("--label-weight needs --labels FILE")
-    if config.seed + seeds - 1 > LARGEST_SEED:
-        raise UsageError(f"--seeds {seeds} from --seed {config.seed} on goes beyond {LARGEST_SEED:,}, the largest seed")
-    if "max_clusters" in given and not config.choose_clusters:
-        raise UsageError(f"--max-clusters belongs to -k auto, got -k {config.clusters}")
+    if resume is not None:
+        _refuse_beside_resume(resume, [*given, *(name for name, value in others.items() if value)])
+    for path in (data, output, labels, resume):
+        _require_text(path)
+    config = _checked(given, config_file, seeds, has_labels=labels is not None or resume is not None)
 
     follows = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") != "0"  # one of several that torchrun starts, not the first
     say("loading torch ...", quiet=quiet or follows)
@@ -124,82 +116,51 @@ def train(
         import torch  # noqa: F401
     except ImportError as error:
         raise UsageError(f"training needs PyTorch ({error}): pip install 'catvae[train]'") from error
-    from catvae.runtime.interruption import Interrupted
+    from .launch import Request, launch
 
-    from .data import is_image_folder, load_data
-    from .devices import keep_freed_memory, resolve_device
-    from .held_back import split
-    from .labelled import read_labelled
-    from .progress import announce, conclude, train_with_bar
-    from .ranks import join, started_by_torchrun
-    from .run_folder import Origin, RunFolder
-    from .seeds import folder_of, is_planned, plan, train_seeds
-    from .session import Session
-    from .training import Trainer, trainable
+    return launch(
+        Request(
+            config=config,
+            data=data,
+            output=output,
+            resume=resume,
+            labels=labels,
+            classes=not no_labels,
+            image_size=image_size,
+            seeds=seeds,
+            overwrite=overwrite,
+            quiet=quiet or follows,
+        )
+    )
 
-    keep_freed_memory()
-    several = seeds > 1
-    if resume is not None:
-        folder = RunFolder(resume)
-        several = is_planned(folder)
-        settings = folder_of(resume)
-        record, config = settings.read_record(), settings.read_config()
-        if settings.path == resume and settings.complete:
-            say(f"{resume} is finished: nothing to resume", quiet=quiet)
-            return 0
-        origin = msgspec.structs.replace(record.origin, data=data or record.origin.data)
-    else:
-        origin = Origin.of(data or "digits", image_size, str(labels) if labels else None, classes=not no_labels)
-        folder = RunFolder(output or Path("runs") / Path(data or "digits").resolve().stem)
-    if several and started_by_torchrun():
-        raise UsageError("several seeds are trained one after the other: start each with a torchrun and a --seed of its own")
-    device = resolve_device(config.device)
-    ranks = join(device)
-    quiet = quiet or not ranks.leads
 
-    def train_one(session: Session, prefix: str = "") -> None:
-        announce(session, quiet, prefix)
-        train_with_bar(session, quiet, prefix)
+def _refuse_beside_resume(resume: Path, given: list[str]) -> None:
+    if given:
+        names = ", ".join("--" + key.replace("_", "-") for key in given)
+        raise UsageError(f"--resume goes on with the settings of {resume}: leave out {names}")
 
+
+def _require_text(path: str | Path | None) -> None:
+    """Run folders are JSON, which cannot hold a path that is not UTF-8."""
     try:
-        with ExitStack() as until_the_end:
-            with ranks.preparing(device):
-                if resume is None and ranks.leads:
-                    folder.check_free(overwrite=overwrite)
-                if image_size is not None and not is_image_folder(origin.data):
-                    raise UsageError(f"--image-size is for a folder of images; {origin.data} has images of its own size")
-                warn = partial(say, quiet=not ranks.leads)
-                images = load_data(origin.data, image_size=origin.image_size, labels=origin.classes, warn=warn)
-                known = read_labelled(origin.labels, images.preprocess) if origin.labels else None
-                if resume is None:  # refused before a folder is made or an earlier run removed
-                    trainable(config, len(split(len(images.images)).trained), known, ranks)
-                trainer = session = None
-                if ranks.leads:
-                    until_the_end.enter_context(folder.locked())
-                    if resume and not several:
-                        session = Session.resume(folder, images, known, ranks)
-                    elif not several:
-                        session = Session.start(folder, images, config, origin, known, ranks)
-                else:
-                    trainer = Trainer(images, config, known, ranks)
-            if trainer:
-                trainer.run()
-                ranks.leave()
-                return 0
-            if session:
-                train_one(session)
-                ranks.leave()
-                record = session.finish()
-            else:
-                if resume is None:
-                    plan(folder, list(range(config.seed, config.seed + seeds)))
-                record = train_seeds(folder, images, config, origin, known, train_one)
-    except Interrupted as interruption:
-        torchrun = "" if ranks.count == 1 else "the same torchrun and "
-        say(f"stopped by {interruption}; go on with: {torchrun}catvae-train --resume {folder.path}", quiet=not ranks.leads)
-        return 128 + interruption.signum
-    conclude(record, folder.path)
-    return 0
+        str(path or "").encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path or "").decode(errors="backslashreplace")
+        raise UsageError(f"the path '{shown}' is not UTF-8 text: rename it") from error
+
+
+def _checked(given: dict[str, Any], config_file: Path | None, seeds: int, *, has_labels: bool) -> "TrainConfig":
+    """The settings, where options that belong together were given together."""
+    from .config import LARGEST_SEED, read_config_file, resolve
+
+    config = resolve(given, read_config_file(config_file) if config_file else None)
+    if config.label_weight and not has_labels:
+        raise UsageError("--label-weight needs --labels FILE")
+    if config.seed + seeds - 1 > LARGEST_SEED:
+        raise UsageError(f"--seeds {seeds} from --seed {config.seed} on goes beyond {LARGEST_SEED:,}, the largest seed")
+    if "max_clusters" in given and not config.choose_clusters:
+        raise UsageError(f"--max-clusters belongs to -k auto, got -k {config.clusters}")
+    return config
 
 
 main = command_entry(train, "catvae-train")

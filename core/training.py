@@ -2,7 +2,7 @@
 
 The order of epoch e is a permutation drawn from (seed, e); the noise of step s from (seed, s). Position in the run is therefore all the
 random state there is, and a resumed run equals an uninterrupted one bit for bit on the CPU. What becomes of the clusters between steps
-stands in `steering`, what is measured after training in `evaluation`, files in `run_folder`.
+stands in `steering`, what short runs are worth in `starts`, what is measured after training in `evaluation`, files in `run_folder`.
 """
 
 import math
@@ -15,22 +15,22 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from catvae.runtime.errors import NumericError, UsageError
-from catvae.runtime.files import sha256
+from catvae.runtime.errors import NumericError
 from catvae.runtime.interruption import Interrupted, stop_on_signals
 
-from .agglomeration import mutual_information
+from . import starts
 from .checkpoint import SCHEMA, Position, fill_state, state_bytes
 from .config import TrainConfig
 from .data import ImageData
 from .devices import mix, resolve_device, resolve_precision, seed_noise
+from .epoch_rows import add_step, close_epoch, summary
+from .feasible import trainable
 from .head_surgery import Trained
 from .held_back import split
-from .joints import Joints, estimate_joints
-from .labelled import LabelledImages, labelled_batch, require_room
-from .merging import agreement, merge_by_neighbours
+from .joints import estimate_joints
+from .labelled import LabelledImages, labelled_batch, labels_hash
 from .model import CatVAE, ModelSpec
-from .objective import BatchLoss, Terms, batch_loss
+from .objective import BatchLoss, batch_loss
 from .ranks import ALONE, Ranks
 from .steering import Steering
 from .views import choose_policy, to_float
@@ -39,42 +39,10 @@ WARMUP_STEPS = 100
 """Steps over which the learning rate rises."""
 LAST_RATE = 0.01
 """Share of the learning rate that the cosine ends on."""
-START = 0.4
-"""Share of the steps that a short run takes: up to the first merge of over-clusters."""
-COLOUR_STARTS = 3
-"""Short runs on colour images, whose seeds differ most: `benchmarks/photographs.py` has the rows."""
 BAD_STEPS = 5
 """Consecutive steps without finite numbers before training gives up."""
-RECORDED = ("total", *Terms._fields, "confidence")
-"""Columns of a row of metrics, means over its steps."""
 CLIP = 1000.0
 """Largest gradient norm: ordinary steps stay below 300, a diverging one is cut."""
-
-
-def trainable(config: TrainConfig, count: int, labelled: LabelledImages | None = None, ranks: Ranks = ALONE) -> TrainConfig:
-    """The configuration as `count` images allow it.
-
-    Raises
-    ------
-    UsageError
-        With more clusters than images, fewer than two images, more classes in `labelled` than clusters, or batches without two images for
-        each rank.
-    DeviceError
-        When the device is not there.
-    """
-    if count < 2:
-        raise UsageError(f"there {'is 1 image' if count else 'are no images'}: training needs at least 2")
-    if config.choose_clusters and config.max_clusters > count:
-        config = msgspec.structs.replace(config, max_clusters=count)
-    if config.most_clusters > count:
-        raise UsageError(f"--clusters is {config.most_clusters}, but only {count:,} images are trained on: choose at most {count}")
-    if min(config.batch_size, count) < 2 * ranks.count:
-        batch = min(config.batch_size, count)
-        raise UsageError(f"{ranks.count} ranks share batches of {batch} images: each needs 2, start fewer or raise --batch-size")
-    if labelled is not None:
-        require_room(labelled, config.most_clusters)
-    resolve_device(config.device)
-    return config
 
 
 class Trainer:
@@ -108,8 +76,8 @@ class Trainer:
         self.epochs = config.epochs_for(self.steps_per_epoch)
         self.steps = self.epochs * self.steps_per_epoch
         self.spec = ModelSpec.of(config, data.preprocess.shape)
-        self.starts = config.starts or (COLOUR_STARTS if self.spec.channels == 3 and config.invariance_weight else 1)
-        self.start_steps = round(START * self.steps) if self.starts > 1 else 0
+        self.starts = starts.count_starts(config, self.spec.channels)
+        self.start_steps = round(starts.SHARE * self.steps) if self.starts > 1 else 0
         self.images = torch.from_numpy(data.images[rows]).to(self.device)  # uint8 (N, H, W, C), resident
         self.labelled = labelled
         self.steering = Steering(config, self.steps, self.images, self.policy, labelled)
@@ -118,10 +86,12 @@ class Trainer:
             self.warm_steps = max(self.warm_steps, self.steering.merge_steps[0])  # the generator waits until K is known
         self._order: tuple[int, int, Tensor] | None = None
         self._bad_steps = 0
+        self.whole = True
+        """Weights, moments and position are those of one moment: not in the middle of a step."""
         self._given = ""
         """What ranks must be given alike; not made for one, whose images it would read once more."""
         if ranks.count > 1:
-            self._given = repr((data.hash, labelled and (labelled.names, sha256(labelled.images.tobytes())), config, self.precision))
+            self._given = repr((data.hash, labels_hash(labelled), config, self.precision))
         self._begin(0)
 
     def _begin(self, start: int) -> None:
@@ -147,9 +117,6 @@ class Trainer:
     def model(self) -> CatVAE:
         return self.trained.model
 
-    whole: bool
-    """Whether weights, moments and position are those of one moment: not in the middle of a step."""
-
     def _seed(self, start: int) -> int:
         return self.config.seed + (start << 32)  # seeds stay below 2^31: no two runs share one
 
@@ -158,32 +125,53 @@ class Trainer:
         return self.position.step >= self.steps
 
     @property
+    def decided(self) -> bool:
+        """Whether the short run that goes on is chosen."""
+        return self.starts == 1 or len(self.position.start_scores) == self.starts
+
+    @property
     def all_steps(self) -> int:
         """Steps of the whole run, the short runs that are given up included."""
         return self.steps + (self.starts - 1) * self.start_steps
 
     @property
     def steps_left(self) -> int:
-        """Of `all_steps`, from the present position of a decided run."""
-        return self.steps - self.position.step if self.position.start_scores or self.starts == 1 else self.all_steps
+        """Of `all_steps`, from the present position of a run that is decided, or between two of its short runs."""
+        left = 0 if self.decided else self.starts - max(1, len(self.position.start_scores))
+        return self.steps - self.position.step + left * self.start_steps
 
     def run(
         self,
         *,
         on_step: Callable[[BatchLoss], None] | None = None,
+        on_start: Callable[[], None] | None = None,
         on_epoch: Callable[[], None] | None = None,
         on_signal: str = "",
     ) -> None:
-        """Train to the end; SIGINT and SIGTERM stop after the step under way and raise `Interrupted`; `on_signal` is said at once.
+        """Train to the end. The caller's random state is left as it was.
 
-        The caller's random state is left as it was.
+        Parameters
+        ----------
+        on_step, on_start, on_epoch : callable, optional
+            Called after each of them; a start is one of several short runs to begin with.
+        on_signal : str
+            What is said when a signal arrives.
+
+        Raises
+        ------
+        Interrupted
+            On SIGINT and SIGTERM, after the step under way.
+        NumericError
+            When losses or gradients stop being finite numbers.
+        DataError
+            When another rank was given other images or settings, or has ended.
         """
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), stop_on_signals(on_signal, patient=self.ranks.count > 1) as stop:
             self.ranks.require_alike(self._given, self.device)
             self._follow_first()
-            if self.starts > 1 and not self.position.start_scores:
-                self.choose_start(on_step, stop)
+            if not self.decided:
+                self.choose_start(on_step=on_step, on_start=on_start, stop=stop)
             while not self.finished:
                 self._advance(on_step)
                 if self.position.step % self.steps_per_epoch == 0 and on_epoch:
@@ -199,20 +187,27 @@ class Trainer:
         began = time.perf_counter()
         loss = self.step()
         self.position.seconds += time.perf_counter() - began
-        if self.position.step % self.steps_per_epoch == 0:
-            self._close_row()
+        epoch, left = divmod(self.position.step, self.steps_per_epoch)
+        if not left:
+            close_epoch(self.position, epoch)
         if on_step:
             on_step(loss)
 
-    def choose_start(self, on_step: Callable[[BatchLoss], None] | None = None, stop: Sequence[int] = ()) -> None:
+    def choose_start(
+        self,
+        *,
+        on_step: Callable[[BatchLoss], None] | None = None,
+        on_start: Callable[[], None] | None = None,
+        stop: Sequence[int] = (),
+    ) -> None:
         """Go on from the short run whose clusters neighbours agree with most; no label is involved.
 
-        Interrupted, the run is back at its beginning: the short runs are a function of the seed, so nothing but their time is lost.
+        After each of them the best so far stands as the present one, and `on_start` may save it. Interrupted, the one under way is lost.
         """
-        scores: list[float] = []
-        seconds = 0.0  # of every short run, the ones given up included
-        best: tuple[Trained, Position] | None = None
-        for start in range(self.starts):
+        best = (self.trained, self.position) if self.position.start_scores else None
+        scores = list(self.position.start_scores)
+        seconds = self.position.seconds if best else 0.0  # of every short run, the ones given up included
+        for start in range(len(scores), self.starts):
             self._begin(start)
             self._follow_first()
             while self.position.step < self.start_steps:
@@ -220,30 +215,25 @@ class Trainer:
                 try:
                     self._end_if_told(stop)
                 except Interrupted:
-                    self._begin(0)
+                    if best:
+                        self.trained, self.position = best
+                    else:
+                        self._begin(0)
                     raise
             seed_noise(self.device, mix(self.config.seed, self.start_steps))
             joints = estimate_joints(self.model, self.images, self.policy)
-            worth = repr(self._worth(joints)).encode()
-            scores.append(float(self.ranks.from_first(worth, self.device)))
+            worth = starts.worth(joints, self.config, merges=bool(self.steering.merge_steps))
+            scores.append(float(self.ranks.from_first(repr(worth).encode(), self.device)))
             seconds += self.position.seconds
             if best is None or scores[-1] == max(scores):
                 best = self.trained, self.position
-        if best is not None:
             self.trained, self.position = best
-            self.position.start_scores, self.position.seconds = scores, seconds
-
-    def _worth(self, joints: Joints) -> float:
-        """How far neighbours agree with the clusters a short run is about to get; with all over-clusters while K is not chosen."""
-        if self.config.choose_clusters:
-            return (mutual_information(joints.neighbours) + mutual_information(joints.pixels)) / 2
-        if self.steering.merge_steps:
-            clusters = self.config.most_clusters
-            return agreement(joints, merge_by_neighbours(joints, clusters, unequal=self.config.sizes == "unequal").group, clusters)
-        return (mutual_information(joints.cluster_neighbours) + mutual_information(joints.cluster_pixels)) / 2
+            self.position.start_scores, self.position.seconds = list(scores), seconds
+            if on_start:
+                on_start()
 
     def step(self) -> BatchLoss:
-        """One optimiser step on the next batch."""
+        """One optimiser step on the next batch; raises `NumericError` after `BAD_STEPS` without finite numbers."""
         at, self.whole = self.position.step, False
         noise = mix(self._seed(self.position.start), at)
         seed_noise(self.device, noise)
@@ -269,7 +259,7 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        told, shares = _summary(loss), loss.assignment.mean(0)
+        told, shares = summary(loss), loss.assignment.mean(0)
         self.ranks.average([*gradients, *_statistics(model), told, shares])
         norm = torch.nn.utils.get_total_norm(gradients).item()
         if math.isfinite(norm) and math.isfinite(told[0].item()):
@@ -277,7 +267,7 @@ class Trainer:
             if norm > CLIP:
                 torch._foreach_mul_(gradients, CLIP / norm)  # pyright: ignore[reportPrivateImportUsage]
             optimizer.step()
-            self._record(told.tolist())
+            add_step(position, told.tolist())
             self.steering.observe(shares.tolist(), position)
         else:
             self._bad_steps += 1
@@ -317,25 +307,6 @@ class Trainer:
         rise = min(1.0, (step - self.position.rewarm + 1) / WARMUP_STEPS)
         fall = 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return self.config.learning_rate * rise * (LAST_RATE + (1 - LAST_RATE) * fall)
-
-    def _record(self, values: list[float]) -> None:
-        row = self.position.open_row
-        for name, value in zip(RECORDED, values, strict=True):
-            if not math.isnan(value):  # NaN: not computed while clusters train alone
-                row[name] = row.get(name, 0.0) + value
-                row[f"{name} steps"] = row.get(f"{name} steps", 0.0) + 1
-
-    def _close_row(self) -> None:
-        sums, position = self.position.open_row, self.position
-        epoch = position.step // self.steps_per_epoch
-        means = {name: sums[name] / sums[f"{name} steps"] if name in sums else None for name in RECORDED}
-        position.rows.append({"epoch": epoch, **means, "seconds": position.seconds})
-        position.open_row = {}
-
-
-def _summary(loss: BatchLoss) -> Tensor:
-    """`RECORDED` of one batch."""
-    return torch.stack([loss.total, *loss.terms, loss.assignment.amax(1).mean()]).detach()
 
 
 def _statistics(model: CatVAE) -> list[Tensor]:

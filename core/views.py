@@ -108,7 +108,7 @@ def choose_policy(augment: str, images: NDArray[np.uint8], recolour: float = 1.0
 
 def background_of(images: NDArray[np.uint8], at_most: int = 2000) -> float:
     """The median of the pixels on the images' borders, in [0, 1]: 0 for white on black, 1 for ink on paper."""
-    x = images[:: max(1, len(images) // at_most)]
+    x = images[:: -(-len(images) // at_most) or 1]
     edges = (x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1])
     return float(np.median(np.concatenate([edge.reshape(-1) for edge in edges]))) / 255
 
@@ -116,12 +116,17 @@ def background_of(images: NDArray[np.uint8], at_most: int = 2000) -> float:
 def flip_correlation(images: NDArray[np.uint8], axis: int, at_most: int = 2000) -> float:
     """Mean Pearson correlation of an image with itself in the mirror (`axis` 2) or upside down (1), over at most `at_most` evenly spaced
     images, (N, H, W, C); 0 if constant."""
-    step = max(1, len(images) // at_most)
-    x = images[::step].astype(np.float32)
-    x = x - x.mean(axis=(1, 2, 3), keepdims=True)
-    power = (x * x).sum(axis=(1, 2, 3))
-    shared = (x * np.flip(x, axis)).sum(axis=(1, 2, 3))
-    return float(np.mean(shared[power > 0] / power[power > 0])) if (power > 0).any() else 0.0
+    chosen = images[:: -(-len(images) // at_most) or 1]
+    batch = at_a_time(images, at_most)
+    found = []
+    for start in range(0, len(chosen), batch):
+        x = chosen[start : start + batch].astype(np.float32)
+        x -= x.mean(axis=(1, 2, 3), keepdims=True)
+        power = (x * x).sum(axis=(1, 2, 3))
+        shared = (x * np.flip(x, axis)).sum(axis=(1, 2, 3))
+        found.append(shared[power > 0] / power[power > 0])
+    correlations = np.concatenate([*found, np.zeros(0, np.float32)])
+    return float(correlations.mean()) if len(correlations) else 0.0
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -14,12 +14,15 @@ from catvae.core.config import TrainConfig
 from catvae.core.held_back import Calibration, read_calibration, split
 from catvae.core.run_folder import RunFolder, RunRecord
 from catvae.core.run_summary import training_of
-from catvae.runtime.bundle import BESIDE, Bundle
+from catvae.runtime.bundle import Bundle
+from catvae.runtime.bundle_files import BESIDE
 from catvae.runtime.errors import DataError, UsageError
 from catvae.runtime.files import atomic_write, pretty_json, sha256
 from catvae.runtime.generate import preview
 from catvae.runtime.manifest import SCHEMA, Cluster, FileRecord, GraphRecord, Manifest, Provenance, Role, TensorRecord
+from catvae.runtime.manifest_checks import model_id
 from catvae.runtime.model_card import model_card
+from catvae.runtime.whole_folder import refuse_strangers, whole_folder
 
 from .agreement import BATCHES, Speed, check_agreement, compare_speed
 from .golden import golden_bytes, graph_outputs, probe_images, probe_latents, torch_outputs
@@ -27,7 +30,6 @@ from .graphs import IR, OPSET, graph_specs, trace
 from .parity import check_files, check_parity
 from .precision import Graphs, Precision, reduce_precision
 from .thresholds import calibrate
-from .whole_folder import refuse_strangers, whole_folder
 
 GOLDEN = 10
 """Probe inputs kept in the bundle."""
@@ -102,7 +104,7 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
     records: dict[Role, GraphRecord] = {role: _graph_record(role, data, precision) for role, data in graphs.items()}
     manifest = Manifest(
         schema=SCHEMA,
-        model_id=sha256("".join(records[role].sha256 for role in sorted(records)).encode()),
+        model_id=model_id(records),
         weights=weights,
         precision=precision,
         clusters=[Cluster(name=c.name, share=c.share, mean_confidence=c.mean_confidence) for c in record.clusters],

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.manifest import GraphRecord, Role
-
-from .whole_folder import refuse_others, write_folder
+from catvae.runtime.whole_folder import refuse_others, write_folder
 
 ROLES: tuple[Role, ...] = ("classifier", "encoder", "decoder")
 GRAPH, CONFIG, NAMES = "1/model.onnx", "config.pbtxt", "clusters.txt"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from catvae.runtime.bundle import PRETRAINED
+from catvae.runtime.bundle_files import PRETRAINED
 
 
 @click.command()

@@ -12,8 +12,7 @@ from catvae.runtime.bundle import Bundle
 from catvae.runtime.errors import DataError
 from catvae.runtime.files import sha256
 from catvae.runtime.scoring import shared_noise
-
-from .whole_folder import refuse_others, write_folder
+from catvae.runtime.whole_folder import refuse_others, write_folder
 
 PAGE = (
     *("index.html", "studio.js", "studio.css", "guard.js", "offline.js", "icon.svg"),

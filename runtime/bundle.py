@@ -1,4 +1,4 @@
-"""A bundle in use: verified files, sessions made when first needed, and the calls that answer.
+"""A bundle in use: sessions made when first needed, and the calls that answer. Its files are read in `bundle_files`.
 
 bundle = Bundle.load(path)
 bundle.predict(images), bundle.predict_proba(images), bundle.transform(images), bundle.score_samples(images)
@@ -6,8 +6,8 @@ bundle.sample(cluster, n, seed)
 """
 
 import os
-import stat
 import threading
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,36 +15,24 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from .bundle_files import find_bundle, read_manifest, read_verified
 from .errors import DataError, UsageError
 from .files import sha256
 from .images import Preprocess, read_image
 from .latents import prior_means, prior_samples
-from .manifest import MAX_BYTES, FileRecord, Manifest, Role, parse_manifest
+from .manifest import FileRecord, Manifest, Role
 from .matching import winners
 from .scoring import elbo, score_latents
 from .session import OutOfMemory, Session, finite_rows, import_onnxruntime
 from .training_record import Training, parse_training
 
-MAX_GRAPH_BYTES = 2**30
-PRETRAINED = Path(__file__).resolve().parent / "pretrained"
 UNKNOWN = -1
 """Cluster of an image that the model does not explain."""
+ONNX_TYPES = {"float32": "float"}
+"""onnxruntime's name of a type, where it is not numpy's."""
 
 Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-
-
-def find_bundle(path: str | os.PathLike[str] | None = None) -> Path:
-    """The bundle to use: `path`, else ``$CATVAE_BUNDLE``, else the pretrained digits in this package.
-
-    Raises
-    ------
-    UsageError
-        When `path` is empty: a setting that was left out must not become another model.
-    """
-    if path is not None and not os.fspath(path):
-        raise UsageError("the bundle's path is empty: name a folder, or leave it out for the default")
-    return Path(path or os.environ.get("CATVAE_BUNDLE") or PRETRAINED / "digits")
 
 
 class Answers(NamedTuple):
@@ -91,6 +79,8 @@ class Bundle:
         self._graphs = graphs
         self._device, self._threads, self._tf32 = device, threads, tf32
         self._sessions: dict[tuple[int, Role], Session] = {}
+        self._most: dict[Role, int] = {}
+        """Images that fit into memory at a time, where more were seen not to."""
         self._locks: dict[int, threading.Lock] = {}
         """One for each process: see `session`."""
 
@@ -121,15 +111,8 @@ class Bundle:
             When onnxruntime or the device is not available.
         """
         folder = find_bundle(path)
-        if not folder.is_dir():
-            if folder.exists():
-                raise DataError(f"{folder} is not a bundle: it is a file, a bundle is a folder")
-            raise DataError(f"{folder} is not a bundle: no such folder; catvae-export --onnx RUN -o {folder} makes one")
-        if not (folder / "manifest.json").exists() and (folder / "run.json").exists():
-            raise DataError(f"{folder} is a run, not a bundle: catvae-export --onnx {folder} makes one of it, in {folder / 'bundle'}")
-        manifest = parse_manifest(_read(folder / "manifest.json", MAX_BYTES), str(folder / "manifest.json"))
-        _refuse_others(folder, manifest)
-        graphs: dict[Role, bytes] = {role: _read_verified(folder, record) for role, record in manifest.graphs.items()}
+        manifest = read_manifest(folder)
+        graphs: dict[Role, bytes] = {role: read_verified(folder, record) for role, record in manifest.graphs.items()}
         return cls(manifest, graphs, folder, device=device, threads=threads, tf32=tf32)
 
     @property
@@ -193,7 +176,7 @@ class Bundle:
 
     def file(self, record: FileRecord) -> bytes:
         """A file of the bundle, verified; raises `DataError` when it is not the one the manifest names."""
-        return _read_verified(self.path, record)
+        return read_verified(self.path, record)
 
     def decide(self, assignment: Floats) -> tuple[NDArray[np.int64], Floats]:
         """The cluster and its confidence, (N,) each, from assignments (N, K).
@@ -251,7 +234,7 @@ class Bundle:
         """
         return self.decode(prior_samples(self.means, cluster, n, seed))
 
-    @property
+    @cached_property
     def means(self) -> Floats:
         """Prior means, (K, D)."""
         return prior_means(len(self.manifest.clusters), self.manifest.delta, self.manifest.lam)
@@ -280,6 +263,7 @@ class Bundle:
         if not len(data):
             shapes = {tensor.name: tensor.shape[1:] for tensor in record.outputs}
             return [np.zeros((0, *map(int, shapes[name])), np.float32) for name in outputs]
+        batch_size = min(batch_size, self._most.get(role, batch_size))
         pieces, start = [], 0
         while start < len(data):
             try:
@@ -288,29 +272,13 @@ class Bundle:
             except OutOfMemory:
                 if batch_size == 1:
                     raise
-                batch_size = max(1, batch_size // 2)
+                self._most[role] = batch_size = batch_size // 2
         return [np.concatenate(parts) for parts in zip(*pieces, strict=True)]
 
     def _finite(self, result: Floats) -> Floats:
         if not np.isfinite(result).all():
             raise DataError(f"{self.path} answers with numbers that are not finite: its weights are damaged, export it again")
         return result
-
-
-ONNX_TYPES = {"float32": "float"}
-"""onnxruntime's name of a type, where it is not numpy's."""
-
-
-BESIDE = ("manifest.json", "MODEL_CARD.md", "preview.png")
-"""Files of a bundle that no hash vouches for: the manifest itself, and what only people look at."""
-
-
-def _refuse_others(folder: Path, manifest: Manifest) -> None:
-    """A bundle holds what its manifest names and nothing else; hidden files are the file manager's."""
-    known = {*BESIDE, *(record.name for record in manifest.files)}
-    others = sorted(name for name in os.listdir(folder) if name not in known and not name.startswith("."))
-    if others:
-        raise DataError(f"{folder} holds {others[0]!r}, which its manifest does not name: move it away, or export the bundle again")
 
 
 def _require_runtime(wanted: str, label: str) -> None:
@@ -322,36 +290,3 @@ def _require_runtime(wanted: str, label: str) -> None:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
-
-
-def _read_verified(folder: Path, record: FileRecord) -> bytes:
-    """The file a manifest names; raises `DataError` when it is another one."""
-    path = folder / record.name
-    data = _read(path, min(MAX_GRAPH_BYTES, max(record.size, 0)))
-    if len(data) != record.size or sha256(data) != record.sha256:
-        found = f"{len(data):,} bytes, sha256 {sha256(data)[:12]}"
-        raise DataError(f"{path} is not the file the manifest names: {found}; expected {record.size:,}, {record.sha256[:12]}")
-    return data
-
-
-def _read(path: Path, at_most: int) -> bytes:
-    """The bytes of a regular file inside the bundle: opened once, checked on the open descriptor, links not followed."""
-    try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-    except FileNotFoundError as error:
-        raise DataError(f"{path.parent} is not a whole bundle: {path.name} is missing") from error
-    except OSError as error:
-        what = "it is a link, and a bundle's files must lie in its folder" if path.is_symlink() else error.strerror or str(error)
-        raise DataError(f"cannot read {path}: {what}") from error
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"cannot read {path}: it is not a regular file")
-        if status.st_size > at_most:
-            raise DataError(f"{path} has {status.st_size:,} bytes, at most {at_most:,} are expected")
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            return file.read(at_most + 1)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    finally:
-        os.close(handle)

@@ -7,6 +7,7 @@ cannot be written; 6 training stopped by the numeric guard; 130 and 143 interrup
 import contextlib
 import errno
 import gc
+import io
 import os
 import signal
 import sys
@@ -36,8 +37,12 @@ class Choice(click.Choice):
 
 def say(line: str, *, quiet: bool = False) -> None:
     """One line on standard error, which belongs to people; standard output belongs to results."""
-    if not quiet:
+    if quiet:
+        return
+    try:
         print(line, file=sys.stderr, flush=True)
+    except OSError:  # a full disc, or a reader that went away: what is said must not end what is done
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 @contextlib.contextmanager
@@ -80,10 +85,14 @@ def command_entry(command: click.Command, name: str, *, at_once: bool = False) -
 def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> int:
     """Run `command` and return its exit code; never raises for bad input."""
     _open_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name of a cluster or file may hold letters that its encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries, about metadata in images and the like: standard error is for our own lines
     with contextlib.suppress(ValueError):  # only the main thread may
-        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGTERM, _end)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it
+            signal.signal(signal.SIGINT, _end)
     try:
         # Not command.main: it turns a closed pipe into exit code 1 before we can see it.
         with command.make_context(name, list(arguments)) as context:
@@ -92,10 +101,7 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
-    except click.Abort:
-        say(f"{name}: interrupted")
-        return 130
-    except KeyboardInterrupt:
+    except (click.Abort, KeyboardInterrupt):
         say(f"{name}: interrupted")
         return 130
     except Interrupted as error:
@@ -111,6 +117,9 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
         # The reader is gone; without this Python complains again while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except MemoryError:
+        say(f"{name}: not enough memory: ask for less at a time")
+        return CatVAEError.exit_code
     except OSError as error:
         if error.filename is not None:  # a folder that may not be looked into, or a name too long for a file
             say(f"{name}: cannot open {one_line(os.fsdecode(error.filename))}: {error.strerror}")
@@ -131,8 +140,8 @@ def _open_closed_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
         if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+            setattr(sys, name, os.fdopen(number, mode, closefd=False, errors="backslashreplace" if mode == "w" else None))
 
 
-def _terminate(number: int, frame: object) -> NoReturn:
+def _end(number: int, frame: object) -> NoReturn:
     raise Interrupted(number)

@@ -1,7 +1,7 @@
 """Images copied into a folder per class, for people who want piles rather than rows.
 
 Nothing is moved, and no file is written over: a copy whose name is taken gets a number, one that is there already is left alone, so that an
-interrupted call can be repeated.
+interrupted call can be repeated, and several may copy into one folder.
 """
 
 from __future__ import annotations
@@ -45,27 +45,32 @@ class Copies:
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"--copy-to is {folder}, which is a file: expected a folder")
         self.folder, self._folders = folder, folder_names(names)
-        self._made = self._there = 0
+        self._made = self._there = self._lost = 0
         make_folder(folder)
+        self._here = folder.resolve()
 
     def require_apart(self, sources: Sequence[str]) -> None:
         """Raise `UsageError` when copies would be found among the images, or an image is on standard input."""
-        here = self.folder.resolve()
         for source in sources:
             if source == STDIN:
                 raise UsageError("--copy-to copies files: the image on standard input (-) is none")
-            if os.path.isdir(source) and here.is_relative_to(Path(source).resolve()):
+            if os.path.isdir(source) and self._here.is_relative_to(Path(source).resolve()):
                 raise UsageError(f"--copy-to {self.folder} lies in {source}: copies would be sorted too; choose a folder outside")
 
     def add(self, row: Row) -> None:
-        """Copy the image of a row, if it was read; raises `OutputError` when that is not possible."""
-        if not row["ok"]:
-            return
+        """Copy the image of a row, if it was read and is still there; a copy is not copied. Raises `OutputError`."""
         source = Path(row["path"])
+        if not row["ok"] or source.parent.resolve().is_relative_to(self._here):
+            return
         target = self.folder / (self._folders[row["cluster"]] if row["cluster"] >= 0 else UNKNOWN_FOLDER)
         make_folder(target)
         try:
             made = _copy(source, target)
+        except FileNotFoundError as error:
+            if source.exists():
+                raise OutputError(f"cannot copy {source} to {target}: {error.strerror or error}") from error
+            self._lost += 1  # taken away after it was read: its row says what it was
+            return
         except OSError as error:
             raise OutputError(f"cannot copy {source} to {target}: {error.strerror or error}") from error
         self._made, self._there = self._made + made, self._there + (not made)
@@ -74,7 +79,8 @@ class Copies:
     def summary(self) -> str:
         """A line that says what was copied, and what needed no copy."""
         there = f"; {self._there:,} {'was' if self._there == 1 else 'were'} there already" if self._there else ""
-        return f"copies    {self._made:,} image{'' if self._made == 1 else 's'} to {self.folder}{there}"
+        lost = f"; {self._lost:,} {'was' if self._lost == 1 else 'were'} gone before being copied" if self._lost else ""
+        return f"copies    {self._made:,} image{'' if self._made == 1 else 's'} to {self.folder}{there}{lost}"
 
 
 def folder_names(names: Sequence[str]) -> list[str]:
@@ -95,20 +101,46 @@ def folder_names(names: Sequence[str]) -> list[str]:
 
 def _copy(source: Path, target: Path) -> bool:
     """Copy under the first free name, whole or not at all; False where the same file is there already."""
-    number, place = 1, target / source.name
-    while place.exists() or place.is_symlink():
-        if place.is_file() and filecmp.cmp(source, place, shallow=False):
-            return False
-        number += 1
-        place = target / f"{source.stem}-{number}{source.suffix}"
-    handle, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target)
+    number, place, temporary = 1, target / source.name, None
+    try:
+        while True:
+            if os.path.lexists(place):
+                if place.is_file() and filecmp.cmp(source, place, shallow=False):
+                    return False
+                number += 1
+                place = target / f"{source.stem}-{number}{source.suffix}"
+            else:
+                temporary = temporary or _unnamed_copy(source, target)
+                if _named(temporary, place):
+                    return True
+    finally:
+        if temporary:
+            temporary.unlink(missing_ok=True)
+
+
+def _unnamed_copy(source: Path, target: Path) -> Path:
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=target)
     os.close(handle)
     try:
-        shutil.copyfile(source, temporary)
-        shutil.copystat(source, temporary)
-        os.chmod(temporary, 0o666 & ~umask())
-        os.replace(temporary, place)
+        shutil.copyfile(source, name)
+        shutil.copystat(source, name)
+        os.chmod(name, 0o666 & ~umask())
     except BaseException:
-        os.unlink(temporary)
+        os.unlink(name)
         raise
+    return Path(name)
+
+
+def _named(file: Path, place: Path) -> bool:
+    """Give `file` the name `place`; False where another process has taken it meanwhile."""
+    try:
+        os.link(file, place)
+    except FileExistsError:
+        return False
+    except OSError:  # no links on this file system: an empty file takes the name first
+        try:
+            os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return False
+        os.replace(file, place)
     return True

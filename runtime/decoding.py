@@ -42,12 +42,16 @@ class Decoding:
         Images per block.
     threads : int, optional
         Decoding threads; when left out `default_threads`, but for images that decode within `QUICK`.
+    ahead : bool
+        Decode more than is asked for; otherwise a block is answered before the next source is looked for.
     helper : DecoderProcess, optional
         Started already, by who knows of `MANY` sources to come; `close` ends it. When left out, a long stream of quick images starts one.
     """
 
-    def __init__(self, rules: Preprocess, size: int, threads: int | None = None, helper: DecoderProcess | None = None):
-        self.rules, self.size, self.threads, self.helper = rules, size, threads, helper
+    def __init__(
+        self, rules: Preprocess, size: int, threads: int | None = None, helper: DecoderProcess | None = None, *, ahead: bool = True
+    ):
+        self.rules, self.size, self.threads, self.helper, self.ahead = rules, size, threads, helper, ahead
         self.held = max(AHEAD, min(HELD, HELD_BYTES // (size * math.prod(rules.shape))))
         self._unwanted = False
         self._begun: list[list[str]] = []
@@ -70,6 +74,10 @@ class Decoding:
 
     def blocks(self, sources: Iterator[str]) -> Iterator[Block]:
         """Blocks of decoded sources, in order; a few are decoded before they are wanted."""
+        if not self.ahead:
+            while paths := self._next(sources):
+                yield self._here(paths)
+            return
         paths, *asked = self._begun or [self._next(sources)]
         sources = itertools.chain(self._left, sources)
         self._begun, self._left = [], []

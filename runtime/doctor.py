@@ -2,11 +2,14 @@
 
 import importlib.util
 import platform
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
-from .bundle import Bundle, find_bundle
+from .bundle import Bundle
+from .bundle_files import find_bundle
 from .cuda import installed_wheels, obstacles
 from .errors import CatVAEError
 from .processors import container_quota, default_threads, usable_processors
@@ -14,6 +17,9 @@ from .self_test import self_test
 
 RUNTIME = ("numpy", "Pillow", "click", "tqdm", "msgspec")
 TRAINING = ("torch", "cffi", "safetensors", "scikit-learn", "scipy", "onnx", "onnxscript")
+
+
+ASK_KERNELS = "from catvae.kernels import kernel_status; print(kernel_status('cpu')); print(kernel_status('cuda'))"
 
 
 class Finding(NamedTuple):
@@ -62,15 +68,16 @@ def _processors() -> Finding:
 
 
 def _kernel() -> Finding:
-    spec = importlib.util.find_spec("catvae.kernels")
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    names = {file.name for folder in folders for file in Path(folder).glob("*.so")} | {
-        file.name for folder in folders for file in Path(folder).glob("*.pyd")
-    }
-    built = [kind for kind, sign in (("C", "_cpu"), ("CUDA", "cuda")) if any(sign in name for name in names)]
-    if built:
-        return Finding("kernel", "ok", f"compiled: {', '.join(built)}")
-    return Finding("kernel", "off", "not compiled: training runs in plain PyTorch", "install a C compiler, then pip install catvae again")
+    """What the loader itself says, in a process of its own: a library that is there may be of another version, or not load."""
+    if importlib.util.find_spec("catvae.kernels") is None or _version("cffi") is None:
+        return Finding("kernel", "off", "training is not installed", "pip install 'catvae[train]'")
+    asked = subprocess.run([sys.executable, "-c", ASK_KERNELS], capture_output=True, text=True, timeout=60, check=False)
+    if asked.returncode:
+        last = (asked.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        return Finding("kernel", "broken", f"cannot be asked: {last}", "pip install catvae again")
+    cpu, cuda = asked.stdout.splitlines()
+    what = f"on the CPU {cpu}; on CUDA {cuda}"
+    return Finding("kernel", "off" if cpu.startswith("plain torch") else "ok", what)
 
 
 def _gpu() -> Finding:
@@ -82,7 +89,7 @@ def _gpu() -> Finding:
 
 def _bundle(path: Path) -> Finding:
     try:
-        bundle = Bundle.load(path)
+        bundle = Bundle.load(path, device="auto")  # as catvae-infer would
         failed = [check.output for check in self_test(bundle) if not check.passed]
     except CatVAEError as error:
         return Finding("bundle", "broken", str(error))

@@ -51,3 +51,9 @@ class ImageError(CatVAEError):
     def __init__(self, code: str, message: str):
         super().__init__(message)
         self.code = code
+
+
+def printable(text: str) -> str:
+    """`text` without anything that could move a terminal's cursor; bytes that are no UTF-8 shown escaped."""
+    clean = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in clean)

@@ -11,7 +11,7 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 import msgspec
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 24_000_000
 ORIENTATION_TAG = 0x0112
@@ -106,10 +106,13 @@ def read_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess) -
 def decode_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess) -> Decoded:
     """`read_image`, with what else the file says."""
     data = source if isinstance(source, bytes) else _read_bytes(source)
-    with _opened(data) as image:
+    if len(data) > MAX_BYTES:
+        raise ImageError("too_large", f"the file is larger than the {MAX_BYTES:,} bytes that are read")
+    with _opened(io.BytesIO(data)) as image:
         frames = count_frames(image, data)
-        if image.format == "JPEG" and image.mode == "L" and preprocess.channels == 1:
-            # libjpeg shrinks while it decodes; twice the size that is needed loses nothing that the resize would keep
+        if image.format == "JPEG" and image.mode == "L":
+            # libjpeg shrinks while it decodes; twice the size that is needed loses nothing that the resize would keep. Whatever the
+            # model's channels are: a folder is read in three before it is known to be grey.
             image.draft("L", (2 * preprocess.width, 2 * preprocess.height))
         image.load()
         upright = ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION_TAG, 1) != 1 else image
@@ -146,7 +149,7 @@ def decode_all(sources: Sequence[str | bytes], preprocess: Preprocess, unwanted:
 
 def image_size_of(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
     """(width, height) of the upright image, from its header alone; raises as `read_image`."""
-    with _opened(source) as image:
+    with _file(source) as file, _opened(file) as image:
         width, height = image.size
         if image.format == "TIFF":  # newer versions of Pillow give its size as turned already, older as stored; its tags are as stored
             tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue] - of its own kind of image
@@ -155,13 +158,11 @@ def image_size_of(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _opened(source: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
-    """The image behind `source`, header read and caps checked; whatever a decoder throws inside comes out as `ImageError`."""
-    data = source if isinstance(source, bytes) else _read_bytes(source)
-    if len(data) > MAX_BYTES:
-        raise ImageError("too_large", f"the file is larger than the {MAX_BYTES:,} bytes that are read")
+def _opened(file: BinaryIO) -> Iterator[Image.Image]:
+    """The image in `file`, header read and caps checked; whatever a decoder throws inside comes out as `ImageError`."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _load_plugins(file)
+        with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 size = f"{image.width} x {image.height}"
                 raise ImageError("too_many_pixels", f"the image is {size}, at most {MAX_PIXELS:,} pixels are decoded")
@@ -172,22 +173,58 @@ def _opened(source: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
         raise ImageError("too_many_pixels", str(error)) from error
     except UnidentifiedImageError as error:
         raise ImageError("not_an_image", f"not a readable image; {', '.join(FORMATS)} are") from error
+    except MemoryError as error:
+        raise ImageError("out_of_memory", "not enough memory to decode the image") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more on damaged files
         if "truncated" in str(error).lower() or isinstance(error, EOFError):
             raise ImageError("truncated_image", f"the image is cut short: {error}") from error
         raise ImageError("corrupt_image", f"the image is damaged: {error}") from error
 
 
+def _load_plugins(file: BinaryIO) -> None:
+    """Those of the formats that Pillow would load all of its plugins to look for, 50 ms of a cold start."""
+    beginning = file.read(4)
+    file.seek(0)
+    if not beginning.startswith((b"\x89PNG", b"\xff\xd8", b"BM", b"GIF8")):
+        from PIL import TiffImagePlugin, WebPImagePlugin  # noqa: F401 - they register themselves
+
+
+@contextlib.contextmanager
+def _file(source: str | os.PathLike[str] | bytes) -> Iterator[BinaryIO]:
+    """`source` as a file, of which no more is read than is asked for."""
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    handle, size = _open_regular(source)
+    with os.fdopen(handle, "rb") as file:
+        if size > MAX_BYTES:
+            raise ImageError("too_large", f"the file is larger than the {MAX_BYTES:,} bytes that are read")
+        yield file
+
+
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
+    handle, size = _open_regular(path)
+    try:
+        wanted, pieces = min(size, MAX_BYTES) + 1, []
+        while wanted and (piece := os.read(handle, wanted)):  # some file systems give less than was asked for
+            pieces.append(piece)
+            wanted -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    except OSError as error:
+        raise ImageError("unreadable", f"cannot be read: {error.strerror or error}") from error
+    finally:
+        os.close(handle)
+
+
+def _open_regular(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Handle and size of a file, whatever else stands there refused; the caller closes it."""
     try:
         handle = os.open(path, READ_ONLY)
-        try:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError("not_a_file", "a folder, pipe or device, expected an image file")
-            return os.read(handle, min(status.st_size, MAX_BYTES) + 1)
-        finally:
-            os.close(handle)
+        status = os.fstat(handle)
+        if stat.S_ISREG(status.st_mode):
+            return handle, status.st_size
+        os.close(handle)
+        raise ImageError("not_a_file", "a folder, pipe or device, expected an image file")
     except IsADirectoryError as error:
         raise ImageError("not_a_file", "a folder, pipe or device, expected an image file") from error
     except FileNotFoundError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -117,10 +117,12 @@ def infer(
             if helper and threads is None:
                 threads = max(1, default_threads() - 1)  # the processor that decodes is not the model's
             bundle = Bundle.load(bundle_path, device=device, threads=threads, tf32=tf32)
-            paths = expand([*sources]) if files_from is None else read_list(files_from, expand([*sources]))
+            paths = expand(sources, lambda line: say(f"catvae-infer: {line}"))
+            paths = paths if files_from is None else read_list(files_from, paths)
             if part:
                 paths = shard_of(paths, *part)
-            options = Options(batch_size, embed, score, invert)
+            live = files_from == "-" and batch_size == 1
+            options = Options(batch_size, embed, score, invert, ahead=not live)
             decoding = prepared(bundle, options, helper)
             if not resume and files_from != "-":  # some may be answered already; a list that still grows is not waited for
                 decoding.begin(paths)
@@ -136,18 +138,22 @@ def infer(
         copies = _copies(copy_to, bundle, sources) if copy_to else None
         tally = Tally(bundle.manifest)
         if output is None:
-            _write_rows(classify_stream(bundle, paths, options, decoding), row_writer(format_, stdout, score=score), tally, copies)
+            write = row_writer(format_, stdout, score=score)
+            _write_rows(classify_stream(bundle, paths, options, decoding), _at_once(write, stdout) if live else write, tally, copies)
         else:
-            from .row_file import growing_file, part_of, skip_answered
+            from .row_file import complete_rows_of, growing_file, part_of, skip_answered
 
             if resume and output.exists() and not part_of(output).exists():
-                _require_complete(output, paths, tally, bundle.names, {"--embed": ("embedding", embed), "--score": ("score", score)})
+                for row in complete_rows_of(output, paths, bundle.names, {"--embed": ("embedding", embed), "--score": ("score", score)}):
+                    _count(row, tally, copies)
+                if copies is not None:
+                    say(copies.summary, quiet=quiet)
                 say(f"catvae-infer: {output} is complete; nothing to resume", quiet=quiet)
                 return 1 if tally.failed else 0
             made_with = {"bundle": bundle.fingerprint, "embed": embed, "score": score, "invert": invert, "shard": shard}
             with growing_file(output, made_with, resume=resume) as growing:
                 for row in skip_answered(growing.earlier(), paths, part_of(output)):
-                    tally.add(row)
+                    _count(row, tally, copies)
                 write = row_writer(format_, growing.stream, score=score)
                 _write_rows(classify_stream(bundle, paths, options, decoding), write, tally, copies)
     if not tally.total:
@@ -182,22 +188,21 @@ def _write_rows(blocks: Iterable[list[Row]], write: Writer, tally: Tally, copies
                 tally.add(row)
 
 
-def _require_complete(output: Path, paths: Iterator[str], tally: Tally, names: list[str], fields: dict[str, tuple[str, bool]]) -> None:
-    """A finished file of rows must be of these sources, all of them, and made as it would be now: raises `UsageError`."""
-    from .row_file import complete_rows, made_otherwise, skip_answered
+def _count(row: Row, tally: Tally, copies: Copies | None) -> None:
+    """A row of an earlier call; its image is copied where that call was not asked to."""
+    if copies is not None:
+        copies.add(row)
+    tally.add(row)
 
-    for row in skip_answered(complete_rows(output), paths, output):
-        if other := made_otherwise(row, names, fields):
-            raise UsageError(
-                f"{output} is complete, but its rows were made with another {other}: choose another -o, or start again without --resume"
-            )
-        tally.add(row)
-    more = next(paths, None)
-    if more is not None:
-        raise UsageError(
-            f"{output} is complete with {tally.total:,} rows, but the sources go on with {more!r}: choose another -o, or start again"
-            " without --resume"
-        )
+
+def _at_once(write: Writer, stream: TextIO) -> Writer:
+    """`write`, and hand on what was written: somebody waits for each row."""
+
+    def write_through(rows: list[Row]) -> None:
+        write(rows)
+        stream.flush()
+
+    return write_through
 
 
 def _say_fallback() -> None:

@@ -56,7 +56,8 @@ def read_labelled(source: str | os.PathLike[str], preprocess: Preprocess) -> Lab
             images.append(read_image(path, preprocess))
         except ImageError as error:
             raise DataError(f"{source}: {path}: {error}") from error
-    labels = np.array([names.index(name) for _, name in pairs], dtype=np.int64)
+    number = {name: i for i, name in enumerate(names)}
+    labels = np.array([number[name] for _, name in pairs], dtype=np.int64)
     return LabelledImages(np.stack(images), labels, names, tuple(path for path, _ in pairs))
 
 

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .errors import UsageError
-from .files import atomic_write, make_folder, pretty_json
+from .files import atomic_write, pretty_json
 from .generate import preview
 from .labelled import LabelledImages
 from .manifest import Manifest
 from .matching import match_counts, most_frequent, winners
 from .model_card import model_card
+from .whole_folder import write_folder
 
 
 class Naming(NamedTuple):
@@ -89,12 +90,15 @@ def write_names(bundle: Bundle, manifest: Manifest, output: Path) -> None:
     OutputError
         When it cannot be written.
     """
-    if output.resolve() != bundle.path.resolve():
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise UsageError(f"{output} is not empty: choose another -o")
-        make_folder(output)
-        for record in manifest.files:
-            atomic_write(output / record.name, bundle.file(record))
-    atomic_write(output / "MODEL_CARD.md", model_card(manifest).encode())
-    atomic_write(output / "preview.png", preview(bundle, manifest.names))
-    atomic_write(output / "manifest.json", pretty_json(manifest))
+    named: dict[str, bytes | str] = {
+        "MODEL_CARD.md": model_card(manifest),
+        "preview.png": preview(bundle, manifest.names),
+        "manifest.json": pretty_json(manifest),
+    }
+    if output.resolve() == bundle.path.resolve():
+        for name, content in named.items():
+            atomic_write(output / name, content)
+        return
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f"{output} is not empty: choose another -o")
+    write_folder(output, {record.name: bundle.file(record) for record in manifest.files} | named)

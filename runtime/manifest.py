@@ -1,11 +1,11 @@
-"""`manifest.json`: what a bundle holds, how images are read for it, and what its clusters are.
+"""`manifest.json`: what a bundle holds, how images are read for it, and what its clusters are. What it may say is in `manifest_checks`.
 
 Unknown fields are ignored within one schema number, so that older runtimes read newer bundles of the same major form.
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import Literal
 
 import msgspec
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError, UsageError
-from .files import sha256
 from .images import Preprocess
+from .manifest_checks import require_distinct_keys, require_sense
 
 SCHEMA = 1
 MAX_BYTES = 4 * 2**20
@@ -169,13 +169,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def groups(self) -> list[int]:
         """The first cluster with the same name, per cluster: clusters that share a name are one class."""
-        names = self.names
-        return [names.index(name) for name in names]
+        first: dict[str, int] = {}
+        return [first.setdefault(cluster.name, i) for i, cluster in enumerate(self.clusters)]
 
 
 def distinct(names: Sequence[str]) -> list[str]:
     """Names to tell clusters apart by in a picture: one that several share comes with each one's number."""
-    return [f"{name} ({cluster})" if names.count(name) > 1 else name for cluster, name in enumerate(names)]
+    shared = Counter(names)
+    return [f"{name} ({cluster})" if shared[name] > 1 else name for cluster, name in enumerate(names)]
 
 
 def find_cluster(text: str, names: list[str]) -> int:
@@ -191,7 +192,7 @@ def find_cluster(text: str, names: list[str]) -> int:
         return found[0]
     if len(found) > 1:
         raise UsageError(f"the clusters {', '.join(map(str, found))} are all named '{text}': give the number of one that no name equals")
-    if text.isdecimal() and int(text) < len(names):
+    if text.isdecimal() and len(text) <= 9 and int(text) < len(names):  # Python refuses to read thousands of digits
         return int(text)
     raise UsageError(f"there is no cluster '{text}': expected 0 to {len(names) - 1}, or one of {', '.join(names)}")
 
@@ -211,71 +212,16 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         if schema != SCHEMA:
             raise DataError(f"{where} has schema {schema}, this version reads {SCHEMA}: use the matching version of catvae")
         manifest = msgspec.json.decode(data, type=Manifest)
-        json.loads(data, object_pairs_hook=lambda pairs: _require_distinct_keys(pairs, where))
+        json.loads(data, object_pairs_hook=lambda pairs: require_distinct_keys(pairs, where))
     except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: no text, or a number of thousands of digits
         raise DataError(f"{where} is not a bundle manifest: {error}") from error
     missing = {"classifier", "encoder", "decoder"} - manifest.graphs.keys()
     if missing or not manifest.clusters or manifest.delta < 1:
         lacks = ", ".join(sorted(missing)) or ("clusters" if not manifest.clusters else "latent dimensions")
         raise DataError(f"{where} describes no {lacks}")
-    for record in manifest.files:
-        _require_plain_name(record.name, where)
-    _require_sense(manifest, where)
+    require_sense(manifest, where)
     return manifest
-
-
-MOST_PIXELS = 24_000_000
-MOST_LATENT = 1_000_000
-
-
-def _require_sense(manifest: Manifest, where: str) -> None:
-    """Numbers that would only fail later, or ask for all the memory there is, or belong to other graphs than those named."""
-    height, width, _ = manifest.preprocess.shape
-    if min(height, width) < 1 or height * width > MOST_PIXELS:
-        raise DataError(f"{where} describes images of {height} x {width} pixels, expected 1 to {MOST_PIXELS:,} in all")
-    if not 0 <= manifest.preprocess.background <= 255:
-        raise DataError(f"{where} has the background {manifest.preprocess.background}, expected 0 to 255")
-    if not all(0 <= cluster.share <= 1 for cluster in manifest.clusters):
-        raise DataError(f"{where} has shares of clusters that do not lie between 0 and 1")
-    if "cpu" not in manifest.tolerances:
-        raise DataError(f"{where} has no tolerance for the CPU")
-    K, D = len(manifest.clusters), manifest.latent
-    sizes: dict[tuple[Role, str], list[int]] = {
-        ("classifier", "assignment"): [K],
-        ("encoder", "mean"): [D],
-        ("encoder", "log_variance"): [D],
-        ("encoder", "cluster_kl"): [K],
-    }
-    sizes["decoder", "image"] = [*manifest.preprocess.shape]
-    if D > MOST_LATENT:
-        raise DataError(f"{where} describes a latent space of {D:,} dimensions, at most {MOST_LATENT:,} are read")
-    for (role, name), wanted in sizes.items():
-        found = [tensor.shape[1:] for tensor in manifest.graphs[role].outputs if tensor.name == name]
-        if found != [wanted]:
-            raise DataError(f"{where}: the {role}'s output '{name}' has the shape {found[0] if found else 'of none'}, expected {wanted}")
-    # The hash over the graphs' hashes: graphs of two exports cannot stand together under either one's name.
-    model = sha256("".join(manifest.graphs[role].sha256 for role in sorted(manifest.graphs)).encode())
-    if model != manifest.model_id:
-        raise DataError(f"{where} names the model {manifest.model_id[:12]}, its graphs are {model[:12]}: files of two bundles are mixed")
-
-
-LONGEST_NAME = 200
-RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 
 
 class _Schema(msgspec.Struct):
     schema: int
-
-
-def _require_distinct_keys(pairs: list[tuple[str, object]], where: str) -> None:
-    """Readers differ in which of two equal keys they take: a file that two of them read differently is none."""
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) < len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise DataError(f"{where} is not a bundle manifest: it has the key {twice!r} twice")
-
-
-def _require_plain_name(name: str, where: str) -> None:
-    plain = PurePosixPath(name).name == name and name not in ("", ".", "..") and not set(name) & set('\\/:*?"<>|\0')
-    if not plain or len(name.encode(errors="replace")) > LONGEST_NAME or name.split(".")[0].upper() in RESERVED:
-        raise DataError(f"{where} names the file {name!r}: only plain names beside the manifest are opened")

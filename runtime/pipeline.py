@@ -5,6 +5,7 @@ rows stops the decoding. Every image is decided on its own: rows do not depend o
 """
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -16,10 +17,12 @@ from .decoder_process import DecoderProcess
 from .decoding import Block, Decoding
 from .errors import ImageError
 from .rows import Row
+from .session import OutOfMemory
 
 DIGITS = 7
 """Decimals of assignments, embeddings and scores in a row: what float32 holds of numbers below 1."""
 
+NO_MEMORY = "not enough memory for a single image on this device"
 NOT_FINITE = "the model answered with numbers that are not finite: its weights are damaged, export it again"
 
 
@@ -35,6 +38,8 @@ class Options(NamedTuple):
     """Swap black and white, on top of what the bundle asks for."""
     decoders: int | None = None
     """Decoding threads; when left out, whatever suits the images: see `decoding`."""
+    ahead: bool = True
+    """Read sources ahead of their answers; not from a list that grows while somebody waits for each row."""
 
 
 def classify_stream(bundle: Bundle, sources: Iterable[str], options: Options, decoding: Decoding | None = None) -> Iterator[list[Row]]:
@@ -62,13 +67,14 @@ def classify_stream(bundle: Bundle, sources: Iterable[str], options: Options, de
 
 def prepared(bundle: Bundle, options: Options, helper: DecoderProcess | None = None) -> Decoding:
     """The decoding that suits a bundle; `helper` was started by who knows of many sources to come, else a long stream starts its own."""
-    return Decoding(bundle.preprocess.swapped(options.invert), options.batch_size, options.decoders, helper)
+    rules = bundle.preprocess.swapped(options.invert)
+    return Decoding(rules, options.batch_size, options.decoders, helper, ahead=options.ahead)
 
 
 def _answered(bundle: Bundle, block: Block, options: Options) -> list[Row]:
     all_frames, pixels = block.decoded
     images = bundle.preprocess.as_images(pixels)
-    answers = iter(_answer_rows(bundle, images, options) if len(images) else ())
+    answers = _answers(bundle, images, options)
     rows = []
     for path, frames in zip(block.paths, all_frames, strict=True):
         row: Row = {"path": path}
@@ -80,6 +86,18 @@ def _answered(bundle: Bundle, block: Block, options: Options) -> list[Row]:
                 row["frames"] = frames
         rows.append(row)
     return rows
+
+
+def _answers(bundle: Bundle, images: NDArray[np.uint8], options: Options) -> Iterator[Row]:
+    """What rows say of images; where even one does not fit into memory, that."""
+    if not len(images):
+        return iter(())
+    try:
+        return iter([*_answer_rows(bundle, images, options)])
+    except (OutOfMemory, MemoryError):
+        if len(images) > 1:
+            return itertools.chain.from_iterable(_answers(bundle, images[i : i + 1], options) for i in range(len(images)))
+        return iter([{"ok": False, "error": {"code": "out_of_memory", "message": NO_MEMORY}}])
 
 
 def _answer_rows(bundle: Bundle, images: NDArray[np.uint8], options: Options) -> Iterator[Row]:

@@ -130,6 +130,32 @@ def complete_rows(output: Path) -> Iterator[Row]:
         raise DataError(f"cannot read {output}: {error.strerror or error}") from error
 
 
+def complete_rows_of(output: Path, sources: Iterator[str], names: list[str], fields: dict[str, tuple[str, bool]]) -> Iterator[Row]:
+    """The rows of a finished file, which must be of these sources, all of them, and made as they would be now: raises `UsageError`.
+
+    Parameters
+    ----------
+    output : Path
+    sources : iterator of str
+    names, fields
+        As for `made_otherwise`.
+    """
+    count = 0
+    for row in skip_answered(complete_rows(output), sources, output):
+        if other := made_otherwise(row, names, fields):
+            raise UsageError(
+                f"{output} is complete, but its rows were made with another {other}: choose another -o, or start again without --resume"
+            )
+        count += 1
+        yield row
+    more = next(sources, None)
+    if more is not None:
+        raise UsageError(
+            f"{output} is complete with {count:,} rows, but the sources go on with {more!r}: choose another -o, or start again"
+            " without --resume"
+        )
+
+
 def _whole_rows(file: BinaryIO, where: Path) -> Iterator[Row]:
     """Rows up to the end, or to a torn last line; there the file is left."""
     for number in itertools.count(1):
@@ -142,7 +168,7 @@ def _whole_rows(file: BinaryIO, where: Path) -> Iterator[Row]:
             whole = isinstance(row["path"], str) and isinstance(row["ok"], bool)
             if not whole or (row["ok"] and not isinstance(row["cluster"], int)):
                 raise TypeError
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{where}, line {number}, is no row: start again without --resume") from error
         yield row
 
@@ -165,7 +191,9 @@ def made_otherwise(row: Row, names: list[str], fields: dict[str, tuple[str, bool
             return option
     cluster = row["cluster"]
     name = "unknown" if cluster < 0 else names[cluster] if cluster < len(names) else None
-    return None if name is not None and name == row.get("name") and len(row.get("assignment", ())) == len(names) else "bundle"
+    assignment = row.get("assignment")
+    same = name is not None and name == row.get("name") and isinstance(assignment, list) and len(assignment) == len(names)
+    return None if same else "bundle"
 
 
 def skip_answered(earlier: Iterable[Row], sources: Iterator[str], part: Path) -> Iterator[Row]:

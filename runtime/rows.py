@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from .errors import UsageError
+from .errors import UsageError, printable
 
 Row = dict[str, Any]
 Writer = Callable[[list[Row]], None]
@@ -96,9 +96,3 @@ def _table(stream: TextIO, score: bool) -> Writer:
         stream.write("".join(map(line, rows)))
 
     return write
-
-
-def printable(text: str) -> str:
-    """`text` without anything that could move a terminal's cursor; bytes that are no UTF-8 shown escaped."""
-    clean = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in clean)

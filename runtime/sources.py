@@ -4,7 +4,7 @@ import glob
 import itertools
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from .errors import DataError, UsageError
 
@@ -15,21 +15,37 @@ LINE = 20
 """Bytes of a path in a list, at least, usually."""
 
 
-def expand(arguments: Iterable[str]) -> Iterator[str]:
+def expand(arguments: Iterable[str], warn: Callable[[str], None] = lambda _line: None) -> Iterator[str]:
     """Yield file paths: files as they are, folders searched for images, patterns expanded, ``-`` passed on.
 
-    What does not exist, or matches nothing, is yielded too: it becomes an error row where it stands, not a missing one.
+    What does not exist, or matches nothing, is yielded too: it becomes an error row where it stands, not a missing one. `warn` is told of
+    links to folders inside a folder, which are passed over.
     """
     for argument in arguments:
         if argument == STDIN or os.path.isfile(argument):
             yield argument
         elif os.path.isdir(argument):
-            yield from walk_images(argument)
+            yield from walk_images(argument, warn)
         elif glob.has_magic(argument):
-            found = sorted(path for path in glob.iglob(argument, recursive=True) if not os.path.isdir(path))
-            yield from found or [argument]
+            yield from sorted({path for path in _matches(argument) if not os.path.isdir(path)}) or [argument]
         else:
             yield argument
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """What a pattern stands for; its ``**`` does not follow links to folders, which may lead back to where they are."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        yield from glob.iglob(pattern)
+        return
+    at = parts.index("**")
+    rest = parts[at + 1 :] or ["*"]
+    for top in glob.iglob(os.sep.join([*parts[:at], ""])) if at else [""]:
+        for parent, folders, _ in os.walk(top or os.curdir):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            inside = os.path.relpath(parent, top or os.curdir)
+            here = top if inside == os.curdir else os.path.join(top, inside)
+            yield from _matches(os.path.join(glob.escape(here), *rest))
 
 
 def at_least(many: int, arguments: Sequence[str], list_file: str | None) -> bool:
@@ -52,7 +68,8 @@ def at_least(many: int, arguments: Sequence[str], list_file: str | None) -> bool
 def parse_shard(text: str) -> tuple[int, int]:
     """``2/8`` as (2, 8); raises `UsageError`."""
     part, _, parts = text.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+    numbers = part.isdecimal() and parts.isdecimal() and max(len(part), len(parts)) <= 9  # Python refuses to read thousands of digits
+    if not (numbers and 1 <= int(part) <= int(parts)):
         raise UsageError(f"--shard is '{text}', expected i/n with 1 <= i <= n, such as 2/8")
     return int(part), int(parts)
 
@@ -62,16 +79,19 @@ def shard_of(paths: Iterable[str], part: int, parts: int) -> Iterator[str]:
     return (path for path in paths if zlib.crc32(os.fsencode(path)) % parts == part - 1)
 
 
-def walk_images(folder: str) -> Iterator[str]:
+def walk_images(folder: str, warn: Callable[[str], None] = lambda _line: None) -> Iterator[str]:
     """Image files below `folder`, depth first, each folder in sorted order; hidden files and folders are passed over.
 
-    A folder that cannot be listed is yielded itself, so that somebody says so.
+    A folder that cannot be listed is yielded itself, so that somebody says so; `warn` is told of links to folders, which are not followed.
     """
     closed: list[str] = []
     for parent, folders, names in os.walk(folder, onerror=lambda error: closed.append(error.filename)):
         yield from closed
         closed.clear()
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            if os.path.islink(linked := os.path.join(parent, name)):
+                warn(f"left out {linked}: a link to a folder")
         yield from (os.path.join(parent, name) for name in sorted(names) if is_image_name(name))
     yield from closed
 
@@ -92,7 +112,9 @@ def read_list(path: str, before: Iterable[str] = ()) -> Iterator[str]:
     yield from before
     try:
         # Bytes that are no UTF-8 pass through as they do in every path Python hands out.
-        with open(0 if path == STDIN else path, encoding="utf-8", errors="surrogateescape", newline="\n", closefd=path != STDIN) as lines:
+        with open(
+            0 if path == STDIN else path, encoding="utf-8-sig", errors="surrogateescape", newline="\n", closefd=path != STDIN
+        ) as lines:
             for line in lines:
                 name = line.rstrip("\r\n")
                 if name:

@@ -134,14 +134,14 @@ def pictured(examined: Examined, drawer: Drawer, training_shares: Sequence[float
 def cards(examined: Examined, drawer: Drawer, training_shares: Sequence[float]) -> list[Card]:
     """A card for each cluster, the largest first."""
     sizes = np.bincount(examined.clusters, minlength=len(drawer.names))
-    prototypes = drawer.decode(drawer.means)
+    prototypes, names = drawer.decode(drawer.means), distinct(drawer.names)
     return [
-        _card(c, examined, drawer, prototypes[c], float(sizes[c] / max(1, sizes.sum())), training_shares[c])
+        _card(c, names[c], examined, drawer, prototypes[c], float(sizes[c] / max(1, sizes.sum())), training_shares[c])
         for c in np.argsort(-sizes, kind="stable").tolist()
     ]
 
 
-def _card(c: int, examined: Examined, drawer: Drawer, prototype: Floats, share: float, training_share: float) -> Card:
+def _card(c: int, name: str, examined: Examined, drawer: Drawer, prototype: Floats, share: float, training_share: float) -> Card:
     members = np.flatnonzero(examined.clusters == c)
     confidence = examined.confidence[members]
     distance = ((examined.embedding[members] - drawer.means[c]) ** 2).sum(1)
@@ -150,7 +150,7 @@ def _card(c: int, examined: Examined, drawer: Drawer, prototype: Floats, share: 
         closest = _closest(drawer.names[c], drawer.names, examined.assignment[members].mean(0))
     return Card(
         cluster=c,
-        name=distinct(drawer.names)[c],
+        name=name,
         share=share,
         training_share=training_share,
         confidence=float(confidence.mean()) if len(members) else 0.0,

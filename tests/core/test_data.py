@@ -212,10 +212,31 @@ def test_hidden_folders_and_runs_of_ours_are_no_data(tmp_path):
     assert warnings == [f"left out {tmp_path}/runs/mine: it is a run folder"]
 
 
+def test_links_to_folders_are_not_followed_and_said_to_be(tmp_path):
+    save(tmp_path / "here" / "a" / "1.png")
+    save(tmp_path / "elsewhere" / "2.png")
+    (tmp_path / "here" / "b").symlink_to(tmp_path / "elsewhere")
+    warnings = []
+    assert len(load_data(str(tmp_path / "here"), warn=warnings.append).images) == 1
+    assert warnings == [f"left out {tmp_path}/here/b: a link to a folder"]
+
+
+def test_pictures_whose_names_speak_of_idx_are_pictures(tmp_path):
+    for i in range(2):
+        save(tmp_path / f"images_idx_{i:04d}.png")
+    assert load_data(str(tmp_path)).images.shape == (2, 6, 6, 1)
+
+
 def test_a_class_whose_name_is_no_text_can_be_written_down(tmp_path):
     for name in (b"\xff\xfe", b"plain"):
         save(tmp_path / os.fsdecode(name) / "1.png")
-    assert load_data(str(tmp_path)).label_names == ("\\udcff\\udcfe", "plain")
+    assert load_data(str(tmp_path)).label_names == ("\\xff\\xfe", "plain")
+    (tmp_path / "two\nlines").mkdir()
+    save(tmp_path / "two\nlines" / "1.png")
+    assert load_data(str(tmp_path)).label_names == ("\\xff\\xfe", "plain", "two\\nlines")
+    images = np.zeros((3, 4, 4), np.uint8)
+    np.savez(tmp_path / "a.npz", images=images, labels=["", "a\tb", "x" * 500])
+    assert load_data(str(tmp_path / "a.npz")).label_names == ("(none)", "a\\tb", "x" * 100)
 
 
 def test_the_part_of_an_idx_file_is_told_by_any_word_of_its_name(tmp_path):

@@ -74,6 +74,26 @@ def test_new_images_are_read_as_the_ones_trained_on(tmp_path):
     assert np.array_equal(read_image(tmp_path / "1.png", data.preprocess), data.images[1])
 
 
+def test_grey_photographs_are_read_as_the_ones_trained_on(tmp_path):
+    """libjpeg shrinks large grey ones while it decodes, before a folder is known to be grey as after."""
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 256, (520, 520), dtype=np.uint8)).save(tmp_path / f"{i}.jpg")
+    data = load_data(str(tmp_path))
+    assert data.preprocess.channels == 1
+    assert [np.array_equal(read_image(tmp_path / f"{i}.jpg", data.preprocess), data.images[i]) for i in range(3)] == [True] * 3
+
+
+def test_many_files_are_read_in_order_whoever_decodes_them(tmp_path):
+    for i in range(300):
+        Image.fromarray(np.full((5, 5), i % 251, np.uint8)).save(tmp_path / f"{i:03d}.png")
+    (tmp_path / "007.png").write_bytes(b"no picture")
+    warnings = []
+    data = load_data(str(tmp_path), warn=warnings.append)
+    assert data.images[:, 0, 0, 0].tolist() == [i % 251 for i in range(300) if i != 7]
+    assert len(warnings) == 1
+
+
 def test_mixed_sizes_are_fitted_and_said_so(tmp_path):
     for name, size in (("a.png", (30, 20)), ("b.png", (10, 10))):
         Image.new("L", size, 120).save(tmp_path / name)

@@ -65,31 +65,40 @@ def test_reconstruction_trains_the_assignment_only_through_soft_paths(path):
 
 
 def information(model, config):
-    """The term on images drawn from the prior, as `batch_loss` draws them."""
+    """The term on images drawn from the prior, as `batch_loss` draws them; and as it is trained."""
     z, c = sample_prior(model.prior, config.generated_per_cluster)
     return objective._information(model, model.decode(z).sigmoid(), c, config, QUIET)
 
 
 def test_information_is_zero_only_when_generated_images_are_recognised():
     model, config, _ = setup()
-    value = information(model, config)
+    value, trained = information(model, config)
+    assert value is trained
     assert value.item() == pytest.approx(math.log(3), abs=0.5)  # untrained: no better than chance
     legacy = resolve({"recipe": "paper", "legacy": True, "clusters": 10})
     torch.manual_seed(0)
     paper = CatVAE(ModelSpec.of(legacy, (8, 8, 1)))
     floor = -math.log(math.e / (math.e + 9))  # cross-entropy of a certain, right answer put through softmax twice
     assert floor == pytest.approx(1.461, abs=1e-3)
-    assert floor <= information(paper, legacy).item() <= 2.5
+    value, trained = information(paper, legacy)
+    assert floor <= trained.item() <= 2.5
+    assert trained.item() != value.item()
 
 
-def test_legacy_adds_a_thousandth_inside_the_logarithm():
+def test_legacy_trains_its_deviations_and_reports_true_units():
+    """A thousandth inside the logarithm, softmax taken twice: in what trains, not in what is said of it."""
     x = torch.rand(12, 1, 8, 8)
     legacy = resolve({"recipe": "paper", "legacy": True, "clusters": 3})
     torch.manual_seed(0)
     model = CatVAE(ModelSpec.of(legacy, (8, 8, 1))).eval()
     a = model(x).double()
-    expected = (a * torch.log(a + 0.001)).sum() / 12
-    assert batch_loss(model, x, legacy, QUIET).terms.neg_entropy.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss = batch_loss(model, x, legacy, QUIET)
+    assert loss.terms.neg_entropy.item() == pytest.approx((a * a.log()).sum().item() / 12, rel=1e-5)
+    true = loss.terms.reconstruction + loss.terms.kl + loss.terms.neg_entropy
+    assert loss.terms.elbo.item() == pytest.approx(-(true.item() + math.log(3)), rel=1e-5)
+    deviation = (a * (a + 0.001).log() - a * a.log()).sum().item() / 12
+    rest = loss.total - true - deviation  # what is left is the weighted information term, with its floor of 0.55 nats at K=3
+    assert -math.log(math.e / (math.e + 2)) <= rest.item() / legacy.information_weight <= 2.0
 
 
 def test_the_cluster_logits_alone_are_those_of_the_whole_head():
@@ -116,7 +125,7 @@ def test_who_learns_from_the_information_term(trains):
     config = resolve({"information_trains": trains, "invariance_weight": 0.0, "overclusters": 0, "regroup": [], "clusters": 3, "hidden": 8})
     model = CatVAE(ModelSpec.of(config, (8, 8, 1)))
     images, c = model.decode(model.prior).sigmoid(), torch.arange(3)
-    objective._information(model, images, c, config, POLICIES["digits"]).backward()
+    objective._information(model, images, c, config, POLICIES["digits"])[1].backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.decoder.parameters())
     assert all((p.grad is None) == (trains == "decoder") for p in model.encoder.parameters())
     assert all(p.requires_grad for p in model.parameters())

@@ -1,14 +1,15 @@
 """Several seeds for one result: chosen without labels, resumed where they stopped."""
 
 import dataclasses
+import os
 
 import pytest
 
 from catvae.core.guard import Verdict
 from catvae.core.run_folder import Origin, RunFolder
-from catvae.core.seeds import best_seed, plan, read_plan, train_seeds
+from catvae.core.seeds import best_seed, folder_of, plan, read_plan, train_seeds
 from catvae.core.session import Session
-from catvae.runtime.errors import DataError, NumericError
+from catvae.runtime.errors import DataError, NumericError, OutputError
 from catvae.runtime.interruption import Interrupted
 
 ORIGIN = Origin(data="blobs")
@@ -59,6 +60,32 @@ def test_an_interrupted_plan_goes_on(blobs, quick, tmp_path):
     assert not (cut.path / "run.json").exists()
     found = train_seeds(cut, blobs, quick(), ORIGIN, None, train)
     assert found.seeds == expected.seeds
+
+
+def test_finished_seeds_of_other_images_are_not_taken_for_these(blobs, quick, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    plan(folder, [0, 1])
+    train_seeds(folder, blobs, quick(), ORIGIN, None, train)
+    (folder.path / "report.html").unlink()
+    with pytest.raises(DataError, match="holds other images than"):
+        train_seeds(folder, dataclasses.replace(blobs, images=blobs.images[::-1].copy()), quick(), ORIGIN, None, train)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_seeds_that_cannot_be_removed_are_named(blobs, quick, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    plan(folder, [0])
+    train_seeds(folder, blobs, quick(), ORIGIN, None, train)
+    (folder.path / "seeds" / "0").chmod(0o500)
+    with pytest.raises(OutputError, match=r"cannot remove .*seeds/0"):
+        plan(folder, [0])
+    (folder.path / "seeds" / "0").chmod(0o700)
+
+
+def test_a_plan_whose_first_run_never_began_says_so(tmp_path):
+    plan(RunFolder(tmp_path / "run"), [0, 1])
+    with pytest.raises(DataError, match="stopped before its first run began"):
+        folder_of(tmp_path / "run")
 
 
 def test_a_degenerate_run_is_kept_only_for_want_of_a_healthy_one(blobs, quick, tmp_path):

@@ -157,6 +157,37 @@ def test_killed_before_its_first_save_a_run_begins_again(blobs, quick, tmp_path)
     assert session.finish().status == "finished"
 
 
+def test_metrics_on_disk_are_those_of_the_saved_state(interrupted):
+    """Written with the state, not after every epoch: a thousand epochs of one step would rewrite a thousand files."""
+    (row,) = interrupted.read_metrics()
+    (saved,) = read_position(interrupted.path).rows
+    assert {k for k, v in row.items() if v is None} == {k for k, v in saved.items() if v is None}
+    assert {k: v for k, v in row.items() if v is not None} == pytest.approx({k: v for k, v in saved.items() if v is not None}, rel=1e-5)
+
+
+def test_a_run_resumed_elsewhere_says_so(interrupted, blobs):
+    record = interrupted.read_record()
+    record.device, record.versions = "cuda", {**record.versions, "torch": "2.6.0"}
+    interrupted.write_record(record)
+    session = Session.resume(interrupted, blobs)
+    session.train()
+    record = session.finish()
+    assert record.device == "cpu"
+    assert record.versions["torch"] == torch.__version__
+    (event,) = [event.what for event in record.events if "elsewhere" in event.what]
+    assert event.startswith("resumed elsewhere: device cuda -> cpu, torch 2.6.0 -> ")
+
+
+def test_a_run_that_cannot_be_finished_is_not_left_running(blobs, quick, tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run")
+    session = Session.start(folder, blobs, quick(), Origin(data="blobs"))
+    session.train()
+    monkeypatch.setattr("catvae.core.session.run_report", lambda *_args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        session.finish()
+    assert folder.read_record().status == "failed"
+
+
 def test_interrupted_while_it_is_scored_a_run_can_be_finished_later(blobs, quick, tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     session = Session.start(folder, blobs, quick(), Origin(data="blobs"))

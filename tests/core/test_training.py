@@ -11,6 +11,7 @@ import torch
 
 from catvae.core.checkpoint import load_state, load_weights, read_position, save_state, weights_bytes
 from catvae.core.devices import resolve_device
+from catvae.core.epoch_rows import close_epoch
 from catvae.core.evaluation import assign
 from catvae.core.metrics import label_scores
 from catvae.core.training import Trainer
@@ -63,7 +64,7 @@ def test_resume_is_bit_exact(blobs, quick, tmp_path, stop, clusters):
     for _ in range(stop):
         half.step()
         if half.position.step % half.steps_per_epoch == 0:
-            half._close_row()
+            close_epoch(half.position, half.position.step // half.steps_per_epoch)
     save_state(tmp_path, half.model, half.trained.optimizer, half.position)
     resumed = resume(Trainer(blobs, settings), tmp_path)
     resumed.run()
@@ -218,6 +219,10 @@ def test_estimator_follows_scikit_learn(blobs):
     assert model.transform(blobs.images[:0]).shape == (0, 12)
     with pytest.raises(UsageError, match="n_clusters is 'seven', expected a whole number or 'auto'"):
         InfoCatVAE(n_clusters="seven").fit(blobs.images)
+    with pytest.raises(UsageError, match="random_state is 'now'"):
+        InfoCatVAE(n_clusters=3, random_state="now").fit(blobs.images)  # pyright: ignore[reportArgumentType]
+    for random_state in (None, np.random.RandomState(3)):
+        InfoCatVAE(n_clusters=3, random_state=random_state, settings={"epochs": 1, "hidden": 16}).fit(blobs.images)
     with pytest.raises(UsageError, match="there are no images"):
         clone(model).fit(blobs.images[:0])
     with pytest.raises(UsageError, match="fitted on"):
@@ -260,23 +265,29 @@ def test_the_start_that_shares_most_with_views_goes_on(blobs, quick):
     assert same(weights(trainer), weights(alone))
 
 
-def test_interrupted_while_choosing_a_start_nothing_is_half_done(blobs, quick, tmp_path):
-    whole = Trainer(blobs, quick(starts=2, epochs=5))
+@pytest.mark.parametrize("cut_in", [1, 2, 3])
+def test_interrupted_while_choosing_a_start_the_finished_ones_are_kept(blobs, quick, tmp_path, cut_in):
+    settings = quick(starts=3, epochs=5)
+    whole = Trainer(blobs, settings)
     whole.run()
-    cut = Trainer(blobs, quick(starts=2, epochs=5))
+    cut = Trainer(blobs, settings)
     steps = []
 
-    def stop_in_the_second(_loss) -> None:
+    def stop(_loss) -> None:
         steps.append(1)
-        if len(steps) == cut.start_steps + 1:
+        if len(steps) == (cut_in - 1) * cut.start_steps + 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        cut.run(on_step=stop_in_the_second)
-    assert cut.position.step == 0
+        cut.run(on_step=stop)
+    assert cut.position.start_scores == whole.position.start_scores[: cut_in - 1]
+    assert cut.position.step == (cut.start_steps if cut_in > 1 else 0)
     save_state(tmp_path, cut.model, cut.trained.optimizer, cut.position)
-    resumed = resume(Trainer(blobs, quick(starts=2, epochs=5)), tmp_path)
-    resumed.run()
+    resumed, again = resume(Trainer(blobs, settings), tmp_path), []
+    left = resumed.steps_left
+    resumed.run(on_step=lambda _loss: again.append(1))
+    assert len(again) == left == whole.all_steps - (cut_in - 1) * whole.start_steps
+    assert resumed.position.start_scores == whole.position.start_scores
     assert same(weights(whole), weights(resumed))
 
 

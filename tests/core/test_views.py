@@ -81,6 +81,20 @@ def test_auto_follows_mirror_symmetry():
     assert choose_policy("none", symmetric).name == "none"
 
 
+@pytest.mark.parametrize("count", [1, 3, 7, 50])
+def test_symmetry_is_of_evenly_spaced_images_a_few_at_a_time(monkeypatch, count):
+    """Large frames are floated in pieces; never more images than asked for are looked at."""
+    x = np.random.default_rng(0).integers(0, 256, (count, 9, 9, 1), dtype=np.uint8)
+    whole = flip_correlation(x, 2)
+    assert np.isclose(whole, np.mean([np.corrcoef(i.ravel(), i[:, ::-1].ravel())[0, 1] for i in x]), atol=1e-6)
+    monkeypatch.setattr("catvae.core.views.at_a_time", lambda _images, _at_most: 2)
+    assert np.isclose(flip_correlation(x, 2), whole, atol=1e-6)
+    spoilt = x.copy()
+    spoilt[1::2] = x[1::2, :, ::-1] // 2
+    if count > 1:
+        assert flip_correlation(spoilt, 2, at_most=-(-count // 2)) == flip_correlation(x, 2, at_most=-(-count // 2))
+
+
 def test_auto_turns_what_has_no_up_all_round():
     """Things anywhere in the frame, as through a microscope; below a sky they stand upright; in grey they must be symmetric as well."""
     rng = np.random.default_rng(2)

@@ -191,7 +191,10 @@ def test_a_folder_of_mixed_sizes_trains_and_exports(sources, tmp_path):
     ("arguments", "code", "message"),
     [
         (("digits", "--recipe", "robst"), 2, "did you mean 'robust'?"),
-        (("digits", "--clusters", "2000"), 2, "--clusters is 2000, but only 1,707 images are trained on"),
+        (("digits", "--clusters", "2000"), 2, "--clusters is 2000, expected 1 to 1000"),
+        (("{sources}/mixed", "-k", "900"), 2, "--clusters is 900, but only 24 images are trained on"),
+        (("missing", "--image-size", "9"), 3, "no data at missing: no such file or folder"),
+        (("digits", "-o", "runs/\udcff"), 2, "the path 'runs/\\xff' is not UTF-8 text"),
         (("digits", "-k", "0"), 2, "'0' is not a number of clusters"),
         (("digits", "-k", "ten"), 2, "ten"),
         (("digits", "--epoch", "3"), 2, "--epoch"),
@@ -237,7 +240,10 @@ def test_export_mistakes(tmp_path, arguments, code, message):
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["catvae-train", "catvae-export", "catvae-infer", "catvae-generate"])
+@pytest.mark.parametrize(
+    "name",
+    ["catvae-train", "catvae-export", "catvae-infer", "catvae-generate", "catvae-label", "catvae-report", "catvae-doctor"],
+)
 def test_help_answers_without_heavy_imports(name, tmp_path):
     result = command(name, "--help", cwd=tmp_path)
     assert result.returncode == 0

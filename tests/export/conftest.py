@@ -11,7 +11,7 @@ from catvae.core.data import load_data
 from catvae.core.run_folder import Origin, RunFolder
 from catvae.core.session import Session
 from catvae.export.web_page import write_page
-from catvae.runtime.bundle import PRETRAINED
+from catvae.runtime.bundle_files import PRETRAINED
 
 from ..browser import chromium, served
 from .studio import ready, serious

@@ -16,7 +16,6 @@ from catvae.core.run_folder import RunFolder
 from catvae.export import bundle_writer
 from catvae.export.bundle_writer import export_bundle
 from catvae.export.parity import ParityError, check_files
-from catvae.export.whole_folder import whole_folder
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.errors import DataError, OutputError, UsageError
 from catvae.runtime.files import sha256
@@ -24,6 +23,7 @@ from catvae.runtime.images import read_image
 from catvae.runtime.pipeline import Options, classify_stream
 from catvae.runtime.report.of_bundle import facts_of_bundle
 from catvae.runtime.report.page import render
+from catvae.runtime.whole_folder import whole_folder
 
 from ..runtime.fuzzing import model_id
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catvae.runtime.bundle import PRETRAINED, Bundle
+from catvae.runtime.bundle import Bundle
+from catvae.runtime.bundle_files import PRETRAINED
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@ import click
 import numpy as np
 from PIL import Image
 
-from catvae.runtime.bundle import PRETRAINED, Bundle
+from catvae.runtime.bundle import Bundle
+from catvae.runtime.bundle_files import PRETRAINED
 from catvae.runtime.drift import Tally
 from catvae.runtime.errors import CatVAEError, DataError, ImageError
 from catvae.runtime.images import Preprocess, read_image

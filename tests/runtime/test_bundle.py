@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catvae.runtime.bundle import PRETRAINED, Bundle
+from catvae.runtime.bundle import Bundle
+from catvae.runtime.bundle_files import PRETRAINED
 from catvae.runtime.errors import DataError, DeviceError, UsageError
 
 from .fuzzing import model_id
@@ -218,6 +219,12 @@ def test_any_flipped_byte_is_noticed(tmp_path_factory, role, data):
         (lambda m: m["preprocess"].update(background=256), "background 256"),
         (lambda m: m["clusters"][0].update(share=-0.05), "shares of clusters"),
         (lambda m: m.update(tolerances={}), "no tolerance for the CPU"),
+        (lambda m: m["clusters"][3].update(name=""), "has the cluster name '', expected 1 to 255 printable"),
+        (lambda m: m["clusters"][3].update(name="a\nb"), "printable characters"),
+        (lambda m: m["clusters"][3].update(name="\x1b[2J"), "printable characters"),
+        (lambda m: m["parity"].update(max_difference={}), "does not say how far its graphs are from PyTorch"),
+        (lambda m: m.update(metrics={"train": {"acc": 1.0}}), "no ari, nmi among its metrics of 'train'"),
+        (lambda m: m["graphs"]["decoder"]["outputs"][0].update(dtype="complex64"), "tensor 'image' is 'complex64', expected uint8"),
         (lambda m: m["graphs"]["decoder"]["outputs"][0].update(shape=["batch", "k"]), "expected \\[28, 28, 1\\]"),
     ],
 )

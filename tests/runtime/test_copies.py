@@ -1,6 +1,7 @@
 """Images copied into a folder per class: nothing is written over, nothing is copied twice, nothing leaves the folder."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,51 @@ def test_copies_are_not_made_where_they_would_be_sorted_too(run, png, tmp_path):
     assert (result.returncode, b"which is a file" in result.stderr) == (2, True)
     with pytest.raises(UsageError):
         Copies(tmp_path / "file", ["a"])
+
+
+def test_two_calls_at_once_write_over_nothing(tmp_path, monkeypatch):
+    """The name is free when both look, and one is a moment later."""
+    copies, real = Copies(tmp_path / "out", ["a"]), os.path.lexists
+    for folder, text in (("x", "first"), ("y", "second")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "image.png").write_text(text)
+    copies.add(row(tmp_path / "x" / "image.png"))
+    answers = iter([False])
+    monkeypatch.setattr(os.path, "lexists", lambda path: next(answers, real(path)))
+    copies.add(row(tmp_path / "y" / "image.png"))
+    assert (tmp_path / "out" / "a" / "image.png").read_text() == "first"
+    assert (tmp_path / "out" / "a" / "image-2.png").read_text() == "second"
+    assert len(list((tmp_path / "out" / "a").iterdir())) == 2
+
+
+def test_where_a_file_system_has_no_links(tmp_path, monkeypatch):
+    def no_links(*_):
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    test_names_that_are_taken_get_a_number(tmp_path)
+
+
+def test_an_image_that_is_taken_away_before_it_is_copied_ends_nothing(tmp_path):
+    copies = Copies(tmp_path / "out", ["a"])
+    copies.add(row(tmp_path / "gone.png"))
+    assert copies.summary.endswith("; 1 was gone before being copied")
+
+
+def test_copies_are_not_copied(run, png, tmp_path):
+    """A pattern finds those of the last call as well."""
+    png("in/a.png")
+    for _ in range(2):
+        assert run("catvae-infer", "**/*.png", "--copy-to", "out").returncode == 0
+    assert sum(path.is_file() for path in (tmp_path / "out").rglob("*")) == 1
+
+
+def test_what_an_earlier_call_answered_is_copied_too(run, png, tmp_path):
+    names = [png(f"in/{i}.png", 50 * i).name for i in range(4)]
+    assert run("catvae-infer", "in", "-o", "rows.jsonl").returncode == 0
+    result = run("catvae-infer", "in", "-o", "rows.jsonl", "--resume", "--copy-to", "out")
+    assert (result.returncode, b"copies    4 images to out" in result.stderr) == (0, True)
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.png")) == names
 
 
 def test_a_disk_that_is_full_leaves_no_half_copy(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import shutil
 
 from catvae.runtime import doctor
-from catvae.runtime.bundle import PRETRAINED
+from catvae.runtime.bundle_files import PRETRAINED
 
 
 def test_it_names_what_is_here(run):
@@ -13,6 +13,14 @@ def test_it_names_what_is_here(run):
     for topic in ("python", "runtime", "engine", "training", "processor", "kernel", "gpu", "bundle"):
         assert any(line.startswith(topic) for line in text.splitlines()), topic
     assert "self-test passed on cpu" in text
+
+
+def test_a_kernel_that_does_not_load_is_no_kernel(run):
+    """The library is there; what counts is what the loader says of it."""
+    result = run("catvae-doctor", env={"CATVAE_KERNEL": "off"})
+    (line,) = [line for line in result.stdout.decode().splitlines() if line.startswith("kernel")]
+    assert line.split()[1] == "off"
+    assert "training is not installed" in line or "switched off by CATVAE_KERNEL=off" in line
 
 
 def test_a_damaged_bundle_is_broken(run, tmp_path):

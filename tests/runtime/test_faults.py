@@ -143,6 +143,20 @@ def test_19_a_full_disk(png, tmp_path):
     assert b"Traceback" not in result.stderr
 
 
+def test_19_a_full_disk_behind_standard_error(png, tmp_path):
+    """What is said gets lost; rows and exit codes do not."""
+    png("a.png")
+    calls = [(["a.png"], 1, 0), (["a.png", "gone.png"], 2, 1), (["-b", "nowhere", "a.png"], 0, 3), (["--shard", "x", "a.png"], 0, 2)]
+    with open("/dev/full", "w") as full:
+        for arguments, lines, code in calls:
+            result = subprocess.run([INFER, *arguments], stdout=subprocess.PIPE, stderr=full, cwd=tmp_path)
+            assert (result.stdout.count(b"\n"), result.returncode) == (lines, code)
+    closed = ["sh", "-c", f'exec {shlex.quote(INFER)} "$0" 2>&-', os.fsencode("\udcff.png")]
+    result = subprocess.run(closed, stdout=subprocess.PIPE, cwd=tmp_path)
+    assert result.returncode == 1
+    assert rows(result)[0]["error"]["code"] == "missing"
+
+
 def test_19_a_disk_that_fills_while_rows_are_written(run, png, tmp_path):
     """A limit on the size of files stands for the disk: the write fails in the middle of the rows, and `--resume` ends the work."""
     png("a.png")

@@ -1,7 +1,10 @@
 """The decode policy: what each kind of file becomes, and what is refused with which code."""
 
 import io
+import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -70,6 +73,34 @@ def test_transparent_palette_entry_shows_the_background():
 def test_modes_and_formats(image, format_, expected):
     found = read_image(encoded(image, format_), GREY).astype(int)
     assert np.abs(found - expected).max() <= 2
+
+
+def test_a_sound_image_that_does_not_fit_into_memory_is_not_called_damaged(monkeypatch):
+    def full(_image):
+        raise MemoryError
+
+    data = encoded(Image.new("L", (8, 8)))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", full)
+    assert code_of(data) == "out_of_memory"
+
+
+def test_a_file_system_may_give_less_than_was_asked_for(tmp_path, monkeypatch):
+    real = os.read
+    (tmp_path / "a.png").write_bytes(encoded(Image.new("L", (80, 80), 50)))
+    monkeypatch.setattr(os, "read", lambda handle, count: real(handle, min(count, 10)))
+    assert (read_image(tmp_path / "a.png", GREY) == 50).all()
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF"])
+def test_no_more_of_pillow_is_loaded_than_an_image_needs(tmp_path, format_):
+    """All of its plugins take a quarter of a cold start."""
+    (tmp_path / "image").write_bytes(encoded(Image.new("L", (8, 8)), format_))
+    code = (
+        "import sys; from catvae.runtime.images import Preprocess, read_image;"
+        "read_image(sys.argv[1], Preprocess(height=8, width=8, channels=1)); print('PIL.FliImagePlugin' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, tmp_path / "image"], capture_output=True, text=True)
+    assert result.stdout.strip() == "False", result.stderr
 
 
 def test_float_tiff_is_refused_rather_than_blackened():

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catvae.runtime.bundle import PRETRAINED, Bundle
-from catvae.runtime.errors import DataError
+from catvae.runtime.bundle import Bundle
+from catvae.runtime.bundle_files import PRETRAINED
+from catvae.runtime.errors import DataError, OutputError
 from catvae.runtime.labelled import read_labelled
+from catvae.runtime.labelling import write_names
 
 
 @pytest.fixture
@@ -146,6 +148,28 @@ def test_an_unreadable_labelled_image_is_an_error(bundle, tmp_path):
     (tmp_path / "one" / "a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"a\.png"):
         read_labelled(tmp_path, bundle.preprocess)
+
+
+def test_letters_that_the_terminal_lacks_stop_nothing(run, bundle_copy):
+    result = run("catvae-label", bundle_copy, "--name", "0=猫", env={"PYTHONIOENCODING": "ascii"})
+    assert (result.returncode, b"\\u732b" in result.stdout) == (0, True), result.stderr
+    assert "猫" in names(bundle_copy)
+
+
+def test_a_renamed_bundle_appears_whole_or_not_at_all(run, bundle_copy, tmp_path, monkeypatch):
+    """Stopped in the middle, what is there is no bundle that lacks files, and the call can be repeated."""
+    bundle = Bundle.load(bundle_copy)
+
+    def full(*_):
+        raise OutputError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("catvae.runtime.whole_folder.atomic_write", full)
+        with pytest.raises(OutputError):
+            write_names(bundle, bundle.manifest, tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    write_names(bundle, bundle.manifest, tmp_path / "new")
+    assert Bundle.load(tmp_path / "new").names == bundle.names
 
 
 def test_what_was_printed_before_a_failure_is_not_lost(run, bundle_copy):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from catvae.runtime.errors import DataError, OutputError, UsageError
-from catvae.runtime.row_file import growing_file, made_otherwise, part_of, skip_answered
+from catvae.runtime.row_file import complete_rows, growing_file, made_otherwise, part_of, skip_answered
 
 MADE = {"model": "abc", "score": False}
 
@@ -203,11 +203,19 @@ def test_a_finished_file_was_made_with_these_options_or_is_not_resumed(run, png,
     assert (tmp_path / "rows.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"path": 1, "ok": true}', '{"path": "a", "ok": true}', "null"])
+def test_lines_that_are_no_rows_are_named(tmp_path, line):
+    (tmp_path / "rows.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError, match="line 1, is no row"):
+        list(complete_rows(tmp_path / "rows.jsonl"))
+
+
 def test_a_finished_row_tells_of_another_bundle():
     row = {"path": "a.png", "ok": True, "cluster": 1, "name": "bolts", "assignment": [0.0, 1.0]}
     fields = {"--score": ("score", False)}
     assert made_otherwise(row, ["nuts", "bolts"], fields) is None
     assert made_otherwise({**row, "cluster": -1, "name": "unknown"}, ["nuts", "bolts"], fields) is None
     assert made_otherwise({"path": "a.png", "ok": False}, ["nuts", "bolts"], fields) is None
+    assert made_otherwise({**row, "assignment": 3}, ["nuts", "bolts"], fields) == "bundle"
     for names in (["bolts", "nuts"], ["nuts"], ["nuts", "bolts", "washers"]):
         assert made_otherwise(row, names, fields) == "bundle"

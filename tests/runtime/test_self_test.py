@@ -8,7 +8,8 @@ import shutil
 import numpy as np
 import pytest
 
-from catvae.runtime.bundle import PRETRAINED, Bundle
+from catvae.runtime.bundle import Bundle
+from catvae.runtime.bundle_files import PRETRAINED
 from catvae.runtime.errors import DataError
 from catvae.runtime.self_test import difference, self_test
 

@@ -12,6 +12,7 @@ import pytest
 
 from catvae.runtime import cuda, processors, session
 from catvae.runtime.bundle import Bundle
+from catvae.runtime.bundle_files import PRETRAINED
 from catvae.runtime.errors import DataError, DeviceError
 from catvae.runtime.session import OutOfMemory, Session, import_onnxruntime
 
@@ -36,13 +37,45 @@ def test_a_batch_that_does_not_fit_is_halved(bundle, images, monkeypatch):
     assert sizes == [8, 4, 2, 2, 2, 2, 1]
 
 
-def test_a_single_image_that_does_not_fit_is_a_failure(bundle, images, monkeypatch):
+def test_what_was_seen_not_to_fit_is_not_tried_again(images, monkeypatch):
+    fresh, sizes, real = Bundle.load(PRETRAINED / "digits"), [], Session.run
+
+    def small(self, feed, outputs=None):
+        (data,) = feed.values()
+        sizes.append(len(data))
+        if len(data) > 2:
+            raise OutOfMemory("does not fit")
+        return real(self, feed, outputs)
+
+    monkeypatch.setattr(Session, "run", small)
+    for _ in range(2):
+        fresh.predict_proba(images[:8], batch_size=8)
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+
+
+def test_a_single_image_that_does_not_fit_is_a_failure_of_a_call(bundle, images, monkeypatch):
     def never(self, feed, outputs=None):
         raise OutOfMemory("does not fit")
 
     monkeypatch.setattr(Session, "run", never)
     with pytest.raises(DataError, match="does not fit"):
         bundle.predict_proba(images)
+
+
+def test_weights_in_another_file_are_not_read(tmp_path, monkeypatch):
+    """Gather from an int64 tensor whose bytes are said to lie in a file of the working directory; old libraries and new refuse it."""
+    (tmp_path / "secret.bin").write_bytes(bytes(32))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="cannot be loaded by onnxruntime"):
+        Session(bytes.fromhex(OUTSIDE), "forged.onnx")
+
+
+OUTSIDE = (
+    "08093a760a110a01770a017812017922064761746865721201672a3c080410074201776a160a086c6f636174696f6e120a7365637265742e62696e6a"
+    "0b0a066f66667365741201306a0c0a066c656e6774681202333270015a0f0a0178120a0a08080712040a020804620f0a0179120a0a08080712040a02"
+    "080442040a001012"
+)
+"""The graph y = w[x], written by the package onnx."""
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Output folders that appear whole or not at all, and that take the place of nothing but what an earlier export wrote.
 
-What belongs in them is the caller's: a bundle in `bundle_writer`, a page in `web_page`, a model repository in `model_repository`.
+What belongs in them is the caller's: a bundle, a renamed one, a page, a model repository.
 """
 
 import contextlib
@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from catvae.runtime.errors import OutputError, UsageError
-from catvae.runtime.files import atomic_write, make_folder, umask
+from .errors import OutputError, UsageError
+from .files import atomic_write, make_folder, umask
 
 
 @contextlib.contextmanager
@@ -32,7 +32,7 @@ def whole_folder(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     make_folder(output.parent)
     try:
-        staging = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent))
+        staging = _beside(output, ".tmp")
     except OSError as error:
         raise OutputError(f"cannot write beside {output}: {error.strerror or error}") from error
     try:
@@ -58,15 +58,21 @@ def write_folder(output: Path, files: Mapping[str, bytes | str], *, overwrite: b
 
 
 def _take_its_place(staging: Path, output: Path) -> None:
-    old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
-    os.rename(output, old / output.name)
+    old = _beside(output, ".old")
     try:
+        os.rename(output, old / output.name)
         os.rename(staging, output)
-    except OSError:
-        os.rename(old / output.name, output)
-        old.rmdir()
+    except BaseException:  # a signal too: between the two nothing has that name
+        if not output.exists():
+            os.rename(old / output.name, output)
+        shutil.rmtree(old, ignore_errors=True)
         raise
     shutil.rmtree(old)
+
+
+def _beside(output: Path, suffix: str) -> Path:
+    """A new hidden folder; of a name that fills what a file system allows only the beginning is taken."""
+    return Path(tempfile.mkdtemp(prefix=f".{output.name[:60]}.", suffix=suffix, dir=output.parent))
 
 
 def refuse_others(output: Path, ours: Collection[str], mark: str, what: str, *, overwrite: bool) -> None:

@@ -1,0 +1,65 @@
+"""What can be trained with the images, ranks, device and memory there are; refused in words before anything is made or removed."""
+
+import contextlib
+from collections.abc import Iterator
+
+import msgspec
+import torch
+
+from catvae.runtime.errors import CatVAEError, UsageError
+
+from .config import TrainConfig
+from .devices import resolve_device
+from .labelled import LabelledImages, require_room
+from .ranks import ALONE, Ranks
+
+
+def trainable(config: TrainConfig, count: int, labelled: LabelledImages | None = None, ranks: Ranks = ALONE) -> TrainConfig:
+    """The configuration as `count` images allow it.
+
+    Raises
+    ------
+    UsageError
+        With more clusters than images, fewer than two images, more classes in `labelled` than clusters, or batches without two images for
+        each rank.
+    DeviceError
+        When the device is not there.
+    """
+    if count < 2:
+        raise UsageError(f"there {'is 1 image' if count else 'are no images'}: training needs at least 2")
+    if config.choose_clusters and config.max_clusters > count:
+        config = msgspec.structs.replace(config, max_clusters=count)
+    if config.most_clusters > count:
+        raise UsageError(f"--clusters is {config.most_clusters}, but only {count:,} images are trained on: choose at most {count}")
+    if min(config.batch_size, count) < 2 * ranks.count:
+        batch = min(config.batch_size, count)
+        raise UsageError(f"{ranks.count} ranks share batches of {batch} images: each needs 2, start fewer or raise --batch-size")
+    if labelled is not None:
+        require_room(labelled, config.most_clusters)
+    resolve_device(config.device)
+    return config
+
+
+@contextlib.contextmanager
+def within_memory(config: TrainConfig) -> Iterator[None]:
+    """Say what would need less memory where there is not enough.
+
+    Raises
+    ------
+    CatVAEError
+        In place of what numpy and torch raise then.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        raise CatVAEError(
+            f"not enough memory for batches of {config.batch_size} images and {config.most_clusters} clusters: lower --batch-size,"
+            " --image-size or -k"
+        ) from error
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """torch's allocator of the CPU has no exception of its own."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -1,0 +1,147 @@
+"""What a call of `catvae-train` does once its options are known to be good: a new run or a resumed one, one seed or several, as the rank
+that leads or as one that follows."""
+
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import torch
+
+from catvae.runtime.command import say
+from catvae.runtime.errors import UsageError
+from catvae.runtime.interruption import Interrupted
+
+from .config import TrainConfig
+from .data import ImageData, is_image_folder, load_data
+from .devices import keep_freed_memory, resolve_device
+from .feasible import trainable, within_memory
+from .held_back import split
+from .labelled import LabelledImages, read_labelled
+from .progress import announce, conclude, train_with_bar
+from .ranks import Ranks, join, started_by_torchrun
+from .run_folder import Origin, RunFolder, RunRecord
+from .seeds import folder_of, is_planned, plan, train_seeds
+from .session import Session
+from .training import Trainer
+
+
+class Request(NamedTuple):
+    """What was asked for."""
+
+    config: TrainConfig
+    """Of a new run; a resumed one goes on with its own."""
+    data: str | None
+    output: Path | None
+    resume: Path | None
+    labels: Path | None
+    classes: bool
+    """Whether names of sub-folders and stored labels are classes."""
+    image_size: int | None
+    seeds: int
+    overwrite: bool
+    quiet: bool
+
+
+class _Run(NamedTuple):
+    folder: RunFolder
+    config: TrainConfig
+    origin: Origin
+    several: bool
+    """Seeds."""
+    finished: bool = False
+
+
+def launch(request: Request) -> int:
+    """Train, and say how it came out; returns the exit code.
+
+    Raises
+    ------
+    CatVAEError
+        Whatever kept it from being trained, with the exit code of its kind.
+    """
+    keep_freed_memory()
+    run = _new(request) if request.resume is None else _resumed(request.resume, request.data)
+    if run.finished:
+        say(f"{request.resume} is finished: nothing to resume", quiet=request.quiet)
+        return 0
+    if run.several and started_by_torchrun():
+        raise UsageError("several seeds are trained one after the other: start each with a torchrun and a --seed of its own")
+    device = resolve_device(run.config.device)
+    ranks = join(device)
+    try:
+        with within_memory(run.config), ExitStack() as until_the_end:
+            record = _train(request, run, ranks, device, until_the_end)
+    except Interrupted as interruption:
+        torchrun = "" if ranks.count == 1 else "the same torchrun and "
+        say(f"stopped by {interruption}; go on with: {torchrun}catvae-train --resume {run.folder.path}", quiet=not ranks.leads)
+        return 128 + interruption.signum
+    if record:
+        conclude(record, run.folder.path)
+    return 0
+
+
+def _new(request: Request) -> _Run:
+    source = request.data or "digits"
+    path = Path(source).resolve()
+    folder = RunFolder(request.output or Path("runs") / (path.stem if path.is_file() else path.name))
+    labels = str(request.labels) if request.labels else None
+    return _Run(folder, request.config, Origin.of(source, request.image_size, labels, classes=request.classes), request.seeds > 1)
+
+
+def _resumed(path: Path, data: str | None) -> _Run:
+    folder, settings = RunFolder(path), folder_of(path)
+    record = settings.read_record()
+    origin = msgspec.structs.replace(record.origin, data=data or record.origin.data)
+    return _Run(folder, settings.read_config(), origin, is_planned(folder), settings.path == path and settings.complete)
+
+
+def _train(request: Request, run: _Run, ranks: Ranks, device: torch.device, until_the_end: ExitStack) -> RunRecord | None:
+    """The record of the finished run; None on ranks that follow."""
+    session = trainer = None
+    new = request.resume is None
+    with ranks.preparing(device):
+        if new and ranks.leads:
+            run.folder.check_free(overwrite=request.overwrite)  # reading the images may take long
+        images, labelled = _read(run.origin, quiet=not ranks.leads)
+        if new:  # refused before a folder is made or an earlier run removed
+            trainable(run.config, len(split(len(images.images)).trained), labelled, ranks)
+        if not ranks.leads:
+            trainer = Trainer(images, run.config, labelled, ranks)
+        else:
+            until_the_end.enter_context(run.folder.locked())
+            if new:
+                run.folder.check_free(overwrite=request.overwrite)  # another call may have finished there in the meantime
+            if not run.several:
+                session = (
+                    Session.start(run.folder, images, run.config, run.origin, labelled, ranks)
+                    if new
+                    else Session.resume(run.folder, images, labelled, ranks)
+                )
+        for note in images.notes:
+            say(note, quiet=not ranks.leads)
+    if trainer:
+        trainer.run()
+        ranks.leave()
+        return None
+    train_one = partial(_train_one, quiet=request.quiet)
+    if session:
+        train_one(session)
+        ranks.leave()
+        return session.finish()
+    if new:
+        plan(run.folder, list(range(run.config.seed, run.config.seed + request.seeds)))
+    return train_seeds(run.folder, images, run.config, run.origin, labelled, train_one)
+
+
+def _read(origin: Origin, *, quiet: bool) -> tuple[ImageData, LabelledImages | None]:
+    images = load_data(origin.data, image_size=origin.image_size, labels=origin.classes, warn=partial(say, quiet=quiet))
+    if origin.image_size is not None and not is_image_folder(origin.data):
+        raise UsageError(f"--image-size is for a folder of images; {origin.data} has images of its own size")
+    return images, read_labelled(origin.labels, images.preprocess) if origin.labels else None
+
+
+def _train_one(session: Session, prefix: str = "", *, quiet: bool) -> None:
+    announce(session, quiet, prefix)
+    train_with_bar(session, quiet, prefix)
