@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-KERNEL := $(wildcard kernels/build_*.py kernels/*.h kernels/cpu/* kernels/cuda/*)
+KERNEL := $(wildcard kernels/build_*.py kernels/header.py kernels/*.h kernels/cpu/* kernels/cuda/*)
 
 .PHONY: setup demo test bench screenshots lint clean
 

@@ -43,7 +43,7 @@ def _cpu() -> tuple[Any, Any] | KernelUnavailable:
     try:
         from . import _cpu
     except ImportError as error:
-        return KernelUnavailable(f"the compiled kernel is not installed ({error}); reinstall catvae where a C compiler is present")
+        return KernelUnavailable(f"the compiled kernel is not installed ({error}): pip install -v catvae says what the C compiler did")
     if not _same_interface(_cpu.lib):
         return KernelUnavailable("the compiled kernel was built from another version of catvae_kernels.h: reinstall catvae")
     return _cpu.ffi, _cpu.lib

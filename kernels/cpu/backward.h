@@ -221,6 +221,24 @@ static void FN(pack_cluster)(const Plan *p, int64_t k, const REAL *E, const REAL
         }
 }
 
+/* Where the KL has no gradient only logits have one: nothing is multiplied, so that no infinite exp(v) meets a zero. */
+static void FN(backward_of_entropy)(const Plan *p, const void *logits, const REAL *weight, int32_t type, const REAL *assignment,
+                                    const REAL *cluster_kl, const REAL *statistics, REAL g2, REAL *shares, REAL *narrow_rows, void *dm,
+                                    void *dv, REAL *dE, REAL *dF, void *dlogits)
+{
+    const int64_t K = p->K, size = type == CATVAE_SAME ? (int64_t)sizeof(REAL) : 2;
+    memset(dm, 0, (size_t)(p->N * p->D * size));
+    memset(dv, 0, (size_t)(p->N * p->D * size));
+    memset(dE, 0, (size_t)(K * p->D) * sizeof(REAL));
+    memset(dF, 0, (size_t)(K * p->D) * sizeof(REAL));
+    for (int64_t n = 0; n < p->N; ++n) {
+        REAL *dlogit_row = FN(target)(dlogits, type, n * K, narrow_rows + p->chunk * K);
+        FN(logit_gradient)(K, weight ? weight[n] : 1, 0, g2, assignment + n * K, cluster_kl + n * K,
+                           FN(stage)(logits, type, n * K, K, narrow_rows), statistics + n, p->N, shares, dlogit_row);
+        FN(unstage)(dlogit_row, type, n * K, K, dlogits);
+    }
+}
+
 static void FN(mixture_kl_backward)(const Plan *p, const void *m, const void *v, const REAL *E, const REAL *F, const REAL *prior,
                                     const void *logits, const REAL *weight, int32_t type, const REAL *assignment, const REAL *cluster_kl,
                                     const REAL *statistics, REAL g1, REAL g2, void *dm, void *dv, REAL *dE, REAL *dF, void *dlogits,
@@ -230,9 +248,9 @@ static void FN(mixture_kl_backward)(const Plan *p, const void *m, const void *v,
     const int64_t cluster_tasks = p->n_slices * panels * blocks;
     const FN(Scratch) s = {(REAL *)(workspace + p->packed), (REAL *)(workspace + p->samples), (REAL *)(workspace + p->shares),
                            (REAL *)(workspace + p->share_sums), (REAL *)(workspace + p->partial)};
-    if (p->N == 0) {
-        memset(dE, 0, (size_t)(K * D) * sizeof(REAL));
-        memset(dF, 0, (size_t)(K * D) * sizeof(REAL));
+    if (p->N == 0 || g1 == 0) {
+        FN(backward_of_entropy)(p, logits, weight, type, assignment, cluster_kl, statistics, g2, s.shares,
+                                (REAL *)(workspace + p->per_thread) + 2 * p->chunk * D, dm, dv, dE, dF, dlogits);
         return;
     }
 #pragma omp parallel num_threads(p->threads) if (p->threads > 1)

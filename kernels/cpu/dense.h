@@ -46,6 +46,18 @@ static void FN(dense_forward)(const Plan *p, const void *mu, const void *lv, con
     FN(total)(p->n_chunks, partial, kl, neg_entropy);
 }
 
+/* Gradients of one posterior, D numbers each. What has no share has no gradient, though its growth be infinite. */
+static void FN(posterior_gradient)(int64_t D, REAL share, const REAL *mu, const REAL *lv, const REAL *prior, REAL *dmu, REAL *dlv)
+{
+    for (int64_t d = 0; d < D; d += LANES) {
+        V gap;
+        const V growth = FN(expm1)(FN(load_part)(lv + d, D - d), &gap);
+        const V shift = FN(load_part)(mu + d, D - d) - FN(load_part)(prior + d, D - d);
+        FN(store_part)(dmu + d, share == 0 ? (V){0} : shift * share, D - d);
+        FN(store_part)(dlv + d, share == 0 ? (V){0} : growth * (share * (REAL)0.5), D - d);
+    }
+}
+
 static void FN(dense_backward)(const Plan *p, const void *mu, const void *lv, const REAL *prior, const void *logits, const REAL *weight,
                                int32_t type, const REAL *assignment, const REAL *cluster_kl, const REAL *statistics, REAL g1, REAL g2,
                                void *dmu, void *dlv, void *dlogits, char *workspace)
@@ -62,13 +74,7 @@ static void FN(dense_backward)(const Plan *p, const void *mu, const void *lv, co
             const int64_t at = (n * K + k) * D;
             const REAL *mu_row = FN(stage)(mu, type, at, D, staged), *lv_row = FN(stage)(lv, type, at, D, staged + D);
             REAL *dmu_row = FN(target)(dmu, type, at, outward), *dlv_row = FN(target)(dlv, type, at, outward + D);
-            for (int64_t d = 0; d < D; d += LANES) {
-                V gap;
-                const V growth = FN(expm1)(FN(load_part)(lv_row + d, D - d), &gap);
-                const V shift = FN(load_part)(mu_row + d, D - d) - FN(load_part)(prior + k * D + d, D - d);
-                FN(store_part)(dmu_row + d, shift * shares[k], D - d);
-                FN(store_part)(dlv_row + d, growth * (shares[k] * (REAL)0.5), D - d);
-            }
+            FN(posterior_gradient)(D, shares[k], mu_row, lv_row, prior + k * D, dmu_row, dlv_row);
             FN(unstage)(dmu_row, type, at, D, dmu);
             FN(unstage)(dlv_row, type, at, D, dlv);
         }

@@ -13,7 +13,7 @@
 #include <omp.h>
 #endif
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 /* the first to know x86-64-v3 and -v4 */
+#if defined(__x86_64__) && defined(__GNUC__) && (defined(__clang__) || __GNUC__ >= 8)
 #define CATVAE_X86_TABLE 1
 #include <immintrin.h>
 #else
@@ -45,9 +45,14 @@ static inline int64_t thread_index(void)
 #undef WIDTH
 #undef ISA
 
+/* x86-64-v3 and -v4 feature by feature: gcc knows their names in a target since 12. */
 #if CATVAE_X86_TABLE
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,bmi,bmi2,f16c,fma,lzcnt,movbe"))), apply_to = function)
+#else
 #pragma GCC push_options
-#pragma GCC target("arch=x86-64-v3")
+#pragma GCC target("avx2,bmi,bmi2,f16c,fma,lzcnt,movbe")
+#endif
 #define ISA v3
 #define WIDTH 32
 #define TILE 6
@@ -55,10 +60,15 @@ static inline int64_t thread_index(void)
 #undef TILE
 #undef WIDTH
 #undef ISA
+#ifdef __clang__
+#pragma clang attribute pop
+#pragma clang attribute push( \
+    __attribute__((target("avx2,bmi,bmi2,f16c,fma,lzcnt,movbe,avx512f,avx512bw,avx512cd,avx512dq,avx512vl"))), apply_to = function)
+#else
 #pragma GCC pop_options
-
 #pragma GCC push_options
-#pragma GCC target("arch=x86-64-v4")
+#pragma GCC target("avx2,bmi,bmi2,f16c,fma,lzcnt,movbe,avx512f,avx512bw,avx512cd,avx512dq,avx512vl")
+#endif
 #define ISA v4
 #define WIDTH 64
 #define TILE 12
@@ -66,7 +76,11 @@ static inline int64_t thread_index(void)
 #undef TILE
 #undef WIDTH
 #undef ISA
+#ifdef __clang__
+#pragma clang attribute pop
+#else
 #pragma GCC pop_options
+#endif
 #endif
 
 int32_t catvae_abi_version(void) { return (int32_t)CATVAE_ABI; }
@@ -76,9 +90,11 @@ const char *catvae_status_string(int32_t status) { return own_status(status); }
 int32_t catvae_best_isa(void)
 {
 #if CATVAE_X86_TABLE
+#define HAS(feature) (__builtin_cpu_supports(feature) != 0)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("x86-64-v4")) return 2;
-    if (__builtin_cpu_supports("x86-64-v3")) return 1;
+    if (HAS("avx2") && HAS("bmi") && HAS("bmi2") && HAS("fma")) /* no processor has these without f16c, lzcnt and movbe */
+        return HAS("avx512f") && HAS("avx512bw") && HAS("avx512cd") && HAS("avx512dq") && HAS("avx512vl") ? 2 : 1;
+#undef HAS
 #endif
     return 0;
 }

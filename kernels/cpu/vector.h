@@ -25,7 +25,7 @@ INLINE V FN(select)(VI mask, V yes, V no) { return (V)((mask & (VI)yes) | (~mask
 /* sum += x y where `sum` is a register that stays one. Left to itself, gcc 12 lets one of the sums of a tile live in memory as soon as the
  * registers are nearly full, and its store and load stand between every two additions: AVX2 tiles then run at half speed. Volatile, so
  * that loads for the next rows do not move in between and take the last registers. */
-#if CATVAE_X86_TABLE && defined(__FMA__)
+#if CATVAE_X86_TABLE && WIDTH > 16 && !defined(__clang__)
 #define ADD_PRODUCT(sum, x, y)                                                                \
     do { /* through a variable: an array whose elements are handed to assembly stays in memory */ \
         V sum_ = (sum);                                                                       \
@@ -56,13 +56,13 @@ INLINE VI FN(lane)(void)
 INLINE V FN(load_part)(const REAL *p, int64_t count)
 {
     if (count >= LANES) return FN(load)(p);
-#if defined(__AVX512F__) && REAL_IS_FLOAT
+#if CATVAE_X86_TABLE && WIDTH == 64 && REAL_IS_FLOAT
     return (V)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p);
-#elif defined(__AVX512F__)
+#elif CATVAE_X86_TABLE && WIDTH == 64
     return (V)_mm512_maskz_loadu_pd((__mmask8)((1u << count) - 1), p);
-#elif defined(__AVX2__) && REAL_IS_FLOAT
+#elif CATVAE_X86_TABLE && WIDTH == 32 && REAL_IS_FLOAT
     return (V)_mm256_maskload_ps(p, (__m256i)(FN(lane)() < (INTEGER)count));
-#elif defined(__AVX2__)
+#elif CATVAE_X86_TABLE && WIDTH == 32
     return (V)_mm256_maskload_pd(p, (__m256i)(FN(lane)() < (INTEGER)count));
 #else
     V x = {0};
@@ -76,13 +76,13 @@ INLINE void FN(store_part)(REAL *p, V x, int64_t count)
         FN(store)(p, x);
         return;
     }
-#if defined(__AVX512F__) && REAL_IS_FLOAT
+#if CATVAE_X86_TABLE && WIDTH == 64 && REAL_IS_FLOAT
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), (__m512)x);
-#elif defined(__AVX512F__)
+#elif CATVAE_X86_TABLE && WIDTH == 64
     _mm512_mask_storeu_pd(p, (__mmask8)((1u << count) - 1), (__m512d)x);
-#elif defined(__AVX2__) && REAL_IS_FLOAT
+#elif CATVAE_X86_TABLE && WIDTH == 32 && REAL_IS_FLOAT
     _mm256_maskstore_ps(p, (__m256i)(FN(lane)() < (INTEGER)count), (__m256)x);
-#elif defined(__AVX2__)
+#elif CATVAE_X86_TABLE && WIDTH == 32
     _mm256_maskstore_pd(p, (__m256i)(FN(lane)() < (INTEGER)count), (__m256d)x);
 #else
     for (int64_t j = 0; j < count; ++j) p[j] = x[j];
@@ -103,9 +103,9 @@ INLINE REAL FN(sum)(V x)
 /* x between -105 and 89, where exp has long reached 0 and infinity; NaN stays. */
 INLINE V FN(clamp)(V x)
 {
-#if defined(__AVX512F__)
+#if CATVAE_X86_TABLE && WIDTH == 64
     return (V)_mm512_max_ps(_mm512_set1_ps(-105.0f), _mm512_min_ps(_mm512_set1_ps(89.0f), (__m512)x));
-#elif defined(__AVX2__)
+#elif CATVAE_X86_TABLE && WIDTH == 32
     return (V)_mm256_max_ps(_mm256_set1_ps(-105.0f), _mm256_min_ps(_mm256_set1_ps(89.0f), (__m256)x));
 #else
     return FN(select)(x > 89.0f, FN(splat)(89.0f), FN(select)(x < -105.0f, FN(splat)(-105.0f), x));
@@ -132,7 +132,7 @@ INLINE V FN(exp_tail)(V r)
 /* y 2^n, right for 2^128 and for subnormal results too; a NaN y stays NaN whatever n is. */
 INLINE V FN(scale)(V y, V n)
 {
-#if defined(__AVX512F__)
+#if CATVAE_X86_TABLE && WIDTH == 64
     return (V)_mm512_scalef_ps((__m512)y, (__m512)n);
 #else
     n = FN(select)(n == n, n, (V){0}); /* converting a NaN is undefined */

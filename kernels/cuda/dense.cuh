@@ -24,8 +24,9 @@ static __global__ void dense_gradient(int64_t N, int64_t K, int64_t D, const I *
     if (i >= N * K * D) return;
     const int64_t pair = i / D;
     const R share = assignment[pair] * scaled(g_kl, weight, pair / K);
-    put(dmu + i, share * (widened(mu[i]) - prior[pair % K * D + i % D]));
-    put(dlv + i, share * (R)0.5 * expm1_(widened(lv[i])));
+    /* what has no share has no gradient, though its growth be infinite */
+    put(dmu + i, share == 0 ? (R)0 : share * (widened(mu[i]) - prior[pair % K * D + i % D]));
+    put(dlv + i, share == 0 ? (R)0 : share * (R)0.5 * expm1_(widened(lv[i])));
 }
 
 template <class R, class I>

@@ -203,6 +203,18 @@ static int32_t forward_of(int64_t N, int64_t K, int64_t D, const void *m, const 
     return assign_rows<R, I>(N, K, logits, weight, kl, neg_entropy, assignment, cluster_kl, statistics, partial, stream);
 }
 
+/* Where the KL has no gradient only logits have one. */
+template <class R, class I>
+static __global__ void no_gradients(int64_t samples, int64_t clusters, I *dm, I *dv, R *dE, R *dF)
+{
+    const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i < samples) {
+        put(dm + i, (R)0);
+        put(dv + i, (R)0);
+    }
+    if (i < clusters) dE[i] = dF[i] = (R)0;
+}
+
 template <class R, class I>
 static int32_t backward_of(int64_t N, int64_t K, int64_t D, const void *m_, const void *v_, const R *E, const R *F, const R *prior,
                            const void *logits, const R *weight, const R *assignment, const R *cluster_kl, const R *statistics,
@@ -214,6 +226,10 @@ static int32_t backward_of(int64_t N, int64_t K, int64_t D, const void *m_, cons
     int32_t status = launch(logit_gradient<R, I>, (N * K + THREADS - 1) / THREADS, stream, N, K, (const I *)logits, weight, assignment,
                             cluster_kl, statistics, g_kl, g_neg_entropy, (I *)dlogits);
     if (status) return status;
+    if (!g_kl) {
+        const int64_t samples = N * D, clusters = K * D, most = samples > clusters ? samples : clusters;
+        return launch(no_gradients<R, I>, (most + THREADS - 1) / THREADS, stream, samples, clusters, (I *)dm, (I *)dv, dE, dF);
+    }
     const int64_t large = tile_count(N, D, WIDE(R) * ACROSS), small = tile_count(N, D, ACROSS);
     status = large >= FILLS_GPU ? launch(sample_gradient<R, I, WIDE(R)>, large, stream, N, K, D, m, v, E, F, prior, weight, assignment, g_kl,
                                          (I *)dm, (I *)dv)

@@ -60,7 +60,7 @@ def mixture_kl(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits
         weight = None if weight is None else weight.to(E.dtype)
     if _compiled(m):
         inputs = m, v, E, F, prior, logits, weight
-        if _traced(m, E, logits):
+        if _traced(m, v, E, F, prior, logits):
             return MixtureKL(*torch.ops.catvae.mixture_kl(*inputs)[:4])
         if not _transformed():
             return _joined(calls.mixture_forward(*inputs), calls.mixture_backward, inputs, (m, v, E, F, logits))
@@ -84,7 +84,7 @@ def dense_mixture_kl(mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weig
     weight = None if weight is None else weight.to(prior.dtype)
     if _compiled(mu):
         inputs = mu, lv, prior, logits, weight
-        if _traced(mu, prior, logits):
+        if _traced(mu, lv, prior, logits):
             return MixtureKL(*torch.ops.catvae.dense_kl(*inputs)[:4])
         if not _transformed():
             return _joined(calls.dense_forward(*inputs), calls.dense_backward, inputs, (mu, lv, logits))
@@ -103,9 +103,12 @@ def _widened(x: Tensor) -> Tensor:
     return x.float() if x.dtype in HALF else x
 
 
-@torch.compiler.assume_constant_result
 def _runs(device: str) -> bool:
     return device in ("cpu", "cuda") and _loader.runs(device)
+
+
+# What `torch.compiler.assume_constant_result` does, which would load the whole compiler here.
+_runs._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def _compiled(x: Tensor) -> bool:
@@ -157,8 +160,13 @@ class _Join(torch.autograd.Function):
 
 
 def _traced(*inputs: Tensor) -> bool:
-    """Whether these tensors stand for others: while torch.compile or torch.jit looks on, or as fake tensors and other subclasses."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or not _PLAIN.issuperset(map(type, inputs))  # pyright: ignore[reportPrivateImportUsage]
+    """Whether somebody looks on who must see an op: torch.compile, torch.jit, a dispatch mode, or fake tensors and other subclasses."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
+        or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        or not _PLAIN.issuperset(map(type, inputs))
+    )
 
 
 def _transformed() -> bool:

@@ -83,14 +83,14 @@ def _dense_forward(mu, lv, prior, logits, weight):
 def _mixture_backward(m, v, E, F, prior, logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy):
     check_mixture(m, v, E, F, prior.detach(), logits, weight)
     _check_types((m, v, logits), (E, F, prior, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy))
-    _check_saved(logits.shape, assignment, cluster_kl, statistics)
+    _check_saved(logits, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
     return calls.mixture_backward(m, v, E, F, prior, logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
 
 
 def _dense_backward(mu, lv, prior, logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy):
     check_dense(mu, lv, prior.detach(), logits, weight)
     _check_types((mu, lv, logits), (prior, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy))
-    _check_saved(logits.shape, assignment, cluster_kl, statistics)
+    _check_saved(logits, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
     return calls.dense_backward(mu, lv, prior, logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
 
 
@@ -102,9 +102,16 @@ def _check_types(samples: tuple[Tensor, ...], others: tuple[Maybe, ...]) -> None
         raise ValueError(f"m, v and logits must share one type, all others float32, or float64 with them: got {found}; use mixture_kl")
 
 
-def _check_saved(shape: torch.Size, assignment: Tensor, cluster_kl: Tensor, statistics: Tensor) -> None:
+def _check_saved(logits: Tensor, assignment: Tensor, cluster_kl: Tensor, statistics: Tensor, *upstream: Maybe) -> None:
+    shape = logits.shape
     if not (assignment.shape == cluster_kl.shape == shape and tuple(statistics.shape) == (3, shape[0])):
         raise ValueError(f"assignment and cluster_kl must be {tuple(shape)} and statistics (3, {shape[0]}), as forward returned them")
+    given = [gradient for gradient in upstream if gradient is not None]
+    if any(gradient.numel() != 1 for gradient in given):
+        raise ValueError(f"g_kl and g_neg_entropy must be one number each: got {[tuple(gradient.shape) for gradient in given]}")
+    devices = {x.device for x in (logits, assignment, cluster_kl, statistics, *given)}
+    if len(devices) > 1:
+        raise ValueError(f"all tensors must be on one device: got {', '.join(sorted(map(str, devices)))}")
 
 
 _define("mixture_kl", _MIXTURE, _OUT, _mixture_forward, _fake_mixture)

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .problems import dense_values, problem
+from catvae.kernels.ops.plain import plain_dense_kl
+
+from .problems import assert_error_rule, dense_values, eager, evaluate, oracle, problem
 
 GUARD = 64
 """Elements behind every output that must keep their value."""
@@ -39,8 +41,8 @@ class Call:
     def pointer(self, x: np.ndarray | None):
         return self.ffi.NULL if x is None else self.ffi.cast("void *", x.ctypes.data)
 
-    def run(self, isa: int = -1, threads: int = 1) -> tuple[int, int]:
-        """Statuses of forward and backward, for upstream gradients 1.3 and -0.4."""
+    def run(self, isa: int = -1, threads: int = 1, *, kl_wanted: bool = True) -> tuple[int, int]:
+        """Statuses of forward and backward, for upstream gradients 1.3, or none, and -0.4."""
         form = "dense" if self.dense else "mixture"
         forward, backward = (getattr(self.lib, f"catvae_{form}_kl_{way}_f32") for way in ("forward", "backward"))
         inputs, out = [self.pointer(x) for x in self.inputs], [self.pointer(array(x)) for x in self.out.values()]
@@ -51,7 +53,8 @@ class Call:
         ]
         tails = [[self.pointer(space), threads, isa, self.ffi.NULL] for space in spaces]
         first = forward(*self.size, *inputs, self.type, *out[:5], *tails[0])
-        return first, backward(*self.size, *inputs, self.type, *out[2:5], *map(self.pointer, upstream), *out[5:], *tails[1])
+        wanted = [self.pointer(upstream[0] if kl_wanted else None), self.pointer(upstream[1])]
+        return first, backward(*self.size, *inputs, self.type, *out[2:5], *wanted, *out[5:], *tails[1])
 
     def found(self) -> dict[str, np.ndarray]:
         return {
@@ -60,3 +63,22 @@ class Call:
 
     def guards_hold(self) -> bool:
         return all((x[-GUARD:] == 7).all() for x in self.out.values())
+
+
+def check(call: Call, isa: int = -1) -> None:
+    """The statuses, the error rule against the float64 reference, and the memory behind the outputs."""
+    assert call.run(isa) == (0, 0)
+    assert call.guards_hold()
+    problem = call.values, call.weight, 1.3, -0.4
+    if call.dense:
+        double = {name: x.double() for name, x in call.values.items()}
+        expected = evaluate(plain_dense_kl, double, None if call.weight is None else call.weight.double(), 1.3, -0.4)
+        yardstick = evaluate(plain_dense_kl, *problem)
+    else:
+        expected, yardstick = oracle(*problem), evaluate(eager, *problem)
+    found = call.found()
+    if call.type:  # gradients of halves are rounded once, to 11 or 8 bits
+        for name in [name for name in found if call.types[name] != torch.float32]:
+            step = 2.0**-10 if call.type == 1 else 2.0**-7
+            np.testing.assert_allclose(found.pop(name), expected.pop(name), rtol=step, atol=step * 0.01, err_msg=name)
+    assert_error_rule(found, yardstick, expected)

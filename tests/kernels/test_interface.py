@@ -10,8 +10,7 @@ torch = pytest.importorskip("torch")
 
 from catvae.kernels import _loader, header  # noqa: E402
 
-from .direct import Call  # noqa: E402
-from .problems import assert_error_rule, eager, evaluate, oracle  # noqa: E402
+from .direct import Call, check  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not _loader.available(), reason="no compiled kernel on this machine")
 
@@ -20,11 +19,7 @@ pytestmark = pytest.mark.skipif(not _loader.available(), reason="no compiled ker
 def test_every_instruction_set_keeps_the_error_rule_and_the_memory_behind_its_outputs(size):
     best = _loader.load()[1].catvae_best_isa()
     for isa in range(best + 1):
-        call = Call(_loader.load(), size)
-        assert call.run(isa) == (0, 0)
-        problem = call.values, call.weight, 1.3, -0.4
-        assert_error_rule(call.found(), evaluate(eager, *problem), oracle(*problem))
-        assert call.guards_hold()
+        check(Call(_loader.load(), size), isa)
 
 
 def test_bad_arguments_come_back_as_statuses():

@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch.autograd import forward_ad  # noqa: E402
+from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
 from catvae.kernels import _loader, dense_mixture_kl, mixture_kl  # noqa: E402
 from catvae.kernels.ops import calls  # noqa: E402
@@ -198,6 +199,19 @@ def test_the_ops_refuse_what_they_would_misread(device):
     saved = op(*values.values(), weight)[2:]
     with pytest.raises(ValueError, match=r"statistics \(3, 6\)"):
         backward(*values.values(), weight, saved[0], saved[1], saved[2][:, :4], None, None)
+    with pytest.raises(ValueError, match="one number each"):
+        backward(*values.values(), weight, *saved, torch.ones(0, device=device), None)
+
+
+@compiled
+def test_a_dispatch_mode_sees_the_op(device):
+    """A tracer that is not told would record outputs that nobody has written."""
+    values, _ = problem(6, 3, 4, device=device)
+    rest = list(values.values())[1:]
+    graph = make_fx(lambda m: mixture_kl(m, *rest).kl)(values["m"])
+    assert any("catvae.mixture_kl" in str(node.target) for node in graph.graph.nodes)
+    other = values["m"] * 2
+    assert graph(other).item() == mixture_kl(other, *rest).kl.item()
 
 
 @compiled

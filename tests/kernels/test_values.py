@@ -163,10 +163,25 @@ def test_a_gradient_that_nobody_asked_for_does_not_spoil_the_other(device):
     """exp(90) is infinite in float32, and so is the KL; the entropy's gradient does not depend on it."""
     values, _ = problem(4, 3, 2, device=device)
     values["v"][1] = 90.0
-    values["logits"].requires_grad_()
+    trained = [x.requires_grad_() for name, x in values.items() if name != "prior"]
     mixture_kl(*values.values()).neg_entropy.backward()
     expected = problem(4, 3, 2)[0]
     np.testing.assert_allclose(values["logits"].grad.cpu(), oracle(expected, None, 0.0, 1.0)["g_logits"], rtol=1e-4, atol=1e-6)
+    assert all(x.grad is None or not x.grad.any() for x in trained if x is not values["logits"])
+
+
+def test_what_has_no_share_has_no_gradient_in_the_dense_form(device):
+    """Nor is it NaN where its variance is beyond all numbers."""
+    values, _ = problem(4, 3, 2, device=device)
+    dense = dense_values(values)
+    dense["logits"][:, 1] = -float("inf")
+    dense["lv"][:, 1] = 200.0
+    trained = [dense[name].requires_grad_() for name in ("mu", "lv", "logits")]
+    out = dense_mixture_kl(*dense.values())
+    gradients = torch.autograd.grad(out.kl, trained)
+    assert not gradients[0][:, 1].any()
+    assert not gradients[1][:, 1].any()
+    assert all(torch.isfinite(g).all() for g in gradients)
 
 
 @pytest.mark.parametrize("name", ["m", "v", "logits"])

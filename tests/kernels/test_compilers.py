@@ -1,0 +1,44 @@
+"""The CPU source through other compilers and under other flags than the installed library's: all instruction sets, the same error rule."""
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from catvae.kernels import _loader, header  # noqa: E402
+
+from .direct import Call, check  # noqa: E402
+
+KERNELS = Path(header.__file__).parent
+SOURCE = KERNELS / "cpu" / "mixture_kl.c"
+pytestmark = pytest.mark.skipif(not SOURCE.exists(), reason="the sources are not installed with a wheel")
+
+
+@pytest.mark.parametrize("flag", ["-O1", "-march=x86-64-v3"])
+@pytest.mark.parametrize("compiler", ["cc", "gcc-11", "clang"])
+def test_every_compiler_gives_every_instruction_set(compiler, flag, tmp_path):
+    """Packagers set -march for all that they build; Ubuntu 22.04 has gcc 11."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler} here")
+    if flag.startswith("-march") and platform.machine() != "x86_64":
+        pytest.skip("of another processor")
+    if flag.startswith("-march") and _loader.load()[1].catvae_best_isa() < 1:
+        pytest.skip("this processor is older")
+    library = tmp_path / "kernel.so"
+    flags = ["-O1", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-Werror", "-fPIC", "-shared", flag]
+    subprocess.run([compiler, *flags, f"-I{KERNELS}", f"-DCATVAE_ABI={header.abi()}", str(SOURCE), "-o", str(library), "-lm"], check=True)
+    from cffi import FFI
+
+    ffi = FFI()
+    ffi.cdef(header.declarations())
+    loaded = ffi, ffi.dlopen(str(library))
+    best = loaded[1].catvae_best_isa()
+    if _loader.available():
+        assert best == _loader.load()[1].catvae_best_isa()
+    for isa in range(best + 1):
+        for dense in (False, True):
+            check(Call(loaded, (67, 13, 21), dense=dense), isa)
