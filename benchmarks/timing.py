@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ROUNDS = 3
+ROUNDS = 10
 """Times that all forms of a comparison take their turn: a slow minute of the machine then touches all of them."""
 
 
@@ -19,7 +19,7 @@ def compare(forms: Mapping[str, Callable[[], object]], seconds: float) -> dict[s
             if not samples[name] or samples[name][-1] < 0.1:
                 call()  # caches filled by the form before; what takes longer fills its own
             spent, found = 0.0, []
-            while not found or (spent < seconds / ROUNDS and len(found) < 400):
+            while not found or spent < seconds / ROUNDS:
                 began = time.perf_counter()
                 call()
                 found.append(time.perf_counter() - began)

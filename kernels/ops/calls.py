@@ -1,7 +1,7 @@
 """From tensors to the C interface and back: outputs and workspace from torch's allocator, pointers, threads or stream, status.
 
 One function per entry point, for CPU and CUDA tensors alike; shapes and dtypes were checked by the caller. m, v and logits (mu, lv and
-logits) share one dtype, which may be half; everything else is float32, or float64 with them.
+logits) share one dtype, which may be half; everything else is float32, or float64 with them. What forward returned comes back contiguous.
 """
 
 import functools
@@ -25,7 +25,8 @@ Maybe = Tensor | None
 
 
 class _Library:
-    """The entry points of one device and precision. Everything that can be looked up once is: a call costs 8 us in C, 10 around it."""
+    """The entry points of one device and precision. Everything that can be looked up once is: at the
+    published size the two calls of a step cost 19 us in C, and 40 from Python."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype):
         self.loaded = ffi, lib = _loader.load(device.type)
@@ -114,8 +115,8 @@ def mixture_backward(
     dm, dE = m.new_empty((N, D)), E.new_empty((K, D))
     out = dm, torch.empty_like(dm), dE, torch.empty_like(dE), m.new_empty((N, K))
     library = _library(E.device, E.dtype)
-    saved = assignment.contiguous(), cluster_kl.contiguous(), statistics.contiguous()  # a compiler may have laid them out anew
-    library.run(library.mixture_backward, N, K, D, BACKWARD, inputs, (*saved, g_kl, g_neg_entropy, *out))
+    others = assignment, cluster_kl, statistics, g_kl, g_neg_entropy, *out
+    library.run(library.mixture_backward, N, K, D, BACKWARD, inputs, others)
     return out
 
 
@@ -137,6 +138,5 @@ def dense_backward(
     inputs = mu, lv, prior, logits, weight
     out = mu.new_empty((N, K, D)), mu.new_empty((N, K, D)), mu.new_empty((N, K))
     library = _library(prior.device, prior.dtype)
-    saved = assignment.contiguous(), cluster_kl.contiguous(), statistics.contiguous()
-    library.run(library.dense_backward, N, K, D, DENSE, inputs, (*saved, g_kl, g_neg_entropy, *out))
+    library.run(library.dense_backward, N, K, D, DENSE, inputs, (assignment, cluster_kl, statistics, g_kl, g_neg_entropy, *out))
     return out

@@ -14,21 +14,21 @@ LARGEST = 1 << 28
 
 def fits(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits: Tensor, weight: Tensor | None) -> bool:
     """The common case in one expression: float32 or float64 throughout, no weight. `check_mixture` finds the words for all others."""
-    dtype, device, layout = m.dtype, m.device, m.layout
+    dtype, device, samples, clusters = m.dtype, m.device, m.shape, E.shape
     return (
         weight is None
         and dtype in REAL
         and dtype == v.dtype == E.dtype == F.dtype == prior.dtype == logits.dtype
         and device == v.device == E.device == F.device == prior.device == logits.device
-        and layout == v.layout == E.layout == F.layout == prior.layout == logits.layout == torch.strided
-        and m.ndim == E.ndim == 2
-        and m.shape == v.shape
-        and E.shape == F.shape == prior.shape
-        and logits.shape == (m.shape[0], E.shape[0])
-        and m.shape[1] == E.shape[1] > 0
-        and 0 < E.shape[0] <= LARGEST
-        and m.shape[0] <= LARGEST
-        and m.numel() * E.shape[0] <= 1 << 56
+        and torch.strided == m.layout == v.layout == E.layout == F.layout == prior.layout == logits.layout
+        and len(samples) == len(clusters) == 2
+        and samples == v.shape
+        and clusters == F.shape == prior.shape
+        and logits.shape == (samples[0], clusters[0])
+        and samples[1] == clusters[1] > 0
+        and 0 < clusters[0] <= LARGEST
+        and samples[0] <= LARGEST
+        and samples[0] * samples[1] * clusters[0] <= 1 << 56
         and not prior.requires_grad
     )
 
