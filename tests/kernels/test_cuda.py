@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from catvae.kernels import _loader, header, kernel_status, mixture_kl  # noqa: E402
+from catvae.kernels.build_cuda import find_nvcc  # noqa: E402
 
 from .direct import Call, array, check  # noqa: E402
 from .problems import evaluate, oracle, problem  # noqa: E402
@@ -87,6 +88,11 @@ def test_the_emulated_interface_answers_like_the_other_one(emulated):
     assert empty.run() == (0, 0)
     assert empty.found()["kl"] == 0
     assert not empty.found()["g_E"].any()
+
+
+@pytest.mark.skipif(find_nvcc() is None, reason="no nvcc on this machine")
+def test_where_there_is_nvcc_there_is_a_library():
+    assert _loader.available("cuda"), kernel_status("cuda")
 
 
 @built
