@@ -28,6 +28,8 @@ from .training_record import Training, parse_training
 
 UNKNOWN = -1
 """Cluster of an image that the model does not explain."""
+EXAMINED = 512
+"""Images whose reconstructions are held at a time: 25 MB of 64 x 64 pixels in colour, and as much again for their score."""
 ONNX_TYPES = {"float32": "float"}
 """onnxruntime's name of a type, where it is not numpy's."""
 
@@ -188,6 +190,14 @@ class Bundle:
     def examine(self, images: Images, *, embed: bool = False, score: bool = False, batch_size: int = 64) -> Answers:
         """Everything there is to say of images (N, H, W, C); unlike the calls below, rows that are not finite do not raise."""
         images = self._checked(images)
+        starts = range(0, max(1, len(images)), EXAMINED)
+        parts = [self._examined(images[i : i + EXAMINED], embed, score, batch_size) for i in starts]
+        if len(parts) == 1:
+            return parts[0]
+        joined = (None if part[0] is None else np.concatenate(part) for part in zip(*parts, strict=True))
+        return Answers(*joined)  # pyright: ignore[reportArgumentType] - None is what was not asked for, in every part alike
+
+    def _examined(self, images: Images, embed: bool, score: bool, batch_size: int) -> Answers:
         (assignment,) = self._run("classifier", images, ["assignment"], batch_size)
         clusters, confidence = self.decide(assignment)
         outputs, embedding, bound = [assignment], None, None

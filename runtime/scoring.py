@@ -7,6 +7,8 @@ depends on the image alone: not on its neighbours, the batch, or a seed. Trainin
 seen lies far below it.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,11 +41,11 @@ def elbo(images: NDArray[np.uint8], decoded: Floats, assignment: Floats, cluster
         What the decoder made of `score_latents`.
     assignment, cluster_kl : ndarray, (N, K)
     """
-    n = len(images)
-    x = images.reshape(n, -1) / np.float32(255)
+    n, pixels_of_one = len(images), math.prod(images.shape[1:])
+    x = images.reshape(n, pixels_of_one) / np.float32(255)
     reconstruction = np.zeros(n)
     for pixels in (decoded[:n], decoded[n:]):
-        p = np.clip(pixels.reshape(n, -1), SMALLEST, 1 - SMALLEST)
+        p = np.clip(pixels.reshape(n, pixels_of_one), SMALLEST, 1 - SMALLEST)
         # in float64: the sum over pixels must not depend on how numpy blocks it
         reconstruction += 0.5 * (x * np.log(p) + (1 - x) * np.log1p(-p)).astype(np.float64).sum(1)
     a = assignment.astype(np.float64)

@@ -133,7 +133,7 @@ def _providers(runtime: Any, device: str, tf32: bool) -> list[Any]:
 
 def finite_rows(results: list[NDArray]) -> NDArray[np.bool_]:
     """Which rows (N,) of a graph's outputs hold finite numbers alone."""
-    return np.all([np.isfinite(result.reshape(len(result), -1)).all(1) for result in results], axis=0)
+    return np.all([np.isfinite(result).all(tuple(range(1, result.ndim))) for result in results], axis=0)
 
 
 def import_onnxruntime() -> Any:

@@ -235,6 +235,15 @@ def test_unfit_manifests_are_refused(copy, change, message):
         Bundle.load(folder)
 
 
+def test_many_images_are_examined_a_few_at_a_time(bundle, images, monkeypatch):
+    expected = bundle.examine(images, embed=True, score=True)
+    monkeypatch.setattr("catvae.runtime.bundle.EXAMINED", 2)
+    found = bundle.examine(images, embed=True, score=True)
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert bundle.examine(images).embedding is None
+    assert bundle.examine(images[:0], score=True).assignment.shape == (0, 10)
+
+
 def test_a_bundle_for_a_newer_onnxruntime(copy, images):
     folder, edit = copy
     edit(lambda m: m.update(min_runtime={"onnxruntime": "99.0"}))

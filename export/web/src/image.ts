@@ -73,9 +73,17 @@ function flatten(image: ImageData, background: number, channels: 1 | 3): Picture
   const out = new Uint8Array(width * height * channels);
   for (let i = 0; i < width * height; i++) {
     const alpha = data[4 * i + 3];
-    const [r, g, b] = [0, 1, 2].map((c) => divide255(data[4 * i + c] * alpha + background * (255 - alpha)));
-    if (channels === 3) out.set([r, g, b], 3 * i);
-    else out[i] = (r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16;
+    const behind = background * (255 - alpha);
+    const r = divide255(data[4 * i] * alpha + behind);
+    const g = divide255(data[4 * i + 1] * alpha + behind);
+    const b = divide255(data[4 * i + 2] * alpha + behind);
+    if (channels === 1) {
+      out[i] = (r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16;
+    } else {
+      out[3 * i] = r;
+      out[3 * i + 1] = g;
+      out[3 * i + 2] = b;
+    }
   }
   return { width, height, channels, data: out };
 }

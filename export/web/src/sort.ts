@@ -87,11 +87,15 @@ export function startSort(
     sort();
   };
 
+  let opened = 0; // of two files that are opened at once, the later one is shown
   const open = async (file: Blob | null | undefined) => {
     if (!file) return;
+    const turn = ++opened;
     try {
-      show(await openImage(file));
+      const image = await openImage(file);
+      if (turn === opened) show(image);
     } catch (error) {
+      if (turn !== opened) return;
       trouble.textContent = (error as Error).message; // what was there before stays
       trouble.hidden = false;
     }
