@@ -96,10 +96,8 @@ def infer(
     part = parse_shard(shard) if shard else None
     if testing and (sources or files_from or output or copy_to):
         raise UsageError("--self-test replays the images in the bundle itself: give it no others, and no -o or --copy-to")
-    if not testing and not sources and files_from is None:
-        raise UsageError("no image given: name files, folders or patterns, - for standard input, or --files-from LIST")
-    if files_from == "-" and "-" in sources:
-        raise UsageError("standard input cannot be both an image (-) and a list of paths (--files-from -)")
+    if not testing:
+        _require_sources(sources, files_from)
     helper = second_process() if not testing and at_least(MANY, sources, files_from) else None  # it gets ready meanwhile
     from .rows import resolve_format, row_writer
     from .stdout import rows_stream
@@ -129,33 +127,51 @@ def infer(
             bundle.session("classifier")
         if testing:
             return _self_test(bundle, stdout)
-        if bundle_path is None and "CATVAE_BUNDLE" not in os.environ and sys.stderr.isatty():
-            say("catvae-infer: no -b given: sorting with the digits that come with the package", quiet=quiet)
-        if score and bundle.manifest.scoring is None and not quiet:
-            say("catvae-infer: this bundle has no reject thresholds: scores are shown, nothing is called unknown")
-        if device == "auto" and bundle.provider == "cpu" and not quiet:
-            _say_fallback()
+        if not quiet:
+            _say_beforehand(bundle, default=bundle_path is None and "CATVAE_BUNDLE" not in os.environ, score=score, device=device)
         copies = _copies(copy_to, bundle, sources) if copy_to else None
         tally = Tally(bundle.manifest)
+        blocks = classify_stream(bundle, paths, options, decoding)
         if output is None:
             write = row_writer(format_, stdout, score=score)
-            _write_rows(classify_stream(bundle, paths, options, decoding), _at_once(write, stdout) if live else write, tally, copies)
-        else:
-            from .row_file import complete_rows_of, growing_file, part_of, skip_answered
+            _write_rows(blocks, _at_once(write, stdout) if live else write, tally, copies)
+            return _conclude(tally, copies, quiet=quiet)
+        from .row_file import complete_rows_of, growing_file, is_complete, part_of, skip_answered
 
-            if resume and output.exists() and not part_of(output).exists():
-                for row in complete_rows_of(output, paths, bundle.names, {"--embed": ("embedding", embed), "--score": ("score", score)}):
-                    _count(row, tally, copies)
-                if copies is not None:
-                    say(copies.summary, quiet=quiet)
-                say(f"catvae-infer: {output} is complete; nothing to resume", quiet=quiet)
-                return 1 if tally.failed else 0
-            made_with = {"bundle": bundle.fingerprint, "embed": embed, "score": score, "invert": invert, "shard": shard}
-            with growing_file(output, made_with, resume=resume) as growing:
-                for row in skip_answered(growing.earlier(), paths, part_of(output)):
-                    _count(row, tally, copies)
-                write = row_writer(format_, growing.stream, score=score)
-                _write_rows(classify_stream(bundle, paths, options, decoding), write, tally, copies)
+        if resume and is_complete(output):
+            for row in complete_rows_of(output, paths, bundle.names, {"--embed": ("embedding", embed), "--score": ("score", score)}):
+                _count(row, tally, copies)
+            if copies is not None:
+                say(copies.summary, quiet=quiet)
+            say(f"catvae-infer: {output} is complete; nothing to resume", quiet=quiet)
+            return 1 if tally.failed else 0
+        made_with = {"bundle": bundle.fingerprint, "embed": embed, "score": score, "invert": invert, "shard": shard}
+        with growing_file(output, made_with, resume=resume) as growing:
+            for row in skip_answered(growing.earlier(), paths, part_of(output)):
+                _count(row, tally, copies)
+            _write_rows(blocks, row_writer(format_, growing.stream, score=score), tally, copies)
+        return _conclude(tally, copies, quiet=quiet)
+
+
+def _require_sources(sources: tuple[str, ...], files_from: str | None) -> None:
+    if not sources and files_from is None:
+        raise UsageError("no image given: name files, folders or patterns, - for standard input, or --files-from LIST")
+    if files_from == "-" and "-" in sources:
+        raise UsageError("standard input cannot be both an image (-) and a list of paths (--files-from -)")
+
+
+def _say_beforehand(bundle: Bundle, *, default: bool, score: bool, device: str) -> None:
+    """What the user may not have meant."""
+    if default and sys.stderr.isatty():
+        say("catvae-infer: no -b given: sorting with the digits that come with the package")
+    if score and bundle.manifest.scoring is None:
+        say("catvae-infer: this bundle has no reject thresholds: scores are shown, nothing is called unknown")
+    if device == "auto" and bundle.provider == "cpu":
+        _say_fallback()
+
+
+def _conclude(tally: Tally, copies: Copies | None, *, quiet: bool) -> int:
+    """How the images came out, on standard error; returns the exit code."""
     if not tally.total:
         say("catvae-infer: no images found; nothing to do", quiet=quiet)
     for line in [f"catvae-infer: {warning}" for warning in tally.warnings()] if quiet else tally.summary():

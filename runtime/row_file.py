@@ -23,6 +23,11 @@ def part_of(output: Path) -> Path:
     return output.with_name(output.name + ".part")
 
 
+def is_complete(output: Path) -> bool:
+    """Whether `output` was finished, and no other is under way."""
+    return output.exists() and not part_of(output).exists()
+
+
 class GrowingFile:
     """A row file while it is locked and written."""
 
