@@ -17,7 +17,7 @@ from catvae.runtime.files import sha256
 from catvae.runtime.images import Preprocess
 
 from .idx import find_pairs, read_idx
-from .image_folder import Images, Labels, read_folder
+from .image_folder import Images, Labels, background_of, read_folder
 
 NAMED = ("digits", "mnist", "fashion-mnist")
 LONGEST_CLASS = 100
@@ -100,9 +100,10 @@ def is_image_folder(source: str) -> bool:
 
 
 def native_preprocess(images: Images) -> Preprocess:
-    """The rules under which further images come out like `images`, (N, H, W, C)."""
+    """The rules under which further images come out like `images`, (N, H, W, C): of another shape, they lie on their background."""
     height, width, channels = images.shape[1:]
-    return Preprocess(height=height, width=width, channels=channels)
+    background = round(255 * background_of(images)) if images.size else 0
+    return Preprocess(height=height, width=width, channels=channels, background=background)
 
 
 def _digits() -> ImageData:

@@ -108,13 +108,18 @@ def verdict(
         reasons.append(f"{said_of(alarm.clusters, 'is', 'are')} nearly empty: fewer clusters (-k {K - len(alarm.clusters)}) may fit better")
     if state.mean_confidence < CERTAIN:
         reasons.append(f"assignments are uncertain (mean confidence {state.mean_confidence:.2f}): clusters are not separated")
-    if joints is not None and (kept := float(np.trace(joints.clusters))) < KEEPS:
+    collapsed = alarm is not None and alarm.kind == "one class"  # what is in one cluster has no other to go to
+    if joints is not None and not collapsed and (kept := float(np.trace(joints.clusters))) < KEEPS:
         reasons.append(
             f"only {kept:.0%} of the images keep their cluster when they are slightly moved or changed: clusters follow accidents;"
             " fewer clusters (-k), more images or another --augment may help"
         )
-    if reasons and steps is not None and steps < FEW_STEPS:
-        reasons = [f"trained for {steps:,} steps only, where a thousand are usual: leave out --epochs", *reasons]
+    if steps is not None and steps < FEW_STEPS:
+        short = f"trained for {steps:,} step{'' if steps == 1 else 's'} only, where a thousand are usual: leave out --epochs"
+        if reasons:
+            reasons = [short, *reasons]
+        else:
+            notes.append(short)
     if joints is not None and not reasons:
         merged, split = merged_clusters(joints), split_clusters(joints.clusters)
         if merged:

@@ -99,9 +99,7 @@ def _decoded(files: Sequence[Path], rules: Preprocess, warn: Callable[[str], Non
 def fitting(files: Sequence[Path], sizes: Counter[tuple[int, int]], image_size: int | None) -> Preprocess:
     """How images of these (width, height) become images of one size; `image_size` is the side of a square."""
     height, width = _target_size(sizes, image_size)
-    stretched = Preprocess(height=height, width=width, channels=3, fit="stretch")
-    if not _bars(sizes, stretched):
-        return msgspec.structs.replace(stretched, fit="pad")
+    stretched = Preprocess(height=height, width=width, channels=3, fit="stretch")  # also for new images, where these need no bars
     background = _plain_background(files, stretched)
     return stretched if background is None else msgspec.structs.replace(stretched, fit="pad", background=background)
 
@@ -126,6 +124,13 @@ def _plain_background(files: Sequence[Path], stretched: Preprocess) -> int | Non
     background = int(np.median(edges))
     plain = (np.abs(edges - background) <= PLAIN).all(1)
     return background if plain.mean() >= MOSTLY else None
+
+
+def background_of(images: NDArray[np.uint8], at_most: int = 2000) -> float:
+    """The median of the pixels on the images' borders, in [0, 1]: 0 for white on black, 1 for ink on paper."""
+    x = images[:: -(-len(images) // at_most) or 1]
+    edges = (x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1])
+    return float(np.median(np.concatenate([edge.reshape(-1) for edge in edges]))) / 255
 
 
 def _labels(files: Sequence[Path], folder: Path) -> tuple[Labels | None, tuple[str, ...]]:

@@ -1,6 +1,7 @@
 """What a person at the terminal sees of a run: what it is about to do, a bar while it trains, and how it came out."""
 
 import sys
+import time
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,6 +13,9 @@ from .objective import BatchLoss
 from .run_folder import RunRecord
 from .session import Session
 from .training import Trainer
+
+EVERY = 60.0
+"""Seconds between two lines in a log."""
 
 
 def announce(session: Session, quiet: bool, prefix: str = "") -> None:
@@ -35,11 +39,14 @@ def counted(number: int, what: str) -> str:
 
 
 def train_with_bar(session: Session, quiet: bool, prefix: str = "") -> None:
-    """Train to the end under a progress bar; raises `Interrupted` as `Session.train` does."""
+    """Train to the end under a progress bar, or, where nobody sees one, with a line a minute; raises as `Session.train` does."""
     trainer = session.trainer
+    done = trainer.all_steps - trainer.steps_left
+    began = said = time.monotonic()
+    steps = 0
     with tqdm(
         total=trainer.all_steps,
-        initial=trainer.all_steps - trainer.steps_left,
+        initial=done,
         unit="step",
         disable=quiet or None,
         dynamic_ncols=True,
@@ -47,7 +54,13 @@ def train_with_bar(session: Session, quiet: bool, prefix: str = "") -> None:
     ) as bar:
 
         def show(loss: BatchLoss) -> None:
+            nonlocal said, steps
             bar.update()
+            steps += 1
+            if bar.disable and time.monotonic() - said > EVERY:
+                said = time.monotonic()
+                left = (said - began) / steps * (trainer.all_steps - done - steps)
+                say(f"{prefix}{_stage(trainer)}: {(done + steps) / trainer.all_steps:.0%} of the steps, about {left / 60:.0f} min left")
             if trainer.position.step % 10 == 0:
                 bar.set_description(prefix + _stage(trainer), refresh=False)
                 bar.set_postfix(_shown(loss), refresh=False)

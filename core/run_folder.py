@@ -170,10 +170,11 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file, expected the name of a run folder")
         if self.path.is_dir() and any(self.path.iterdir()):
+            if not any((self.path / name).is_file() for name in ("run.json", "seeds.json")):
+                only = ": --overwrite only replaces runs" if overwrite else ""
+                raise UsageError(f"{self.path} is not empty and not a run folder{only}; choose another -o")
             if not overwrite:
                 raise UsageError(f"{self.path} is not empty: choose another -o, continue it with --resume, or replace it with --overwrite")
-            if not any((self.path / name).is_file() for name in ("run.json", "seeds.json")):
-                raise UsageError(f"{self.path} is not a run folder: --overwrite only replaces runs; choose another -o")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -271,6 +272,8 @@ class RunFolder:
         if not self.path.is_dir():
             raise DataError(f"{self.path} is not a run folder: no such folder; catvae-train -o makes one")
         if not path.is_file():
+            if (self.path / "manifest.json").is_file():
+                raise DataError(f"{self.path} is a bundle, not a run: a bundle is made of a run, by catvae-export --onnx")
             raise DataError(f"{self.path} is not a run folder: it has no {name}; catvae-train -o makes one")
         try:
             return msgspec.json.decode(path.read_bytes(), type=type_)

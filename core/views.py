@@ -15,6 +15,7 @@ import torch.nn.functional as nnF
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .image_folder import background_of
 from .ranks import ALONE, Ranks
 
 AT_A_TIME_PIXELS = 56 * 56
@@ -104,13 +105,6 @@ def choose_policy(augment: str, images: NDArray[np.uint8], recolour: float = 1.0
         between = {name: (1 - recolour) * getattr(policy, name) + recolour * most for name, most in COLOURS.items()}
         policy = msgspec.structs.replace(policy, **between)
     return msgspec.structs.replace(policy, background=background_of(images))
-
-
-def background_of(images: NDArray[np.uint8], at_most: int = 2000) -> float:
-    """The median of the pixels on the images' borders, in [0, 1]: 0 for white on black, 1 for ink on paper."""
-    x = images[:: -(-len(images) // at_most) or 1]
-    edges = (x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1])
-    return float(np.median(np.concatenate([edge.reshape(-1) for edge in edges]))) / 255
 
 
 def flip_correlation(images: NDArray[np.uint8], axis: int, at_most: int = 2000) -> float:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
+@click.argument("also", nargs=-1, metavar="")
 @click.option("--onnx", "run", type=click.Path(path_type=Path), metavar="RUN", help="Run folder of catvae-train.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="BUNDLE", help="Bundle folder to create. [default: RUN/bundle]")
 @click.option("--int8", "precision", flag_value="int8", help="Graphs of 8-bit integers, calibrated on the run's own images.")
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace the bundle, page or models that are there.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing but warnings on standard error.")
 def export(
+    also: tuple[str, ...],
     run: Path | None,
     output: Path | None,
     precision: Precision | None,
@@ -46,6 +48,8 @@ def export(
     clusters of real images. With --web, a page for any static web server runs the same graphs in the browser; with --triton, a server
     answers for them.
     """
+    if also:
+        raise UsageError(f"what is '{also[0]}'? A run is named by --onnx {also[0]}, an existing bundle by -b {also[0]}")
     if run is None and web is None and triton is None:
         raise UsageError("nothing to export: give --onnx RUN, or --web DIR for the page of an existing bundle, or --triton DIR")
     if run is not None and bundle is not None:

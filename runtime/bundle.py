@@ -28,6 +28,7 @@ from .training_record import Training, parse_training
 
 UNKNOWN = -1
 """Cluster of an image that the model does not explain."""
+DEVICES = ("cpu", "cuda", "auto")
 EXAMINED = 512
 """Images whose reconstructions are held at a time: 25 MB of 64 x 64 pixels in colour, and as much again for their score."""
 ONNX_TYPES = {"float32": "float"}
@@ -106,16 +107,21 @@ class Bundle:
         Raises
         ------
         UsageError
-            When `path` is empty.
+            When `path` is empty, or `device` is none of the three.
         DataError
             When a file is missing, of a wrong version, or not the one the manifest names.
         DeviceError
             When onnxruntime or the device is not available.
         """
+        if device not in DEVICES:
+            raise UsageError(f"there is no device {device!r}: expected one of {', '.join(DEVICES)}")
         folder = find_bundle(path)
         manifest = read_manifest(folder)
         graphs: dict[Role, bytes] = {role: read_verified(folder, record) for role, record in manifest.graphs.items()}
-        return cls(manifest, graphs, folder, device=device, threads=threads, tf32=tf32)
+        bundle = cls(manifest, graphs, folder, device=device, threads=threads, tf32=tf32)
+        if device == "cuda":  # who insists on it should hear now
+            bundle.session("classifier")
+        return bundle
 
     @property
     def fingerprint(self) -> str:

@@ -33,7 +33,9 @@ def obstacles() -> list[str]:
     """What keeps CUDA from running, each with its remedy; empty when nothing was found."""
     found = []
     if "onnxruntime-gpu" not in installed_wheels():
-        found.append("the installed onnxruntime has no CUDA provider: pip uninstall -y onnxruntime, then pip install 'catvae[gpu]'")
+        found.append(
+            "the installed onnxruntime has no CUDA provider: pip uninstall -y onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
+        )
     if not _loads("libcuda.so.1"):
         found.append("no NVIDIA driver (libcuda.so.1 does not load): install the driver, or give the container access to the GPU")
     elif not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/dxg").exists():

@@ -64,7 +64,11 @@ def _packages() -> list[Finding]:
 def _processors() -> Finding:
     quota = container_quota()
     limit = f", container limit {quota:g}" if quota is not None else ""
-    return Finding("processor", "ok", f"{usable_processors()} usable{limit}; {default_threads()} threads for a session")
+    return Finding(
+        "processor",
+        "ok",
+        f"{usable_processors()} usable{limit}; {default_threads()} thread{'' if default_threads() == 1 else 's'} for a session",
+    )
 
 
 def _kernel() -> Finding:

@@ -74,8 +74,12 @@ class Tally:
         chance = np.array([_variation(draw, training) for draw in draws])
         drifted = distance > FAR and distance > chance.mean() + UNLIKELY * chance.std()
         names = self.manifest.names
-        parts = [f"{names[i]} {found[i]:.0%} ({training[i]:.0%})" for i in np.argsort(-found)[:12]]
-        said = f"{', '.join(parts)}{', ...' if len(names) > 12 else ''}; in training in brackets"
+        shares: dict[str, np.ndarray] = {}  # clusters of one name are one class
+        for name, share in zip(names, zip(found, training, strict=True), strict=True):
+            shares[name] = shares.get(name, np.zeros(2)) + share
+        largest = sorted(shares.items(), key=lambda item: -item[1][0])[:12]
+        parts = [f"{name} {here:.0%} ({before:.0%})" for name, (here, before) in largest]
+        said = f"{', '.join(parts)}{', ...' if len(shares) > 12 else ''}; in training in brackets"
         if not drifted:
             return said, ""
         worst = int(np.argmax(np.abs(found - training)))

@@ -12,7 +12,7 @@ import click
 
 from .command import Choice, command_entry, loading, say
 from .errors import DataError, UsageError
-from .interruption import Signals
+from .interruption import Interrupted, Signals
 
 if TYPE_CHECKING:  # numpy and Pillow wait until the options are known to be good
     from .bundle import Bundle
@@ -149,7 +149,11 @@ def infer(
         with growing_file(output, made_with, resume=resume) as growing:
             for row in skip_answered(growing.earlier(), paths, part_of(output)):
                 _count(row, tally, copies)
-            _write_rows(blocks, row_writer(format_, growing.stream, score=score), tally, copies)
+            try:
+                _write_rows(blocks, row_writer(format_, growing.stream, score=score), tally, copies)
+            except Interrupted:
+                say(f"catvae-infer: rows so far are in {part_of(output)}: the same call with --resume goes on", quiet=quiet)
+                raise
         return _conclude(tally, copies, quiet=quiet)
 
 

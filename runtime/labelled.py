@@ -67,7 +67,8 @@ def is_class_name(name: str) -> bool:
 
 
 def _folder_pairs(folder: Path) -> list[tuple[str, str]]:
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.is_symlink())  # as where a folder is trained on
     return [(path, name) for name in classes for path in walk_images(str(folder / name))]
 
 

@@ -22,6 +22,9 @@ from .matching import match_counts, most_frequent, winners
 from .model_card import model_card
 from .whole_folder import write_folder
 
+LEAST = 0.1
+"""Share of a class's images, by their soft assignments, that must be in the cluster named after it."""
+
 
 class Naming(NamedTuple):
     """Names found from labelled images."""
@@ -60,7 +63,8 @@ def names_from_images(bundle: Bundle, labelled: LabelledImages, *, one_to_one: b
     weights = np.zeros((clusters, classes))  # soft: with one image of a class, the second choice still tells clusters apart
     np.add.at(weights.T, labelled.labels, assignment)
     matched = match_counts(weights) if one_to_one else most_frequent(counts)
-    names = [labelled.names[c] if c >= 0 else f"cluster {i}" for i, c in enumerate(matched)]
+    enough = LEAST * np.bincount(labelled.labels, minlength=classes)  # of a class that lies elsewhere no cluster takes the name
+    names = [labelled.names[c] if c >= 0 and weights[i, c] >= enough[c] else f"cluster {i}" for i, c in enumerate(matched)]
     return Naming(names, counts, assignment)
 
 

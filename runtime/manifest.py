@@ -194,7 +194,8 @@ def find_cluster(text: str, names: list[str]) -> int:
         raise UsageError(f"the clusters {', '.join(map(str, found))} are all named '{text}': give the number of one that no name equals")
     if text.isdecimal() and len(text) <= 9 and int(text) < len(names):  # Python refuses to read thousands of digits
         return int(text)
-    raise UsageError(f"there is no cluster '{text}': expected 0 to {len(names) - 1}, or one of {', '.join(names)}")
+    named = "" if names == [str(i) for i in range(len(names))] else f", or one of {', '.join(names)}"
+    raise UsageError(f"there is no cluster '{text}': expected 0 to {len(names) - 1}{named}")
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:

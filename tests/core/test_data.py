@@ -12,6 +12,7 @@ from PIL import Image
 from catvae.core.data import load_data
 from catvae.core.idx import read_idx
 from catvae.runtime.errors import DataError
+from catvae.runtime.images import read_image
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -210,6 +211,16 @@ def test_hidden_folders_and_runs_of_ours_are_no_data(tmp_path):
     data = load_data(str(tmp_path), warn=warnings.append)
     assert (len(data.images), data.label_names) == (2, ("a", "b"))
     assert warnings == [f"left out {tmp_path}/runs/mine: it is a run folder"]
+
+
+def test_new_images_of_another_shape_lie_on_the_background_of_the_arrays(tmp_path):
+    paper = np.full((5, 8, 8), 250, np.uint8)
+    paper[:, 3:5, 3:5] = 20
+    np.save(tmp_path / "paper.npy", paper)
+    data = load_data(str(tmp_path / "paper.npy"))
+    assert data.preprocess.background == 250
+    Image.fromarray(np.full((8, 16), 250, np.uint8)).save(tmp_path / "wide.png")
+    assert (read_image(tmp_path / "wide.png", data.preprocess) == 250).all()
 
 
 def test_links_to_folders_are_not_followed_and_said_to_be(tmp_path):

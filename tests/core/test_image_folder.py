@@ -65,8 +65,20 @@ def test_squares_of_many_sizes_are_only_resized(tmp_path):
     for side in (20, 30, 90):
         drawn(tmp_path / f"{side}.png", (side, side), (90, 60, 40))
     data = load_data(str(tmp_path))
-    assert data.preprocess.fit == "pad"
     assert data.notes == ("images come in 3 sizes: each was resized to 64 x 64 pixels",)
+
+
+@pytest.mark.parametrize(("background", "fit"), [((90, 60, 40), "stretch"), ((230, 230, 230), "pad")])
+def test_a_new_image_of_another_shape_gets_no_bars_that_training_never_saw(tmp_path, background, fit):
+    """Square crops are trained on, frames of a camera come later: black bars beside them were sorted by, with certainty."""
+    for i in range(4):
+        drawn(tmp_path / "squares" / f"{i}.png", (40, 40), background, seed=i)
+    data = load_data(str(tmp_path / "squares"))
+    assert data.preprocess.fit == fit
+    drawn(tmp_path / "wide.png", (64, 40), background)
+    seen = read_image(tmp_path / "wide.png", data.preprocess)
+    edges = np.concatenate([seen[0], seen[-1], seen[:, 0], seen[:, -1]]).astype(int)
+    assert np.abs(edges - (background if data.preprocess.channels == 3 else background[:1])).max() <= 15
 
 
 def test_new_images_are_read_as_the_ones_trained_on(tmp_path):

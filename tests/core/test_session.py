@@ -130,6 +130,8 @@ def test_folders_are_not_overwritten_unasked(interrupted, tmp_path):
     interrupted.check_free(overwrite=True)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "a.txt").write_text("kept")
+    with pytest.raises(UsageError, match="is not empty and not a run folder; choose another -o"):
+        RunFolder(tmp_path / "thesis").check_free(overwrite=False)
     with pytest.raises(UsageError, match="only replaces runs"):
         RunFolder(tmp_path / "thesis").check_free(overwrite=True)
     (tmp_path / "file").write_text("")

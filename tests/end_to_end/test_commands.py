@@ -231,6 +231,7 @@ def test_one_line_and_an_exit_code(sources, tmp_path, arguments, code, message):
         (("--onnx", "."), 3, "not a run folder: it has no run.json"),
         ((), 2, "--onnx"),
         (("--onnx", "x", "--int9"), 2, "--int9"),
+        (("runs/mine",), 2, "A run is named by --onnx runs/mine"),
     ],
 )
 def test_export_mistakes(tmp_path, arguments, code, message):

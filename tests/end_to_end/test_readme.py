@@ -78,8 +78,9 @@ def test_commands_run_in_order(tmp_path):
         image = Image.fromarray(np.round(digits.images[i] * (255 / 16)).astype(np.uint8))
         image.save(tmp_path / "my-images" / f"{i}.png")
         if i < 20:
-            (tmp_path / "known-images" / str(digits.target[i] % 8)).mkdir(parents=True, exist_ok=True)
-            image.save(tmp_path / "known-images" / str(digits.target[i] % 8) / f"{i}.png")
+            known = tmp_path / "known-images" / f"kind {digits.target[i] % 8}"
+            known.mkdir(parents=True, exist_ok=True)
+            image.save(known / f"{i}.png")
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     for line in [line for line in COMMANDS if line not in dict(SESSION)]:
         name, *arguments = shlex.split(line, comments=True)

@@ -244,6 +244,15 @@ def test_many_images_are_examined_a_few_at_a_time(bundle, images, monkeypatch):
     assert bundle.examine(images[:0], score=True).assignment.shape == (0, 10)
 
 
+def test_a_device_is_insisted_on_or_refused_when_loading(copy):
+    folder, _ = copy
+    with pytest.raises(UsageError, match="there is no device 'gpu': expected one of cpu, cuda, auto"):
+        Bundle.load(folder, device="gpu")
+    if Bundle.load(folder, device="auto").provider != "cuda":
+        with pytest.raises(DeviceError):
+            Bundle.load(folder, device="cuda")
+
+
 def test_a_bundle_for_a_newer_onnxruntime(copy, images):
     folder, edit = copy
     edit(lambda m: m.update(min_runtime={"onnxruntime": "99.0"}))

@@ -150,6 +150,19 @@ def test_an_unreadable_labelled_image_is_an_error(bundle, tmp_path):
         read_labelled(tmp_path, bundle.preprocess)
 
 
+def test_a_class_whose_images_lie_elsewhere_names_no_cluster(run, bundle_copy, labelled, png, bundle):
+    """Eleven kinds in ten clusters is refused; a second kind of ones, under a name of its own, is left without one."""
+    shutil.rmtree(labelled / "nought")
+    ones = next(folder for folder in labelled.iterdir() if folder.name == "one")
+    shutil.copytree(ones, labelled / "scratched")
+    result = run("catvae-label", bundle_copy, labelled)
+    assert result.returncode == 0
+    named = names(bundle_copy)
+    assert len({"one", "scratched"} & set(named)) == 1
+    assert any(name.startswith("cluster ") for name in named)
+    assert b"no cluster is named" in result.stderr
+
+
 def test_letters_that_the_terminal_lacks_stop_nothing(run, bundle_copy):
     result = run("catvae-label", bundle_copy, "--name", "0=猫", env={"PYTHONIOENCODING": "ascii"})
     assert (result.returncode, b"\\u732b" in result.stdout) == (0, True), result.stderr
