@@ -5,7 +5,7 @@ Labels are carried beside the images for the final score and for naming clusters
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -202,11 +202,11 @@ def _arrays(path: Path) -> ImageData:
         values = first("y_test")
         if values is not None:
             index = {name: i for i, name in enumerate(names)}
-            if values.shape != (len(test_images),) or any(_class_name(value) not in index for value in values.tolist()):
+            if values.shape != (len(test_images),) or any(str(value) not in index for value in values.tolist()):
                 raise DataError(f"{path}: y_test must hold one of the training labels for each of {len(test_images):,} images")
-            test_labels = np.array([index[_class_name(value)] for value in values.tolist()], dtype=np.int64)
+            test_labels = np.array([index[str(value)] for value in values.tolist()], dtype=np.int64)
     _require_some(images, path)
-    return ImageData(path.stem, images, native_preprocess(images), labels, names, test_images, test_labels)
+    return ImageData(path.stem, images, native_preprocess(images), labels, _class_names(names), test_images, test_labels)
 
 
 def _as_images(array: NDArray, path: Path) -> Images:
@@ -235,9 +235,10 @@ def _as_labels(array: NDArray | None, count: int, path: Path) -> tuple[Labels | 
     if array.shape != (count,):
         raise DataError(f"{path} holds labels of shape {array.shape}, expected ({count},) as there are images")
     values, labels = np.unique(array, return_inverse=True)
-    return labels.astype(np.int64), tuple(_class_name(value) for value in values.tolist())
+    return labels.astype(np.int64), tuple(str(value) for value in values.tolist())
 
 
-def _class_name(value: object) -> str:
-    """As terminals and tables can show it; of a text as long as a story the beginning."""
-    return printable(str(value))[:LONGEST_CLASS] or "(none)"
+def _class_names(values: Sequence[str]) -> tuple[str, ...]:
+    """As terminals and tables can show them, of texts as long as a story the beginning; different ones stay different."""
+    shown = [printable(value)[:LONGEST_CLASS] or "(none)" for value in values]
+    return tuple(f"{name} ({i})" if shown.count(name) > 1 else name for i, name in enumerate(shown))

@@ -88,6 +88,8 @@ def _shown(loss: BatchLoss) -> dict[str, str]:
 def conclude(record: RunRecord, path: Path) -> None:
     """The outcome, on standard output; what to look at, on standard error."""
     verdict, health, bound = record.verdict, record.health, record.bound
+    for line in record.resumed:
+        say(f"resumed elsewhere, {line}")
     for event in record.events:
         say(f"step {event.step:,}: {event.what}")
     if verdict:

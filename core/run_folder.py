@@ -130,6 +130,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
     verdict: Verdict | None = None
     events: list[Event] = []
     """What was done to the clusters while training."""
+    resumed: list[str] = []
+    """Where another device or other versions went on."""
     seeds: list[SeedRecord] = []
     """The runs this one was chosen from, when there were several."""
     epochs: int = 0

@@ -14,7 +14,7 @@ from catvae.runtime.grid import png_bytes
 from catvae.runtime.interruption import Interrupted, stop_on_signals
 
 from . import evaluation, pictures
-from .checkpoint import Event, load_state, read_position, save_state, weights_bytes
+from .checkpoint import load_state, read_position, save_state, weights_bytes
 from .config import TrainConfig
 from .data import ImageData
 from .guard import verdict
@@ -107,6 +107,7 @@ class Session:
         load_state(folder.path, position, trainer.model, trainer.trained.optimizer)
         record.status = "running"
         _note_the_machine(record, trainer)
+        folder.write_record(record)
         return cls(folder, trainer, data, record)
 
     def train(self, on_step: Callable[[BatchLoss], None] | None = None) -> None:
@@ -221,7 +222,7 @@ def _note_the_machine(record: RunRecord, trainer: Trainer) -> None:
     before = {"device": record.device, **record.versions}
     changed = [f"{name} {before[name]} -> {here[name]}" for name in before if name in here and before[name] != here[name]]
     if changed:
-        trainer.position.events.append(Event(step=trainer.position.step, what=f"resumed elsewhere: {', '.join(changed)}"))
+        record.resumed.append(f"step {trainer.position.step:,}: {', '.join(changed)}")
     record.device, record.versions = str(trainer.device), versions()
 
 

@@ -208,22 +208,14 @@ class Trainer:
         scores = list(self.position.start_scores)
         seconds = self.position.seconds if best else 0.0  # of every short run, the ones given up included
         for start in range(len(scores), self.starts):
-            self._begin(start)
-            self._follow_first()
-            while self.position.step < self.start_steps:
-                self._advance(on_step)
-                try:
-                    self._end_if_told(stop)
-                except Interrupted:
-                    if best:
-                        self.trained, self.position = best
-                    else:
-                        self._begin(0)
-                    raise
-            seed_noise(self.device, mix(self.config.seed, self.start_steps))
-            joints = estimate_joints(self.model, self.images, self.policy)
-            worth = starts.worth(joints, self.config, merges=bool(self.steering.merge_steps))
-            scores.append(float(self.ranks.from_first(repr(worth).encode(), self.device)))
+            try:
+                scores.append(self._try_start(start, on_step, stop))
+            except BaseException:  # of a signal too, whenever it comes: what is saved then is what is finished
+                if best:
+                    (self.trained, self.position), self.whole = best, True
+                else:
+                    self._begin(0)
+                raise
             seconds += self.position.seconds
             if best is None or scores[-1] == max(scores):
                 best = self.trained, self.position
@@ -231,6 +223,18 @@ class Trainer:
             self.position.start_scores, self.position.seconds = list(scores), seconds
             if on_start:
                 on_start()
+
+    def _try_start(self, start: int, on_step: Callable[[BatchLoss], None] | None, stop: Sequence[int]) -> float:
+        """Train one short run from its beginning; returns what it is worth, in nats."""
+        self._begin(start)
+        self._follow_first()
+        while self.position.step < self.start_steps:
+            self._advance(on_step)
+            self._end_if_told(stop)
+        seed_noise(self.device, mix(self.config.seed, self.start_steps))
+        joints = estimate_joints(self.model, self.images, self.policy)
+        worth = starts.worth(joints, self.config, merges=bool(self.steering.merge_steps))
+        return float(self.ranks.from_first(repr(worth).encode(), self.device))
 
     def step(self) -> BatchLoss:
         """One optimiser step on the next batch; raises `NumericError` after `BAD_STEPS` without finite numbers."""

@@ -48,6 +48,7 @@ class Copies:
         self._made = self._there = self._lost = 0
         make_folder(folder)
         self._here = folder.resolve()
+        self._of_copies = {self._here / name for name in (UNKNOWN_FOLDER, *self._folders)}
 
     def require_apart(self, sources: Sequence[str]) -> None:
         """Raise `UsageError` when copies would be found among the images, or an image is on standard input."""
@@ -60,7 +61,7 @@ class Copies:
     def add(self, row: Row) -> None:
         """Copy the image of a row, if it was read and is still there; a copy is not copied. Raises `OutputError`."""
         source = Path(row["path"])
-        if not row["ok"] or source.parent.resolve().is_relative_to(self._here):
+        if not row["ok"] or source.parent.resolve() in self._of_copies:
             return
         target = self.folder / (self._folders[row["cluster"]] if row["cluster"] >= 0 else UNKNOWN_FOLDER)
         make_folder(target)

@@ -19,7 +19,8 @@ RUNTIME = ("numpy", "Pillow", "click", "tqdm", "msgspec")
 TRAINING = ("torch", "cffi", "safetensors", "scikit-learn", "scipy", "onnx", "onnxscript")
 
 
-ASK_KERNELS = "from catvae.kernels import kernel_status; print(kernel_status('cpu')); print(kernel_status('cuda'))"
+ASK_KERNELS = "from catvae.kernels import kernel_status; [print(*kernel_status(device).split()) for device in ('cpu', 'cuda')]"
+"""A line each."""
 
 
 class Finding(NamedTuple):
@@ -75,7 +76,10 @@ def _kernel() -> Finding:
     """What the loader itself says, in a process of its own: a library that is there may be of another version, or not load."""
     if importlib.util.find_spec("catvae.kernels") is None or _version("cffi") is None:
         return Finding("kernel", "off", "training is not installed", "pip install 'catvae[train]'")
-    asked = subprocess.run([sys.executable, "-c", ASK_KERNELS], capture_output=True, text=True, timeout=60, check=False)
+    try:
+        asked = subprocess.run([sys.executable, "-c", ASK_KERNELS], capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        return Finding("kernel", "broken", "does not load within a minute", "pip install catvae again, onto a quicker disk")
     if asked.returncode:
         last = (asked.stderr.strip().splitlines() or ["it says nothing"])[-1]
         return Finding("kernel", "broken", f"cannot be asked: {last}", "pip install catvae again")

@@ -23,7 +23,7 @@ from .model_card import model_card
 from .whole_folder import write_folder
 
 LEAST = 0.1
-"""Share of a class's images, by their soft assignments, that must be in the cluster named after it."""
+"""Share of a class's images, by their soft assignments, that must be in the cluster that alone is named after it."""
 
 
 class Naming(NamedTuple):
@@ -63,7 +63,9 @@ def names_from_images(bundle: Bundle, labelled: LabelledImages, *, one_to_one: b
     weights = np.zeros((clusters, classes))  # soft: with one image of a class, the second choice still tells clusters apart
     np.add.at(weights.T, labelled.labels, assignment)
     matched = match_counts(weights) if one_to_one else most_frequent(counts)
-    enough = LEAST * np.bincount(labelled.labels, minlength=classes)  # of a class that lies elsewhere no cluster takes the name
+    enough = np.zeros(classes)
+    if one_to_one:  # of a class that lies elsewhere no cluster takes the name
+        enough = LEAST * np.bincount(labelled.labels, minlength=classes)
     names = [labelled.names[c] if c >= 0 and weights[i, c] >= enough[c] else f"cluster {i}" for i, c in enumerate(matched)]
     return Naming(names, counts, assignment)
 
@@ -105,4 +107,9 @@ def write_names(bundle: Bundle, manifest: Manifest, output: Path) -> None:
         return
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} is not empty: choose another -o")
-    write_folder(output, {record.name: bundle.file(record) for record in manifest.files} | named)
+    files = {record.name: bundle.file(record) for record in manifest.files} | named
+    if not output.exists():
+        write_folder(output, files)
+        return
+    for name, content in files.items():  # an empty folder that may be a mount or a link stays the one it is; the manifest comes last
+        atomic_write(output / name, content)

@@ -34,7 +34,7 @@ def expand(arguments: Iterable[str], warn: Callable[[str], None] = lambda _line:
 
 def _matches(pattern: str) -> Iterator[str]:
     """What a pattern stands for; its ``**`` does not follow links to folders, which may lead back to where they are."""
-    parts = pattern.split(os.sep)
+    parts = pattern.replace(os.altsep or os.sep, os.sep).split(os.sep)
     if "**" not in parts:
         yield from glob.iglob(pattern)
         return

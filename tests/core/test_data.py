@@ -245,9 +245,13 @@ def test_a_class_whose_name_is_no_text_can_be_written_down(tmp_path):
     (tmp_path / "two\nlines").mkdir()
     save(tmp_path / "two\nlines" / "1.png")
     assert load_data(str(tmp_path)).label_names == ("\\xff\\xfe", "plain", "two\\nlines")
-    images = np.zeros((3, 4, 4), np.uint8)
-    np.savez(tmp_path / "a.npz", images=images, labels=["", "a\tb", "x" * 500])
-    assert load_data(str(tmp_path / "a.npz")).label_names == ("(none)", "a\\tb", "x" * 100)
+    images = np.zeros((4, 4, 4), np.uint8)
+    labels = ["", "a\tb", "x" * 500, "x" * 501]
+    np.savez(tmp_path / "a.npz", images=images, labels=labels, x_test=images, y_test=labels)
+    data = load_data(str(tmp_path / "a.npz"))
+    assert data.label_names == ("(none)", "a\\tb", "x" * 100 + " (2)", "x" * 100 + " (3)")
+    assert data.test_labels is not None
+    assert data.test_labels.tolist() == [0, 1, 2, 3]
 
 
 def test_the_part_of_an_idx_file_is_told_by_any_word_of_its_name(tmp_path):

@@ -171,13 +171,15 @@ def test_a_run_resumed_elsewhere_says_so(interrupted, blobs):
     record = interrupted.read_record()
     record.device, record.versions = "cuda", {**record.versions, "torch": "2.6.0"}
     interrupted.write_record(record)
+    Session.resume(interrupted, blobs)  # and killed at once: said once all the same
+    assert interrupted.read_record().status == "running"
     session = Session.resume(interrupted, blobs)
     session.train()
     record = session.finish()
     assert record.device == "cpu"
     assert record.versions["torch"] == torch.__version__
-    (event,) = [event.what for event in record.events if "elsewhere" in event.what]
-    assert event.startswith("resumed elsewhere: device cuda -> cpu, torch 2.6.0 -> ")
+    (line,) = record.resumed
+    assert line.startswith("step 5: device cuda -> cpu, torch 2.6.0 -> ")
 
 
 def test_a_run_that_cannot_be_finished_is_not_left_running(blobs, quick, tmp_path, monkeypatch):

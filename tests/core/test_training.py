@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from catvae.core import training
 from catvae.core.checkpoint import load_state, load_weights, read_position, save_state, weights_bytes
 from catvae.core.devices import resolve_device
 from catvae.core.epoch_rows import close_epoch
@@ -289,6 +290,23 @@ def test_interrupted_while_choosing_a_start_the_finished_ones_are_kept(blobs, qu
     assert len(again) == left == whole.all_steps - (cut_in - 1) * whole.start_steps
     assert resumed.position.start_scores == whole.position.start_scores
     assert same(weights(whole), weights(resumed))
+
+
+def test_a_second_signal_between_two_steps_keeps_the_finished_starts_too(blobs, quick, monkeypatch):
+    """It comes at once, while neighbours are looked for: what is saved then must not be the start under way."""
+    trainer, real, looks = Trainer(blobs, quick(starts=3, epochs=5)), training.estimate_joints, []
+
+    def look(*arguments):
+        looks.append(1)
+        if len(looks) == 2:
+            raise Interrupted(15)
+        return real(*arguments)
+
+    monkeypatch.setattr(training, "estimate_joints", look)
+    with pytest.raises(Interrupted):
+        trainer.run()
+    assert trainer.whole
+    assert (trainer.position.start, len(trainer.position.start_scores)) == (0, 1)
 
 
 def test_few_images_bound_the_largest_k_that_may_be_chosen(blobs, quick):

@@ -107,6 +107,14 @@ def test_copies_are_not_copied(run, png, tmp_path):
     assert sum(path.is_file() for path in (tmp_path / "out").rglob("*")) == 1
 
 
+def test_images_below_the_folder_of_copies_that_are_no_copies_are_copied(run, png, tmp_path):
+    png("photos/new/a.png")
+    png("b.png", 200)
+    assert run("catvae-infer", "photos/new", "--copy-to", "photos").returncode == 0
+    assert sum(path.name == "a.png" for path in (tmp_path / "photos").rglob("*.png")) == 2
+    assert b"copies    1 image to ." in run("catvae-infer", "b.png", "--copy-to", ".").stderr
+
+
 def test_what_an_earlier_call_answered_is_copied_too(run, png, tmp_path):
     names = [png(f"in/{i}.png", 50 * i).name for i in range(4)]
     assert run("catvae-infer", "in", "-o", "rows.jsonl").returncode == 0

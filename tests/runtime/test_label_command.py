@@ -183,6 +183,10 @@ def test_a_renamed_bundle_appears_whole_or_not_at_all(run, bundle_copy, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     write_names(bundle, bundle.manifest, tmp_path / "new")
     assert Bundle.load(tmp_path / "new").names == bundle.names
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    write_names(bundle, bundle.manifest, tmp_path / "link")
+    assert Bundle.load(tmp_path / "empty").names == bundle.names
 
 
 def test_what_was_printed_before_a_failure_is_not_lost(run, bundle_copy):

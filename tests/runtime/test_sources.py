@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,8 @@ def test_a_list_that_somebody_writes_is_answered_row_by_row(png, tmp_path):
     command = [str(Path(sys.executable).parent / "catvae-infer"), "--files-from", "-", "--batch-size", "1", "-q"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path, env=environment) as process:
+        watchdog = threading.Timer(60, process.kill)  # else both would wait for the other
+        watchdog.start()
         assert process.stdin is not None
         assert process.stdout is not None
         for i in range(3):
@@ -84,3 +87,4 @@ def test_a_list_that_somebody_writes_is_answered_row_by_row(png, tmp_path):
             assert f'"{i}.png"'.encode() in process.stdout.readline()
         process.stdin.close()
         assert process.wait(60) == 0
+        watchdog.cancel()
