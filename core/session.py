@@ -30,6 +30,8 @@ from .training import Trainer
 
 SAVE_EVERY = 20.0
 """Seconds between two saved states, at least."""
+SHOW_EVERY = 1.0
+"""Seconds between two writings of metrics.csv, at least: a thousand epochs of one step would rewrite it a thousand times."""
 PICTURES = 8
 """Sample grids drawn during training."""
 
@@ -40,6 +42,7 @@ class Session:
     def __init__(self, folder: RunFolder, trainer: Trainer, data: ImageData, record: RunRecord):
         self.folder, self.trainer, self.data, self.record = folder, trainer, data, record
         self._saved = time.monotonic()
+        self._shown = 0.0
 
     @classmethod
     def start(
@@ -115,6 +118,7 @@ class Session:
         try:
             words = "stopping after this step, and saving; once more: at once, from what was last saved"
             self.trainer.run(on_step=on_step, on_start=self._save_state, on_epoch=self._after_epoch, on_signal=words)
+            self._save_state()  # what is left to do, `finish`, can be repeated
         except (Interrupted, KeyboardInterrupt):
             with stop_on_signals():  # an impatient second signal waits for the state, a third does not
                 if self.trainer.whole:  # else it came at once, in the middle of a step: what was last saved stands
@@ -125,7 +129,6 @@ class Session:
             with stop_on_signals():
                 self._write("failed")
             raise
-        self._save_state()  # what is left to do, `finish`, can be repeated
 
     def finish(self) -> RunRecord:
         """Weights, scores, health, verdict, the final pictures and the report; interrupted or failed, it can be resumed and done again."""
@@ -176,6 +179,8 @@ class Session:
     def _after_epoch(self) -> None:
         trainer = self.trainer
         epoch = trainer.position.step // trainer.steps_per_epoch
+        if time.monotonic() - self._shown > SHOW_EVERY:
+            self._show()
         drawing = trainer.position.step > trainer.warm_steps  # before, the generator has not begun
         if drawing and epoch % max(1, trainer.epochs // PICTURES) == 0 and not trainer.finished:
             names = [str(i) for i in range(trainer.model.spec.clusters)]
@@ -186,8 +191,12 @@ class Session:
     def _picture(self, name: str, image: Image) -> None:
         atomic_write(self.folder.path / "samples" / f"{name}.png", png_bytes(image))
 
-    def _save_state(self) -> None:
+    def _show(self) -> None:
         self.folder.write_metrics(self.trainer.position.rows)
+        self._shown = time.monotonic()
+
+    def _save_state(self) -> None:
+        self._show()
         save_state(self.folder.path, self.trainer.model, self.trainer.trained.optimizer, self.trainer.position)
         self._saved = time.monotonic()
 

@@ -160,7 +160,6 @@ def test_killed_before_its_first_save_a_run_begins_again(blobs, quick, tmp_path)
 
 
 def test_metrics_on_disk_are_those_of_the_saved_state(interrupted):
-    """Written with the state, not after every epoch: a thousand epochs of one step would rewrite a thousand files."""
     (row,) = interrupted.read_metrics()
     (saved,) = read_position(interrupted.path).rows
     assert {k for k, v in row.items() if v is None} == {k for k, v in saved.items() if v is None}

@@ -149,7 +149,7 @@ def test_two_wheels_at_once_are_named(monkeypatch):
 def test_cuda_without_cuda_says_why():
     if "CUDAExecutionProvider" in import_onnxruntime().get_available_providers():
         pytest.skip("a build with CUDA")
-    with pytest.raises(DeviceError, match=r"no CUDA provider.*catvae\[gpu\]"):
+    with pytest.raises(DeviceError, match=r"no CUDA provider.*onnxruntime-gpu\[cuda,cudnn\]"):
         Bundle.load(device="cuda").session("classifier")
     assert Bundle.load(device="auto").provider == "cpu"
 
