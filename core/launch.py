@@ -71,7 +71,7 @@ def launch(request: Request) -> int:
     device = resolve_device(run.config.device)
     ranks = join(device)
     try:
-        with within_memory(run.config), ExitStack() as until_the_end:
+        with ranks, within_memory(run.config), ExitStack() as until_the_end:
             record = _train(request, run, ranks, device, until_the_end)
     except Interrupted as interruption:
         torchrun = "" if ranks.count == 1 else "the same torchrun and "
@@ -123,12 +123,11 @@ def _train(request: Request, run: _Run, ranks: Ranks, device: torch.device, unti
             say(note, quiet=not ranks.leads)
     if trainer:
         trainer.run()
-        ranks.leave()
         return None
     train_one = partial(_train_one, quiet=request.quiet)
     if session:
         train_one(session)
-        ranks.leave()
+        ranks.leave()  # the others have no part in what follows
         return session.finish()
     if new:
         plan(run.folder, list(range(run.config.seed, run.config.seed + request.seeds)))

@@ -10,6 +10,7 @@ Without torchrun there is one rank, and nothing is exchanged.
 """
 
 import contextlib
+import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -108,9 +109,19 @@ class Ranks:
             raise DataError("another rank could not begin, its own message says why")
 
     def leave(self) -> None:
-        """After the last exchange."""
-        if self.count > 1:
+        """After the last exchange: ends the threads that carried it.
+
+        One that still let go of a tensor while Python ends would abort the process, however well it had trained.
+        """
+        if self.count > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+    def __enter__(self) -> "Ranks":
+        return self
+
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        if not failure or (self.count > 1 and dist.is_initialized() and dist.get_backend() == "gloo"):
+            self.leave()  # not after a failure on GPUs: it could wait for a rank that has ended
 
 
 def _exchange(call: Callable[..., Any], *arguments: Any) -> None:
@@ -143,5 +154,7 @@ def join(device: torch.device) -> Ranks:
         if here > found:
             raise UsageError(f"torchrun started {here} ranks here, but there are {found} GPUs: lower --nproc-per-node, or use --device cpu")
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # Loaded later, with torch.compile's machinery, its default arguments would hold the group and its threads to the very end.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     return Ranks(dist.get_rank(), dist.get_world_size())
