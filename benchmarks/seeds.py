@@ -1,0 +1,92 @@
+"""What keeping one of several runs is worth: `python -m benchmarks.seeds digits --seeds 20`.
+
+Every run is one `catvae-train` with nothing but its seed. All groups of 3 and of 5 of these runs are what `--seeds 3` and `--seeds 5` could
+have met: for each rule that could choose among them, without labels, the accuracy of the run it keeps, beside the group's mean and best.
+Labels score the finished runs. Runs that a stopped call has finished are kept in `build/`, unless the code has changed since.
+"""
+
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from sklearn.metrics import adjusted_rand_score
+
+from catvae.core.data import load_data
+from catvae.core.evaluation import assign
+from catvae.core.run_folder import RunFolder
+from catvae.core.seeds import COMPARED
+
+from .record import RESULTS, circumstances, rows_before, write_csv
+
+GROUPS = 3, 5
+"""Runs of a group."""
+
+Group = tuple[int, ...]
+
+
+@click.command()
+@click.argument("data")
+@click.option("--seeds", type=click.IntRange(max(GROUPS)), default=10, show_default=True)
+def main(data: str, seeds: int) -> None:
+    """Train DATA from several seeds, then choose among them by every rule."""
+    click.echo(str(circumstances()))
+    name, images = f"seeds-{Path(data).name}", load_data(data)
+    compared = images.images[:: max(1, len(images.images) // COMPARED)]
+    kept = RESULTS.parent.parent / "build" / name
+    kept.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = [row for row in rows_before(name) if (kept / f"{row['seed']}.npy").is_file()][:seeds]
+    for seed in range(len(rows), seeds):
+        row, clusters = _train(data, seed, compared)
+        np.save(kept / f"{seed}.npy", clusters)
+        others = [adjusted_rand_score(np.load(kept / f"{other}.npy"), clusters) for other in range(seed)]
+        rows.append({**row, "agreement_with_earlier": " ".join(f"{value:.4f}" for value in others)})
+        write_csv(name, rows)
+        click.echo(f"seed {seed:<3} ACC {row['acc']:.4f}  neighbours {row['neighbour_information']:.4f}  {row['verdict']}")
+    for line in summary(rows):
+        click.echo(line)
+
+
+def _train(data: str, seed: int, compared: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        command = [str(Path(sys.executable).parent / "catvae-train"), data, "-q", "--seed", str(seed), "-o", str(run)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        record = json.loads((run / "run.json").read_text())
+        clusters = assign(RunFolder(run).read_model(), compared).argmax(1).astype(np.int16)
+    health = {key: record["health"][key] for key in ("neighbour_information", "view_information", "information", "view_agreement")}
+    row = {"seed": seed, "acc": record["scores"]["train"]["acc"], "elbo": record["bound"]["elbo"], **health}
+    return {**row, "verdict": record["verdict"]["status"], "seconds": record["seconds"], "precision": record["precision"]}, clusters
+
+
+def summary(rows: list[dict[str, Any]]) -> list[str]:
+    """A line for every rule and size of groups."""
+    acc = np.array([float(row["acc"]) for row in rows])
+    agreement = np.eye(len(rows))
+    for i, row in enumerate(rows):
+        agreement[i, :i] = agreement[:i, i] = [float(value) for value in str(row["agreement_with_earlier"]).split()]
+    columns = {key: np.array([float(row[key]) for row in rows]) for key in ("neighbour_information", "elbo")}
+    rules: dict[str, Callable[[Group], int]] = {
+        "agrees most with the others": lambda group: group[int(agreement[np.ix_(group, group)].sum(1).argmax())],
+        "shares most with neighbours": lambda group: group[int(columns["neighbour_information"][list(group)].argmax())],
+        "has the highest bound": lambda group: group[int(columns["elbo"][list(group)].argmax())],
+    }
+    lines = [f"all {len(rows)} runs: ACC mean {acc.mean():.4f}, sd {acc.std(ddof=1):.4f}, min {acc.min():.4f}, max {acc.max():.4f}"]
+    for size in GROUPS:
+        groups = list(itertools.combinations(range(len(rows)), size))
+        for rule, choose in rules.items():
+            chosen = np.array([acc[choose(group)] for group in groups])
+            worst = np.mean([found == acc[list(group)].min() for found, group in zip(chosen, groups, strict=True)])
+            said = f"ACC mean {chosen.mean():.4f}, min {chosen.min():.4f}; the worst of its group in {worst:.0%}"
+            lines.append(f"of {size}, the one that {rule:<28} {said}")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
