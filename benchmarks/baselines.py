@@ -69,7 +69,7 @@ def methods(source: str) -> dict[str, Callable[[ImageData, int], NDArray]]:
 
     @functools.cache
     def codes(seed: int) -> NDArray[np.float32]:
-        return autoencode(load_data(source), seed)  # once a seed: k-means and the mixture are given the same ones
+        return autoencode(load_data(source), seed)  # once a seed, in the time of k-means: the mixture is given the same ones
 
     return {
         "CatVAE, defaults": lambda data, seed: _trained(source, seed),

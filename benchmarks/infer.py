@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import numpy as np
 from PIL import Image
 
@@ -38,9 +39,10 @@ BARE = (
     "o.InferenceSession({graph!r}, s, providers=['CPUExecutionProvider'])"
 )
 DECODE = (
-    "import sys; from catvae.runtime.bundle import Bundle; from catvae.runtime.images import read_image; rules = Bundle.load().preprocess;"
-    "[read_image(path, rules) for path in open(sys.argv[1]).read().splitlines()]"
+    "import sys, msgspec; from catvae.runtime.images import Preprocess, decode_all;"
+    "rules = msgspec.json.decode(sys.argv[2], type=Preprocess); decode_all(open(sys.argv[1]).read().splitlines(), rules)"
 )
+"""Without numpy and the bundle, as the second process of `catvae-infer` does."""
 TORCH = (
     "import numpy, PIL.Image, torch; from catvae.core.run_folder import RunFolder; from catvae.core.evaluation import assign;"
     "from catvae.runtime.images import read_image; f = RunFolder({run!r}); m = f.read_model();"
@@ -124,7 +126,8 @@ def throughput(folder: Path, paths: list[str], bundle: Bundle, size: str, rounds
     running = len(paths) / statistics.median(_seconds(lambda: bundle.predict_proba(pixels)) for _ in range(rounds))
     (folder / "list").write_text("\n".join(paths))
     listed, rows = str(folder / "list"), str(folder / "rows.jsonl")
-    commands = [sys.executable, "-c", DECODE, listed], [str(BIN / "catvae-infer"), "--files-from", listed, "-o", rows, "--quiet"]
+    rules = msgspec.json.encode(bundle.preprocess).decode()
+    commands = [sys.executable, "-c", DECODE, listed, rules], [str(BIN / "catvae-infer"), "--files-from", listed, "-o", rows, "--quiet"]
     seconds = [[spent(command)[0] for command in commands] for _ in range(rounds)]
     alone, whole = (len(paths) / statistics.median(column) for column in zip(*seconds, strict=True))
     slower = min(alone, running)

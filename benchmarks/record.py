@@ -63,13 +63,20 @@ def write_csv(name: str, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+SAME = ("cpu", "cores", "isa", "torch", "numpy")
+"""What must be the same for rows to stand in one file."""
+
+
 def rows_before(name: str) -> list[dict[str, Any]]:
-    """Rows of `results/NAME.csv`, values as text, where no code has changed since: what a stopped run has finished. Else none."""
+    """Rows of `results/NAME.csv`, values as text, of this machine and where no code has changed since: what a stopped run has finished."""
     path = RESULTS / f"{name}.csv"
     if not path.is_file():
         return []
     with path.open(encoding="utf-8") as file:
-        commit = json.loads(file.readline().removeprefix("# "))["commit"]
-        if commit.endswith("+changes") or subprocess.run(["git", "diff", "--quiet", commit, "--", *CODE], cwd=RESULTS.parent).returncode:
+        found, here = json.loads(file.readline().removeprefix("# ")), circumstances()
+        commit = found["commit"]
+        if commit.endswith("+changes") or any(found.get(key) != here[key] for key in SAME):
+            return []
+        if subprocess.run(["git", "diff", "--quiet", commit, "--", *CODE], cwd=RESULTS.parent).returncode:
             return []
         return list(csv.DictReader(file))

@@ -128,7 +128,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise UsageError(f"regroup is {list(self.regroup)}, expected shares of the steps between 0 and 1")
         if not 0 <= self.warm_start <= 1:
             raise UsageError(f"warm_start is {self.warm_start}, expected a share of the steps between 0 and 1")
-        if self.choose_clusters and not (self.overclusters and self.regroup and self.invariance_weight):
+        if self.choose_clusters and not self.merges:
             raise UsageError("-k auto needs over-clusters and their merges, which the recipe robust has")
         for name in ("tone", "recolour"):
             if not 0 <= getattr(self, name) <= 1:
@@ -142,6 +142,11 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def choose_clusters(self) -> bool:
         """Whether K is to be chosen."""
         return self.clusters == "auto"
+
+    @property
+    def merges(self) -> bool:
+        """Whether over-clusters are merged into clusters; without views they learn nothing."""
+        return bool(self.overclusters and self.regroup and self.invariance_weight)
 
     @property
     def most_clusters(self) -> int:
@@ -194,19 +199,29 @@ def resolve(options: dict[str, Any], file: dict[str, Any] | None = None) -> Trai
     Raises
     ------
     UsageError
-        On an unknown key (with the nearest known one) or a value out of range.
+        On an unknown key (with the nearest known one), a value out of range, or an option that would change nothing.
     """
-    given = {**(file or {}), **options}
+    file = file or {}
+    given = {**file, **options}
     for key in given:
         if key not in KEYS:
             raise UsageError(f"unknown setting '{key}'{_nearest(key)}")
+    for name in ("recipe", "legacy"):
+        if name in options and file.get(name, options[name]) != options[name]:
+            flag = f"--recipe {options[name]}" if name == "recipe" else "--legacy"
+            raise UsageError(f"{flag} beside a configuration file with {name} {file[name]!r} and its values: leave out one of them")
     recipe = given.get("recipe", "robust")
     values = {**RECIPES.get(str(recipe), {}), **(LEGACY if given.get("legacy") else {}), **given}
     try:
-        return msgspec.convert(values, TrainConfig)
+        config = msgspec.convert(values, TrainConfig)
     except msgspec.ValidationError as error:
         cause = error.__cause__
         raise cause if isinstance(cause, UsageError) else UsageError(f"configuration: {error}") from error
+    if config.sizes == "unequal" and not config.merges:
+        raise UsageError("--sizes unequal needs over-clusters and their merges, which the recipe robust has")
+    if config.augment != "auto" and not (config.invariance_weight or config.information_views):
+        raise UsageError(f"--augment {config.augment} changes nothing: the recipe {config.recipe} takes no views")
+    return config
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Labels are carried beside the images for the final score and for naming clusters
 
 import dataclasses
 import difflib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def load_data(
     labels : bool
         Whether names of sub-folders and stored labels are classes; a folder for every day or camera is none.
     warn : callable
-        Receives one line for each file that had to be left out.
+        Receives a line for each file that had to be left out, and, where it takes long, how far reading has come.
 
     Raises
     ------
@@ -241,4 +242,5 @@ def _as_labels(array: NDArray | None, count: int, path: Path) -> tuple[Labels | 
 def _class_names(values: Sequence[str]) -> tuple[str, ...]:
     """As terminals and tables can show them, of texts as long as a story the beginning; different ones stay different."""
     shown = [printable(value)[:LONGEST_CLASS] or "(none)" for value in values]
-    return tuple(f"{name} ({i})" if shown.count(name) > 1 else name for i, name in enumerate(shown))
+    times = Counter(shown)
+    return tuple(f"{name} ({i})" if times[name] > 1 else name for i, name in enumerate(shown))

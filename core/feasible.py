@@ -56,7 +56,7 @@ def within_memory(config: TrainConfig) -> Iterator[None]:
             raise
         raise CatVAEError(
             f"not enough memory for batches of {config.batch_size} images and {config.most_clusters} clusters: lower --batch-size,"
-            " --image-size or -k"
+            f" --image-size or {'--max-clusters' if config.choose_clusters else '-k'}"
         ) from error
 
 

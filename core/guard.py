@@ -1,6 +1,6 @@
 """Is this clustering sound? Collapse noticed without labels, while training (`watch`) and at its end (`verdict`).
 
-    one class   one cluster holds nearly every image
+    one class   one cluster holds nearly every image, and clusters were not allowed to be that unequal
     dead        a cluster holds less than a fiftieth of an equal share
     accidental  half of the images or more change cluster with a view
     merged      the halves of a cluster are further apart than the two nearest clusters
@@ -60,13 +60,13 @@ class Alarm(NamedTuple):
     clusters: list[int]
 
 
-def watch(shares: NDArray[np.float64]) -> Alarm | None:
-    """Collapse in running cluster shares (K,), if any."""
+def watch(shares: NDArray[np.float64], *, unequal: bool = False) -> Alarm | None:
+    """Collapse in running cluster shares (K,), if any; where they may be `unequal`, one with nearly all is none while others live."""
     if len(shares) < 2:
         return None
-    if shares.max() > ONE_CLASS:
-        return Alarm("one class", [int(shares.argmax())])
     dead = np.flatnonzero(shares < DEAD / len(shares)).tolist()
+    if shares.max() > ONE_CLASS and (not unequal or len(dead) == len(shares) - 1):
+        return Alarm("one class", [int(shares.argmax())])
     return Alarm("dead", dead) if dead else None
 
 
@@ -101,7 +101,7 @@ def verdict(
         kinds = "if there are kinds to tell apart, give -k or train longer" if chosen else "-k 1 asked for no more"
         return Verdict(status="healthy", notes=(f"everything is in one cluster: nothing was separated; {kinds}",))
     reasons, notes = [], []
-    alarm = watch(shares)
+    alarm = watch(shares, unequal=unequal)
     if alarm and alarm.kind == "one class":
         reasons.append(f"cluster {alarm.clusters[0]} holds {shares.max():.0%} of the images: another --seed or --augment may separate them")
     elif alarm:

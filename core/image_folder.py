@@ -6,6 +6,7 @@ So images are fitted in with their aspect ratio kept only where nobody sees the 
 
 import contextlib
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,10 @@ from catvae.runtime.sources import SUFFIXES, is_image_name
 
 AT_A_TIME = 64
 """Images that are handed over by who decodes them."""
+EVERY = 60.0
+"""Seconds between two lines that say how far reading has come."""
+DARK = 32
+"""Of 255: piles without a brighter pixel are told to be dark."""
 LARGEST_NATIVE = 64
 """A folder of equally sized images keeps their size up to this many pixels a side; else images are fitted into a square of it."""
 LOOKED_AT = 200
@@ -60,30 +65,46 @@ def read_folder(folder: Path, image_size: int | None, warn: Callable[[str], None
     files = list(_image_files(folder, warn))
     if not files:
         raise DataError(f"{folder} holds no images: expected {', '.join(sorted(SUFFIXES))} files in it or in its sub-folders")
-    kept, sizes, skipped = [], Counter(), 0
-    for file in files:
-        try:
-            sizes[image_size_of(file)] += 1
-            kept.append(file)
-        except ImageError as error:
-            skipped += 1
-            warn(f"left out {file}: {error}")
-    preprocess = fitting(kept, sizes, image_size)
-    images, readable = _decoded(kept, preprocess, warn)
-    skipped += len(kept) - len(readable)
+    size_of = _sizes(files, warn)
+    preprocess = fitting(list(size_of), Counter(size_of.values()), image_size)
+    images, readable = _decoded(list(size_of), preprocess, warn)
     if not readable:
         raise DataError(f"{folder}: none of its {len(files):,} image files can be read")
+    sizes = Counter(size_of[file] for file in readable)
+    if len(readable) < len(size_of) and (better := fitting(readable, sizes, image_size)) != preprocess:
+        preprocess = better  # what cannot be read has no say in how the others are fitted in
+        images, readable = _decoded(readable, preprocess, warn)
     if all((image[..., :1] == image).all() for image in images):  # grey pictures saved as RGB train as grey
         images, preprocess = images[..., :1].copy(), msgspec.structs.replace(preprocess, channels=1)
-    notes = [f"{skipped:,} of {len(files):,} image files could not be read and were left out"] if skipped else []
-    notes += _note(sizes, preprocess)
     labels, names = _labels(readable, folder)
+    notes = _notes(images, sizes, preprocess)
+    if skipped := len(files) - len(readable):
+        notes.insert(0, f"{skipped:,} of {len(files):,} image files could not be read and were left out")
+    inside = sum(file.parent != folder for file in readable)
+    if 0 < inside < len(readable):
+        notes.append(f"{len(readable) - inside:,} of {len(readable):,} images in no sub-folder: names of sub-folders are not used")
     return FolderImages(images, preprocess, labels, names, tuple(notes))
+
+
+def _sizes(files: Sequence[Path], warn: Callable[[str], None]) -> dict[Path, tuple[int, int]]:
+    """(width, height) of the files whose header can be read."""
+    size_of = {}
+    for file in files:
+        try:
+            size_of[file] = image_size_of(file)
+        except ImageError as error:
+            warn(f"left out {file}: {error}")
+    return size_of
 
 
 def _decoded(files: Sequence[Path], rules: Preprocess, warn: Callable[[str], None]) -> tuple[Images, list[Path]]:
     """Images of the files that can be read, (N, H, W, C), and which these are; several are decoded at a time."""
-    images, readable = np.empty((len(files), *rules.shape), np.uint8), []
+    readable, said = [], time.monotonic()
+    try:
+        images = np.empty((len(files), *rules.shape), np.uint8)
+    except MemoryError as error:
+        size = f"{len(files):,} images of {rules.width} x {rules.height}"
+        raise DataError(f"{size} do not fit into memory: a smaller --image-size needs less") from error
     with contextlib.closing(Decoding(rules, AT_A_TIME)) as decoding:
         for block in decoding.blocks(map(os.fspath, files)):
             found = rules.as_images(block.decoded.pixels)
@@ -93,6 +114,9 @@ def _decoded(files: Sequence[Path], rules: Preprocess, warn: Callable[[str], Non
                     warn(f"left out {path}: {frames}")
                 else:
                     readable.append(Path(path))
+            if time.monotonic() - said > EVERY:
+                said = time.monotonic()
+                warn(f"read {len(readable):,} of {len(files):,} images")
     return images[: len(readable)], readable
 
 
@@ -100,6 +124,7 @@ def fitting(files: Sequence[Path], sizes: Counter[tuple[int, int]], image_size: 
     """How images of these (width, height) become images of one size; `image_size` is the side of a square."""
     height, width = _target_size(sizes, image_size)
     stretched = Preprocess(height=height, width=width, channels=3, fit="stretch")  # also for new images, where these need no bars
+    stretched = msgspec.structs.replace(stretched, background=_behind(files, stretched))
     background = _plain_background(files, stretched)
     return stretched if background is None else msgspec.structs.replace(stretched, fit="pad", background=background)
 
@@ -109,10 +134,29 @@ def _bars(sizes: Counter[tuple[int, int]], preprocess: Preprocess) -> bool:
     return any(width * preprocess.height != height * preprocess.width for width, height in sizes)
 
 
+def _behind(files: Sequence[Path], rules: Preprocess) -> int:
+    """What transparent images are laid on, 0 or 255: the one that what they show is seen on."""
+    shown = opaque = 0.0
+    for file in _looked_at(files):
+        try:
+            on_black = read_image(file, rules).astype(np.float64)
+            on_white = read_image(file, msgspec.structs.replace(rules, background=255))
+        except ImageError:
+            continue
+        if (on_black != on_white).any():
+            shown += on_black.sum() / 255
+            opaque += (1 - (on_white - on_black) / 255).sum()
+    return 255 if shown < opaque / 2 else 0
+
+
+def _looked_at(files: Sequence[Path]) -> Sequence[Path]:
+    return files[:: -(-len(files) // LOOKED_AT) or 1]
+
+
 def _plain_background(files: Sequence[Path], stretched: Preprocess) -> int | None:
     """The grey level, 0..255, that nearly all of the images' borders show; None where they do not."""
     pieces = []
-    for file in files[:: -(-len(files) // LOOKED_AT) or 1]:
+    for file in _looked_at(files):
         try:
             x = read_image(file, stretched)
         except ImageError:  # whoever reads them all says so
@@ -167,6 +211,16 @@ def _target_size(sizes: Counter[tuple[int, int]], image_size: int | None) -> tup
         return height, width
     side = image_size or min(LARGEST_NATIVE, largest)
     return side, side
+
+
+def _notes(images: Images, sizes: Counter[tuple[int, int]], preprocess: Preprocess) -> list[str]:
+    """What was done to the images, and what they look like they should not."""
+    notes = _note(sizes, preprocess)
+    if len(images) > 1 and all((image == images[0]).all() for image in images):
+        notes.append("all images are the same once read: there is nothing to sort")
+    elif (brightest := int(images.max())) < DARK:
+        notes.append(f"no pixel is brighter than {brightest} of 255: levels of 12 bits in files of 16 are to be stretched before")
+    return notes
 
 
 def _note(sizes: Counter[tuple[int, int]], preprocess: Preprocess) -> list[str]:

@@ -31,7 +31,9 @@ def labels_hash(labelled: LabelledImages | None) -> str:
 def require_room(labelled: LabelledImages, clusters: int) -> None:
     """Raise `UsageError` when there are more classes than clusters to name."""
     if len(labelled.names) > clusters:
-        raise UsageError(f"--labels has {len(labelled.names)} classes, but there are {clusters} clusters: raise -k")
+        raise UsageError(
+            f"--labels has {len(labelled.names)} classes, but there are {clusters} clusters: raise -k, with -k auto --max-clusters"
+        )
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import torch
 
 from catvae.runtime.command import say
@@ -14,7 +13,7 @@ from catvae.runtime.errors import UsageError
 from catvae.runtime.interruption import Interrupted
 
 from .config import TrainConfig
-from .data import ImageData, is_image_folder, load_data
+from .data import NAMED, ImageData, is_image_folder, load_data
 from .devices import keep_freed_memory, resolve_device
 from .feasible import trainable, within_memory
 from .held_back import split
@@ -23,7 +22,7 @@ from .progress import announce, conclude, train_with_bar
 from .ranks import Ranks, join, started_by_torchrun
 from .run_folder import Origin, RunFolder, RunRecord
 from .seeds import folder_of, is_planned, plan, train_seeds
-from .session import Session
+from .session import Session, as_begun
 from .training import Trainer
 
 
@@ -53,6 +52,15 @@ class _Run(NamedTuple):
     finished: bool = False
 
 
+class _Prepared(NamedTuple):
+    images: ImageData
+    labelled: LabelledImages | None
+    session: Session | None
+    """Of one run, where this rank leads."""
+    trainer: Trainer | None
+    """Where it follows."""
+
+
 def launch(request: Request) -> int:
     """Train, and say how it came out; returns the exit code.
 
@@ -70,12 +78,18 @@ def launch(request: Request) -> int:
         raise UsageError("several seeds are trained one after the other: start each with a torchrun and a --seed of its own")
     device = resolve_device(run.config.device)
     ranks = join(device)
+    begun = False
     try:
         with ranks, within_memory(run.config), ExitStack() as until_the_end:
-            record = _train(request, run, ranks, device, until_the_end)
+            prepared = _prepare(request, run, ranks, device, until_the_end)
+            begun = True
+            record = _train(request, run, ranks, prepared)
     except Interrupted as interruption:
-        torchrun = "" if ranks.count == 1 else "the same torchrun and "
-        say(f"stopped by {interruption}; go on with: {torchrun}catvae-train --resume {run.folder.path}", quiet=not ranks.leads)
+        hint = "; nothing was trained"
+        if begun or request.resume:
+            torchrun = "" if ranks.count == 1 else "the same torchrun and "
+            hint = f"; go on with: {torchrun}catvae-train --resume {run.folder.path}"
+        say(f"stopped by {interruption}{hint}", quiet=not ranks.leads)
         return 128 + interruption.signum
     if record:
         conclude(record, run.folder.path)
@@ -92,15 +106,19 @@ def _new(request: Request) -> _Run:
 
 def _resumed(path: Path, data: str | None) -> _Run:
     folder, settings = RunFolder(path), folder_of(path)
-    record = settings.read_record()
-    origin = msgspec.structs.replace(record.origin, data=data or record.origin.data)
-    return _Run(folder, settings.read_config(), origin, is_planned(folder), settings.path == path and settings.complete)
+    record, config = settings.read_record(), settings.read_config()
+    origin = record.origin
+    if data:
+        labels = origin.labels  # absolute already
+        origin = Origin.of(data, origin.image_size, labels, classes=origin.classes)
+    several = is_planned(folder)
+    return _Run(folder, config if several else as_begun(config, record), origin, several, settings.path == path and settings.complete)
 
 
-def _train(request: Request, run: _Run, ranks: Ranks, device: torch.device, until_the_end: ExitStack) -> RunRecord | None:
-    """The record of the finished run; None on ranks that follow."""
-    session = trainer = None
+def _prepare(request: Request, run: _Run, ranks: Ranks, device: torch.device, until_the_end: ExitStack) -> _Prepared:
+    """Read and check everything, and take the folder; what is refused or interrupted here has made and removed nothing."""
     new = request.resume is None
+    session = trainer = None
     with ranks.preparing(device):
         if new and ranks.leads:
             run.folder.check_free(overwrite=request.overwrite)  # reading the images may take long
@@ -117,27 +135,33 @@ def _train(request: Request, run: _Run, ranks: Ranks, device: torch.device, unti
                 session = (
                     Session.start(run.folder, images, run.config, run.origin, labelled, ranks)
                     if new
-                    else Session.resume(run.folder, images, labelled, ranks)
+                    else Session.resume(run.folder, images, labelled, ranks, run.origin)
                 )
         for note in images.notes:
             say(note, quiet=not ranks.leads)
-    if trainer:
-        trainer.run()
+    return _Prepared(images, labelled, session, trainer)
+
+
+def _train(request: Request, run: _Run, ranks: Ranks, prepared: _Prepared) -> RunRecord | None:
+    """The record of the finished run; None on ranks that follow."""
+    if prepared.trainer:
+        prepared.trainer.run()
         return None
     train_one = partial(_train_one, quiet=request.quiet)
-    if session:
-        train_one(session)
+    if prepared.session:
+        train_one(prepared.session)
         ranks.leave()  # the others have no part in what follows
-        return session.finish()
-    if new:
+        return prepared.session.finish()
+    if request.resume is None:
         plan(run.folder, list(range(run.config.seed, run.config.seed + request.seeds)))
-    return train_seeds(run.folder, images, run.config, run.origin, labelled, train_one)
+    return train_seeds(run.folder, prepared.images, run.config, run.origin, prepared.labelled, train_one)
 
 
 def _read(origin: Origin, *, quiet: bool) -> tuple[ImageData, LabelledImages | None]:
-    images = load_data(origin.data, image_size=origin.image_size, labels=origin.classes, warn=partial(say, quiet=quiet))
-    if origin.image_size is not None and not is_image_folder(origin.data):
+    known = origin.data in NAMED or Path(origin.data).exists()
+    if origin.image_size is not None and known and not is_image_folder(origin.data):
         raise UsageError(f"--image-size is for a folder of images; {origin.data} has images of its own size")
+    images = load_data(origin.data, image_size=origin.image_size, labels=origin.classes, warn=partial(say, quiet=quiet))
     return images, read_labelled(origin.labels, images.preprocess) if origin.labels else None
 
 

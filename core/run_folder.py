@@ -35,16 +35,18 @@ RESULTS = ("model.safetensors", "report.html")
 """What a finished run is read for; one that lost any of them is finished again."""
 FILES = (
     "config.json",
-    "run.json",
     "model.safetensors",
     "state.safetensors",
     "state.previous.safetensors",
     "state.json",
     "metrics.csv",
-    "seeds.json",
     "calibration.safetensors",
     "report.html",
+    "seeds.json",
+    "run.json",
 )
+"""What tells a run folder comes last: removed in this order, a rest can be removed again."""
+PICTURES = ("final.png", "clusters.png", "reconstructions.png", "epoch-*.png")
 
 
 class DataRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,12 +207,16 @@ class RunFolder:
     def clear(self) -> None:
         """Remove what an earlier run left; raises `OutputError` where it cannot be."""
         try:
+            for folder in (self.path / "seeds").glob("[0-9]*"):
+                if folder.name.isdecimal() and (folder / "config.json").is_file():
+                    shutil.rmtree(folder)
+            with contextlib.suppress(OSError):  # it is not there, or holds what is not ours
+                (self.path / "seeds").rmdir()
+            for name in PICTURES:
+                for picture in (self.path / "samples").glob(name):
+                    picture.unlink()
             for name in FILES:
                 (self.path / name).unlink(missing_ok=True)
-            for picture in (self.path / "samples").glob("*.png"):
-                picture.unlink()
-            if (self.path / "seeds").is_dir():
-                shutil.rmtree(self.path / "seeds")
         except OSError as error:
             raise OutputError(f"cannot remove {error.filename} of the run that was there: {error.strerror or error}") from error
 

@@ -87,10 +87,14 @@ def train_seeds(
     runs = {seed: RunFolder(folder.path / "seeds" / str(seed)) for seed in seeds}
     for index, (seed, run) in enumerate(runs.items(), 1):
         if run.complete:
-            require_same(run, run.read_record(), data, labelled)
+            record = run.read_record()
+            require_same(run, record, data, labelled)
+            if record.origin != origin:  # the images lie elsewhere now
+                record.origin = origin
+                run.write_record(record)
             continue
         if (run.path / "state.json").is_file():
-            session = Session.resume(run, data, labelled)
+            session = Session.resume(run, data, labelled, origin=origin)
         else:
             session = Session.start(run, data, msgspec.structs.replace(config, seed=seed), origin, labelled)
         try:
@@ -98,8 +102,9 @@ def train_seeds(
         except NumericError as error:
             say(f"seed {seed} is left out: {error}")
             failed[seed] = error
-            continue
-        session.finish()
+        else:
+            session.finish()
+        del session  # its network and its images' copies, before the next one has some
     if len(failed) == len(seeds):
         raise failed[seeds[-1]]
     return _keep_best(folder, data, {seed: run for seed, run in runs.items() if seed not in failed})
@@ -108,7 +113,7 @@ def train_seeds(
 def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -> RunRecord:
     records = {seed: run.read_record() for seed, run in runs.items()}
     best = best_seed(records)
-    compared = data.images[:: max(1, len(data.images) // COMPARED)]
+    compared = data.images[:: -(-len(data.images) // COMPARED)]
     clusters = {seed: assign(run.read_model(), compared).argmax(1) for seed, run in runs.items()}
     rows = [
         SeedRecord(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+import msgspec
 import torch
 from PIL.Image import Image
 
@@ -82,8 +83,15 @@ class Session:
         return session
 
     @classmethod
-    def resume(cls, folder: RunFolder, data: ImageData, labelled: LabelledImages | None = None, ranks: Ranks = ALONE) -> "Session":
-        """Go on with the run in `folder`.
+    def resume(
+        cls,
+        folder: RunFolder,
+        data: ImageData,
+        labelled: LabelledImages | None = None,
+        ranks: Ranks = ALONE,
+        origin: Origin | None = None,
+    ) -> "Session":
+        """Go on with the run in `folder`, in the precision it was begun in; `origin` says where its images are now.
 
         Raises
         ------
@@ -102,13 +110,11 @@ class Session:
                 f"{folder.path} was begun by {record.ranks} ranks and would go on with {ranks.count}, on other parts of each batch:"
                 f" {torchrun}catvae-train --resume {folder.path}"
             )
-        trainer = Trainer(data, config, labelled, ranks)
-        if trainer.precision != record.precision:
-            raise DataError(f"this run was trained in {record.precision}, this machine would go on in {trainer.precision}")
+        trainer = Trainer(data, as_begun(config, record), labelled, ranks)
         position = read_position(folder.path)
         trainer.restore(position)
         load_state(folder.path, position, trainer.model, trainer.trained.optimizer)
-        record.status = "running"
+        record.status, record.origin = "running", origin or record.origin
         _note_the_machine(record, trainer)
         folder.write_record(record)
         return cls(folder, trainer, data, record)
@@ -149,7 +155,7 @@ class Session:
             torch.manual_seed(seed)
             assignment = evaluation.assign(model, data.images, dropout=dropout)
             record.scores = evaluation.scores(model, assignment, data, dropout=dropout)
-            joints = estimate_joints(model, trainer.images, trainer.policy)
+            joints = estimate_joints(model, trainer.looked_at, trainer.policy)
             homes = clusters_of_classes(model, trainer.labelled) if trainer.labelled else []
         names = evaluation.cluster_names(assignment, data, trainer.labelled, homes)
         record.clusters = evaluation.cluster_records(assignment, names)
@@ -212,6 +218,11 @@ class Session:
         self.record.events = self.trainer.position.events
         self.record.start_scores = self.trainer.position.start_scores
         self.record.seconds = round(self.trainer.position.seconds, 2)
+
+
+def as_begun(config: TrainConfig, record: RunRecord) -> TrainConfig:
+    """A run's configuration with the precision that `auto` meant where it was begun: another machine may choose otherwise."""
+    return msgspec.structs.replace(config, precision=record.precision)
 
 
 def require_same(folder: RunFolder, record: RunRecord, data: ImageData, labelled: LabelledImages | None) -> None:

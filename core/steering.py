@@ -46,8 +46,7 @@ class Steering:
 
     def __init__(self, config: TrainConfig, steps: int, images: Tensor, policy: ViewPolicy, labelled: LabelledImages | None):
         self.config, self.images, self.policy, self.labelled = config, images, policy, labelled
-        merges = config.overclusters and config.invariance_weight  # without views over-clusters learn nothing
-        self.merge_steps = sorted({min(steps - 1, round(share * steps)) for share in config.regroup}) if merges else []
+        self.merge_steps = sorted({min(steps - 1, round(share * steps)) for share in config.regroup}) if config.merges else []
 
     def decides(self, step: int, position: Position) -> bool:
         """Whether what happens before `step` is read from images, which machines may round otherwise."""
@@ -118,7 +117,7 @@ class Steering:
         undecided = self.config.choose_clusters and not position.group
         if step < max(PATIENCE, position.guard_from) or undecided or position.guard_acts >= GUARD_ACTS or not position.shares:
             return
-        alarm = watch(np.array(position.shares))
+        alarm = watch(np.array(position.shares), unequal=position.unequal and bool(position.group))
         if alarm is None:
             return
         if alarm.kind == "one class":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from catvae.runtime.command import Choice, command_entry, say
+from catvae.runtime.command import Choice, FilePath, command_entry, say
 from catvae.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class ClusterCount(click.ParamType):
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
 @click.argument("data", required=False, metavar="[DATA]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Run folder to create. [default: runs/NAME-OF-DATA]")
+@click.option("-o", "--output", type=FilePath(), help="Run folder to create. [default: runs/NAME-OF-DATA]")
 @click.option("-k", "--clusters", type=ClusterCount(), metavar="K", help="Number of clusters; auto: chosen from the images. [default: 10]")
 @click.option("--max-clusters", type=int, metavar="K", help="With -k auto: the most there may be. [default: 20]")
 @click.option(
@@ -47,12 +47,16 @@ class ClusterCount(click.ParamType):
 )
 @click.option("--recipe", type=Choice(["robust", "paper"]), help="robust sorts well; paper is the published setting. [default: robust]")
 @click.option("--legacy", is_flag=True, default=None, help="With --recipe paper: the published code's own deviations too.")
-@click.option("--objective", type=Choice(["infocatvae", "catvae"]), help="catvae leaves out the information term.")
-@click.option("--path", type=Choice(["sample", "soft", "gumbel"]), help="Which cluster's z is decoded while training.")
+@click.option("--objective", type=Choice(["infocatvae", "catvae"]), help="catvae leaves out the information term. [default: infocatvae]")
+@click.option("--path", type=Choice(["sample", "soft", "gumbel"]), help="Which cluster's z is decoded while training. [default: sample]")
 @click.option("--delta", type=int, help="Latent dimensions per cluster. [default: 4]")
 @click.option("--lambda", "lambda_", type=float, help="Distance of a cluster's prior mean along each of its dimensions. [default: 2.5]")
 @click.option("--net", type=Choice(["conv", "mlp"]), help="Network. [default: conv]")
-@click.option("--augment", type=Choice(["auto", "digits", "objects", "any-angle", "none"]), help="Views that must keep their cluster.")
+@click.option(
+    "--augment",
+    type=Choice(["auto", "digits", "objects", "any-angle", "none"]),
+    help="Views that keep their cluster: of writing, of things that stand, of things at any angle, none. [default: auto, by symmetry]",
+)
 @click.option("--image-size", type=click.IntRange(4, 1024), metavar="PIXELS", help="Fit images of a folder into this square.")
 @click.option("--epochs", type=click.IntRange(1), metavar="N", help="Passes over the data. [default: by size]")
 @click.option("--batch-size", type=int, help="Images per step. [default: 256]")
@@ -63,16 +67,16 @@ class ClusterCount(click.ParamType):
 @click.option("--seeds", type=click.IntRange(1, 100), default=1, metavar="N", help="Train N runs and keep the best, chosen without labels.")
 @click.option(
     "--labels",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
+    type=FilePath(),
+    metavar="PATH",
     help="A few labelled images, to name clusters: a folder per class, or a CSV file of path and class.",
 )
 @click.option("--label-weight", type=float, help="Train on those labels too, with this weight. [default: 0]")
 @click.option("--no-labels", is_flag=True, help="Sub-folders and stored labels are no classes: days, cameras, plates.")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="JSON or TOML file of settings; options override it.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with an interrupted run folder.")
+@click.option("--config", "config_file", type=FilePath(), help="JSON or TOML file of settings; options override it.")
+@click.option("--resume", type=FilePath(), metavar="RUN", help="Go on with an interrupted run folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the output folder.")
-@click.option("-q", "--quiet", is_flag=True, help="Nothing but warnings on standard error.")
+@click.option("-q", "--quiet", is_flag=True, help="Only warnings and notes, on standard error.")
 def train(
     data: str | None,
     output: Path | None,
@@ -92,7 +96,7 @@ def train(
     a folder of IDX files, or an .npz or .npy file. Names of sub-folders and stored labels are used for the final score and for naming
     clusters, never for training.
 
-    The run folder holds the model, metrics.csv, pictures in samples/ and everything `catvae-export` needs.
+    The run folder holds report.html, the model, metrics.csv, pictures in samples/ and everything `catvae-export` needs.
     """
     given = {key.removesuffix("_"): value for key, value in options.items() if value is not None}
     others = {
@@ -141,11 +145,12 @@ def _refuse_beside_resume(resume: Path, given: list[str]) -> None:
 
 
 def _require_text(path: str | Path | None) -> None:
-    """Run folders are JSON, which cannot hold a path that is not UTF-8."""
+    """Run folders are JSON, which cannot hold a path that is not UTF-8, the working folder's neither."""
+    whole = os.path.abspath(path or "")
     try:
-        str(path or "").encode()
+        whole.encode()
     except UnicodeEncodeError as error:
-        shown = os.fsencode(path or "").decode(errors="backslashreplace")
+        shown = os.fsencode(whole).decode(errors="backslashreplace")
         raise UsageError(f"the path '{shown}' is not UTF-8 text: rename it") from error
 
 

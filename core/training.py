@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import msgspec
+import numpy as np
 import torch
 from safetensors.torch import load
 from torch import Tensor
@@ -27,7 +28,7 @@ from .epoch_rows import add_step, close_epoch, summary
 from .feasible import trainable
 from .head_surgery import Trained
 from .held_back import split
-from .joints import estimate_joints
+from .joints import PAIRS, estimate_joints
 from .labelled import LabelledImages, labelled_batch, labels_hash
 from .model import CatVAE, ModelSpec
 from .objective import BatchLoss, batch_loss
@@ -78,9 +79,14 @@ class Trainer:
         self.spec = ModelSpec.of(config, data.preprocess.shape)
         self.starts = starts.count_starts(config, self.spec.channels)
         self.start_steps = round(starts.SHARE * self.steps) if self.starts > 1 else 0
-        self.images = torch.from_numpy(data.images[rows]).to(self.device)  # uint8 (N, H, W, C), resident
+        # uint8 (N, H, W, C), resident: the pile itself where it lies in memory already, with the images that are held back
+        self.images = torch.from_numpy(np.require(data.images, requirements=["C", "W"])).to(self.device)
+        self.rows = torch.from_numpy(rows).to(self.device)
+        """Of `images`, those that are trained on."""
         self.labelled = labelled
-        self.steering = Steering(config, self.steps, self.images, self.policy, labelled)
+        self.looked_at = self.images[self.rows[:: max(1, count // PAIRS)]]
+        """Evenly spaced, what is decided about clusters is read from these."""
+        self.steering = Steering(config, self.steps, self.looked_at, self.policy, labelled)
         self.warm_steps = round(config.warm_start * self.steps) if config.invariance_weight else 0
         if config.choose_clusters:
             self.warm_steps = max(self.warm_steps, self.steering.merge_steps[0])  # the generator waits until K is known
@@ -171,7 +177,7 @@ class Trainer:
             self.ranks.require_alike(self._given, self.device)
             self._follow_first()
             if not self.decided:
-                self.choose_start(on_step=on_step, on_start=on_start, stop=stop)
+                self.choose_start(on_step=on_step, on_start=on_start, on_epoch=on_epoch, stop=stop)
             while not self.finished:
                 self._advance(on_step)
                 if self.position.step % self.steps_per_epoch == 0 and on_epoch:
@@ -198,23 +204,23 @@ class Trainer:
         *,
         on_step: Callable[[BatchLoss], None] | None = None,
         on_start: Callable[[], None] | None = None,
+        on_epoch: Callable[[], None] | None = None,
         stop: Sequence[int] = (),
     ) -> None:
         """Go on from the short run whose clusters neighbours agree with most; no label is involved.
 
-        After each of them the best so far stands as the present one, and `on_start` may save it. Interrupted, the one under way is lost.
+        After each of them the best so far stands as the present one, and `on_start` may save it. Interrupted, the first one goes on where
+        it was, and may be saved after each of its epochs; of a later one nothing is left, since the best so far stands in its place.
         """
         best = (self.trained, self.position) if self.position.start_scores else None
         scores = list(self.position.start_scores)
         seconds = self.position.seconds if best else 0.0  # of every short run, the ones given up included
         for start in range(len(scores), self.starts):
             try:
-                scores.append(self._try_start(start, on_step, stop))
+                scores.append(self._try_start(start, on_step, None if best else on_epoch, stop))
             except BaseException:  # of a signal too, whenever it comes: what is saved then is what is finished
                 if best:
                     (self.trained, self.position), self.whole = best, True
-                else:
-                    self._begin(0)
                 raise
             seconds += self.position.seconds
             if best is None or scores[-1] == max(scores):
@@ -224,15 +230,20 @@ class Trainer:
             if on_start:
                 on_start()
 
-    def _try_start(self, start: int, on_step: Callable[[BatchLoss], None] | None, stop: Sequence[int]) -> float:
-        """Train one short run from its beginning; returns what it is worth, in nats."""
-        self._begin(start)
+    def _try_start(
+        self, start: int, on_step: Callable[[BatchLoss], None] | None, on_epoch: Callable[[], None] | None, stop: Sequence[int]
+    ) -> float:
+        """Train one short run, the first one from where it stands; returns what it is worth, in nats."""
+        if start:
+            self._begin(start)
         self._follow_first()
         while self.position.step < self.start_steps:
             self._advance(on_step)
+            if self.position.step % self.steps_per_epoch == 0 and on_epoch:
+                on_epoch()
             self._end_if_told(stop)
         seed_noise(self.device, mix(self.config.seed, self.start_steps))
-        joints = estimate_joints(self.model, self.images, self.policy)
+        joints = estimate_joints(self.model, self.looked_at, self.policy)
         worth = starts.worth(joints, self.config, merges=bool(self.steering.merge_steps))
         return float(self.ranks.from_first(repr(worth).encode(), self.device))
 
@@ -289,9 +300,9 @@ class Trainer:
         start = self.position.start
         if self._order is None or self._order[:2] != (start, epoch):
             generator = torch.Generator().manual_seed(mix(self._seed(start), epoch) ^ 0x5EED)
-            self._order = start, epoch, torch.randperm(len(self.images), generator=generator)
-        rows = self.ranks.part(self._order[2][index * self.batch : (index + 1) * self.batch]).to(self.device)
-        return to_float(self.images[rows])
+            self._order = start, epoch, torch.randperm(len(self.rows), generator=generator)
+        chosen = self.ranks.part(self._order[2][index * self.batch : (index + 1) * self.batch]).to(self.device)
+        return to_float(self.images.index_select(0, self.rows[chosen]))
 
     def _follow_first(self) -> None:
         """Be where the first rank is, weights, moments and position: what was decided or resumed there holds everywhere."""

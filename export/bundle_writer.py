@@ -203,9 +203,11 @@ def _tensor_record(value: onnx.ValueInfoProto) -> TensorRecord:
 
 
 def _check_target(output: Path, overwrite: bool) -> None:
-    if output.is_symlink() or (output.exists() and not output.is_dir()):
-        raise UsageError(f"{output} exists and is not a folder: choose another -o")
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file, expected the name of a folder: choose another -o")
     if output.is_dir() and any(output.iterdir()):
+        if output.is_symlink():
+            raise UsageError(f"{output} is a link to a folder that is not empty: name the folder itself, or choose another -o")
         if not overwrite:
             raise UsageError(f"{output} is not empty: choose another -o, or replace the bundle with --overwrite")
         try:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from catvae.runtime.command import command_entry, say
+from catvae.runtime.bundle_files import find_bundle, refuse_inside
+from catvae.runtime.command import FilePath, command_entry, say
 from catvae.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,16 +18,16 @@ if TYPE_CHECKING:
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
 @click.argument("also", nargs=-1, metavar="")
-@click.option("--onnx", "run", type=click.Path(path_type=Path), metavar="RUN", help="Run folder of catvae-train.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="BUNDLE", help="Bundle folder to create. [default: RUN/bundle]")
-@click.option("--int8", "precision", flag_value="int8", help="Graphs of 8-bit integers, calibrated on the run's own images.")
-@click.option("--fp16", "precision", flag_value="fp16", help="Graphs of 16-bit floats; inputs and outputs stay as they are.")
-@click.option("--web", type=click.Path(path_type=Path), metavar="DIR", help="Also write the studio, a static page that runs the bundle.")
-@click.option("--triton", type=click.Path(path_type=Path), metavar="DIR", help="Also write a model repository for NVIDIA Triton.")
+@click.option("--onnx", "run", type=FilePath(), metavar="RUN", help="Run folder of catvae-train.")
+@click.option("-o", "--output", type=FilePath(), metavar="BUNDLE", help="Bundle folder to create. [default: RUN/bundle]")
+@click.option("--int8", is_flag=True, help="Graphs of 8-bit integers, calibrated on the run's own images.")
+@click.option("--fp16", is_flag=True, help="Graphs of 16-bit floats; inputs and outputs stay as they are.")
+@click.option("--web", type=FilePath(), metavar="DIR", help="Also write the studio, a static page that runs the bundle.")
+@click.option("--triton", type=FilePath(), metavar="DIR", help="Also write a model repository for NVIDIA Triton.")
 @click.option(
     "-b",
     "--bundle",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="With --web or --triton and without --onnx: an existing bundle. [default: $CATVAE_BUNDLE, else digits]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the bundle, page or models that are there.")
@@ -35,7 +36,8 @@ def export(
     also: tuple[str, ...],
     run: Path | None,
     output: Path | None,
-    precision: Precision | None,
+    int8: bool,
+    fp16: bool,
     web: Path | None,
     triton: Path | None,
     bundle: Path | None,
@@ -54,6 +56,17 @@ def export(
         raise UsageError("nothing to export: give --onnx RUN, or --web DIR for the page of an existing bundle, or --triton DIR")
     if run is not None and bundle is not None:
         raise UsageError("--bundle names the bundle of --web and --triton; with --onnx it is the one that is written, which -o names")
+    if int8 and fp16:
+        raise UsageError("--int8 and --fp16 are two bundles: export them one by one")
+    precision = "int8" if int8 else "fp16" if fp16 else None
+    target = (output or run / ("bundle" if precision is None else f"bundle-{precision}")) if run else find_bundle(bundle)
+    for option, place in {"--web": web, "--triton": triton}.items():
+        if place is not None:
+            refuse_inside(target, place, option)
+    if web is not None and triton is not None:
+        for one, other in ((web, triton), (triton, web)):
+            if one.resolve().is_relative_to(other.resolve()):
+                raise UsageError("--web and --triton lie in one another: give each a folder of its own")
     from . import model_repository, web_page
 
     if web is not None:
@@ -62,15 +75,14 @@ def export(
         model_repository.check_place(triton, overwrite=overwrite)
     lines: dict[str, str] = {}
     if run is not None:
-        bundle = output or run / ("bundle" if precision is None else f"bundle-{precision}")
-        lines = _export_run(run, bundle, precision or "fp32", overwrite, quiet)
+        lines = _export_run(run, target, precision or "fp32", overwrite, quiet)
     elif output or precision:
         raise UsageError("-o, --int8 and --fp16 belong to --onnx RUN")
     if web is not None:
-        web_page.write_page(bundle, web, overwrite=overwrite)
+        web_page.write_page(target, web, overwrite=overwrite)
         lines["studio"] = f"{web}: python -m http.server -d {web}, then open http://localhost:8000"
     if triton is not None:
-        model_repository.write_repository(bundle, triton, overwrite=overwrite)
+        model_repository.write_repository(target, triton, overwrite=overwrite)
         lines["triton"] = f"{triton}: tritonserver --model-repository={triton}"
     for key, value in lines.items():
         print(f"{key:<9} {value}")

@@ -26,6 +26,7 @@ def calibrate(bundle: Bundle, calibration: Calibration) -> tuple[list[float], Sc
     held_back = len(calibration.held_back) > 0
     images = calibration.held_back if held_back else calibration.trained
     answers = bundle.examine(images, score=True)
+    answers = answers.only(answers.finite)
     assert answers.score is not None
     clusters, scores = answers.assignment.argmax(1), answers.score.astype(np.float64)
     overall = _quantile(scores)

@@ -52,5 +52,6 @@ ffi.set_source(
     depends=[f"kernels/{path.relative_to(HERE)}" for path in sorted([*HERE.glob("*.h"), *HERE.glob("cpu/*.h")])],
     extra_compile_args=[*FLAGS, *_openmp],
     extra_link_args=_openmp,
+    libraries=[] if sysconfig.get_platform().startswith("win") else ["m"],
     optional=True,
 )

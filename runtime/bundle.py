@@ -9,7 +9,7 @@ import os
 import threading
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -53,6 +53,11 @@ class Answers(NamedTuple):
     """(N,), if asked for."""
     finite: NDArray[np.bool_]
     """(N,) whether every number of the row is finite; the others answer nothing."""
+
+    def only(self, rows: NDArray[np.bool_]) -> "Answers":
+        """Those of some of the images, (N,) bool."""
+        kept: dict[str, Any] = {name: None if part is None else part[rows] for name, part in self._asdict().items()}
+        return Answers(**kept)
 
 
 class Bundle:

@@ -54,9 +54,15 @@ def read_verified(folder: Path, record: FileRecord) -> bytes:
     return data
 
 
+def refuse_inside(folder: Path, output: Path, option: str = "-o") -> None:
+    """Raise `UsageError` when `output` lies in the bundle `folder`, which would then hold what its manifest does not name."""
+    if output.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(f"{option} {output} lies in the bundle {folder}, which holds its own files alone: choose a place outside")
+
+
 def _refuse_others(folder: Path, manifest: Manifest) -> None:
-    """A bundle holds what its manifest names and nothing else; hidden files are the file manager's."""
-    known = {*BESIDE, *(record.name for record in manifest.files)}
+    """A bundle holds what its manifest names and nothing else; hidden files and these two are the file manager's."""
+    known = {*BESIDE, *(record.name for record in manifest.files), "Thumbs.db", "desktop.ini"}
     others = sorted(name for name in os.listdir(folder) if name not in known and not name.startswith("."))
     if others:
         raise DataError(f"{folder} holds {others[0]!r}, which its manifest does not name: move it away, or export the bundle again")

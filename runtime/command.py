@@ -1,7 +1,8 @@
 """What every `catvae-*` command shares: one line per failure on standard error, exit codes, and options that suggest a near match.
 
-Exit codes: 0 all well; 1 finished with failed rows; 2 wrong usage; 3 model or data missing or corrupt; 4 device not available; 5 output
-cannot be written; 6 training stopped by the numeric guard; 130 and 143 interrupted; 141 the reader of our output went away.
+Exit codes: 0 all well; 1 finished with failed rows, or doctor found something broken; 2 wrong usage; 3 model or data missing or corrupt; 4
+device not available; 5 output cannot be written; 6 training stopped by the numeric guard; 130 and 143 interrupted; 141 the reader of our
+output went away; 70 memory was not enough, or something that nobody foresaw.
 """
 
 import contextlib
@@ -11,15 +12,32 @@ import io
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from .errors import CatVAEError, DataError, OutputError, one_line
+from .errors import CatVAEError, DataError, OutputError, one_line, printable
 from .interruption import Interrupted
 from .processors import NO_BLAS_THREADS
+
+UNEXPECTED = CatVAEError.exit_code
+"""Of what nobody foresaw, and of memory that was not enough: what a command had written by then is not all of it."""
+
+
+class FilePath(click.Path):
+    """A file or folder, as a `Path`; with `dash`, - stands for a standard stream and stays text. An unset variable is none."""
+
+    def __init__(self, *, dash: bool = False):
+        super().__init__(allow_dash=dash, path_type=None if dash else Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the path is empty: name a file or folder, or leave the option out", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Choice(click.Choice):
@@ -40,7 +58,7 @@ def say(line: str, *, quiet: bool = False) -> None:
     if quiet:
         return
     try:
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
     except OSError:  # a full disc, or a reader that went away: what is said must not end what is done
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
@@ -119,17 +137,26 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
         return 141
     except MemoryError:
         say(f"{name}: not enough memory: ask for less at a time")
-        return CatVAEError.exit_code
+        return UNEXPECTED
     except OSError as error:
         if error.filename is not None:  # a folder that may not be looked into, or a name too long for a file
             say(f"{name}: cannot open {one_line(os.fsdecode(error.filename))}: {error.strerror}")
             return DataError.exit_code
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            raise
+            return _unexpected(name)
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         say(f"{name}: cannot write to standard output: {error.strerror}")
         return OutputError.exit_code
+    except Exception:
+        return _unexpected(name)
+
+
+def _unexpected(name: str) -> int:
+    """Show the exception that is being handled, for a report of it."""
+    traceback.print_exc()
+    say(f"{name}: this should not have happened: please report it, with the lines above")
+    return UNEXPECTED
 
 
 def _open_closed_streams() -> None:

@@ -36,6 +36,8 @@ def obstacles() -> list[str]:
         found.append(
             "the installed onnxruntime has no CUDA provider: pip uninstall -y onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
         )
+    if os.name == "nt":  # other names and places; what is said here must be true
+        return found or ["CUDA did not start: see onnxruntime's page on its CUDA provider for what it needs on Windows"]
     if not _loads("libcuda.so.1"):
         found.append("no NVIDIA driver (libcuda.so.1 does not load): install the driver, or give the container access to the GPU")
     elif not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/dxg").exists():

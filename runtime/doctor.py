@@ -15,8 +15,8 @@ from .errors import CatVAEError
 from .processors import container_quota, default_threads, usable_processors
 from .self_test import self_test
 
-RUNTIME = ("numpy", "Pillow", "click", "tqdm", "msgspec")
-TRAINING = ("torch", "cffi", "safetensors", "scikit-learn", "scipy", "onnx", "onnxscript")
+RUNTIME = ("numpy", "Pillow", "click", "msgspec")
+TRAINING = ("torch", "cffi", "safetensors", "tqdm", "scikit-learn", "scipy", "onnx", "onnxscript")
 
 
 ASK_KERNELS = "from catvae.kernels import kernel_status; [print(*kernel_status(device).split()) for device in ('cpu', 'cuda')]"
@@ -79,10 +79,12 @@ def _kernel() -> Finding:
     try:
         asked = subprocess.run([sys.executable, "-c", ASK_KERNELS], capture_output=True, text=True, timeout=60, check=False)
     except subprocess.TimeoutExpired:
-        return Finding("kernel", "broken", "does not load within a minute", "pip install catvae again, onto a quicker disk")
+        return Finding(
+            "kernel", "broken", "does not load within a minute", "install it again with pip's --force-reinstall, onto a quicker disk"
+        )
     if asked.returncode:
         last = (asked.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        return Finding("kernel", "broken", f"cannot be asked: {last}", "pip install catvae again")
+        return Finding("kernel", "broken", f"cannot be asked: {last}", "install it again, with pip's --force-reinstall")
     cpu, cuda = asked.stdout.splitlines()
     what = f"on the CPU {cpu}; on CUDA {cuda}"
     return Finding("kernel", "off" if cpu.startswith("plain torch") else "ok", what)

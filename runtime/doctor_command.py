@@ -4,14 +4,13 @@ from pathlib import Path
 
 import click
 
-from .command import command_entry
+from .command import FilePath, command_entry
+from .errors import printable
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
-@click.option(
-    "-b", "--bundle", "bundle_path", type=click.Path(path_type=Path), help="Bundle to test. [default: $CATVAE_BUNDLE, else digits]"
-)
+@click.option("-b", "--bundle", "bundle_path", type=FilePath(), help="Bundle to test. [default: $CATVAE_BUNDLE, else digits]")
 def doctor(bundle_path: Path | None) -> int:
     """Look at this machine; nothing is changed.
 
@@ -20,11 +19,11 @@ def doctor(bundle_path: Path | None) -> int:
     try:
         from .doctor import examine
     except ImportError as error:
-        click.echo(f"runtime   broken  {error}: pip install catvae again")
+        click.echo(f"runtime   broken  {error}: install it again, with pip's --force-reinstall")
         return 1
     findings = examine(bundle_path)
     for finding in findings:
-        click.echo(f"{finding.topic:<10}{finding.state:<8}{finding.what}")
+        click.echo(printable(f"{finding.topic:<10}{finding.state:<8}{finding.what}"))
         if finding.fix:
             click.echo(f"{'':<18}-> {finding.fix}")
     return 1 if any(finding.state == "broken" for finding in findings) else 0

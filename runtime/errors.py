@@ -10,9 +10,9 @@ def one_line(text: object) -> str:
 
 
 class CatVAEError(Exception):
-    """Base of every failure this project raises on purpose."""
+    """Base of every failure this project raises on purpose; as it stands, of memory that is not enough."""
 
-    exit_code = 1
+    exit_code = 70
 
 
 class UsageError(CatVAEError):
@@ -55,5 +55,8 @@ class ImageError(CatVAEError):
 
 def printable(text: str) -> str:
     """`text` without anything that could move a terminal's cursor; bytes that are no UTF-8 shown escaped."""
-    clean = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    try:
+        clean = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    except UnicodeEncodeError:  # half a letter, as names on Windows may hold
+        clean = text.encode(errors="backslashreplace").decode()
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in clean)

@@ -12,7 +12,7 @@ EXTENSION, DESCRIPTOR = 0x21, 0x2C
 
 
 def count_frames(image: Image.Image, data: bytes) -> int:
-    """Frames of an opened image whose file is `data`, at most `MOST`; the first one is left selected."""
+    """Frames of an opened image whose file is `data`, of a GIF or TIFF at most `MOST`; the first one is left selected."""
     if image.format == "GIF":
         return max(1, _gif_frames(data))
     if image.format != "TIFF":

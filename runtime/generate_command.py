@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .command import Choice, command_entry, say
+from .command import Choice, FilePath, command_entry, say
 from .errors import DataError, ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -21,12 +21,10 @@ MOST_IMAGES = 100
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
-@click.option(
-    "-b", "--bundle", "bundle_path", type=click.Path(path_type=Path), help="Bundle folder. [default: $CATVAE_BUNDLE, else digits]"
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("generated.png"), show_default=True, help="PNG to write.")
+@click.option("-b", "--bundle", "bundle_path", type=FilePath(), help="Bundle folder. [default: $CATVAE_BUNDLE, else digits]")
+@click.option("-o", "--output", type=FilePath(), default=Path("generated.png"), show_default=True, help="PNG to write.")
 @click.option("-c", "--cluster", "clusters", multiple=True, metavar="CLUSTER", help="Only this cluster, by number or name; repeatable.")
-@click.option("-n", "--number", type=click.IntRange(1, 1000), default=10, show_default=True, help="Images per row.")
+@click.option("-n", "--number", type=click.IntRange(1, 1000), help="Images per row. [default: 10]")
 @click.option("--interpolate", nargs=2, metavar="A B", help="The straight line between two clusters' centres.")
 @click.option("--ring", "around", is_flag=True, help="The lines from every cluster's centre to the next one's, and back to the first.")
 @click.option("--walk", "walked", metavar="CLUSTER", help="From the origin out along a cluster's own subspace; all: each cluster's.")
@@ -34,14 +32,14 @@ MOST_IMAGES = 100
 @click.option("--between", is_flag=True, help="From the first given image to the second, through the latent space.")
 @click.option("--transfer", is_flag=True, help="The style of each given image in every cluster.")
 @click.option("--invert", is_flag=True, help="Swap black and white of the given images first.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed draws the same latents everywhere.")
+@click.option("--seed", type=click.IntRange(0), help="The same seed draws the same latents everywhere. [default: 0]")
 @click.option("--device", type=Choice(["auto", "cpu", "cuda"]), default="cpu", show_default=True, help="Where to run.")
 def generate(
     images: tuple[str, ...],
     bundle_path: Path | None,
     output: Path,
     clusters: tuple[str, ...],
-    number: int,
+    number: int | None,
     interpolate: tuple[str, str] | None,
     around: bool,
     walked: str | None,
@@ -49,7 +47,7 @@ def generate(
     between: bool,
     transfer: bool,
     invert: bool,
-    seed: int,
+    seed: int | None,
     device: str,
 ) -> None:
     """Draw new images, a row for each cluster; or, of the given ones, what the model makes of them.
@@ -57,6 +55,7 @@ def generate(
     IMAGE is a file, a folder or a pattern, for --reconstruct, --between and --transfer.
     """
     from .bundle import Bundle
+    from .bundle_files import refuse_inside
     from .files import atomic_write
     from .generate import interpolation, ring, samples, walks
     from .grid import grid, png_bytes
@@ -74,7 +73,12 @@ def generate(
             f"{chosen[0]} needs images" if not images else "to draw given images, say how: --reconstruct, --between, --transfer"
         )
     how = chosen[0] if chosen else ""
+    idle = {"-n": number is not None and transfer, "--seed": seed is not None and bool(chosen), "--invert": invert and not images}
+    if without := [name for name, given in idle.items() if given]:
+        raise UsageError(f"{without[0]} changes nothing {f'beside {how}' if how else 'without given images'}: leave it out")
+    number, seed = number or 10, seed or 0
     bundle = Bundle.load(bundle_path, device=device)
+    refuse_inside(bundle.path, output)
     every = list(range(len(bundle.names)))
     wanted = [find_cluster(name, bundle.names) for name in clusters] or every
     if images:

@@ -18,6 +18,7 @@ from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from .errors import ImageError
 from .frames import count_frames
+from .metadata import require_modest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_BYTES = 32 * 2**20
-MAX_PIXELS = 24_000_000
+MAX_PIXELS = 2**26
+"""What cameras and phones take is below; an image of as many takes 200 MB once decoded."""
 ORIENTATION_TAG = 0x0112
+TURNED = (5, 6, 7, 8)
+"""Orientations of images that lie on their side."""
 WIDTH_TAG, HEIGHT_TAG = 0x0100, 0x0101
 STRIP = 256
 """Rows that are converted at a time."""
@@ -97,7 +101,7 @@ def read_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess) -
     ------
     ImageError
         With one of the codes ``missing``, ``not_a_file``, ``unreadable``, ``too_large``, ``not_an_image``, ``too_many_pixels``,
-        ``truncated_image``, ``corrupt_image``, ``unsupported_mode``.
+        ``truncated_image``, ``corrupt_image``, ``unsupported_mode``, ``out_of_memory``.
     """
     (image,) = preprocess.as_images(decode_image(source, preprocess).pixels)
     return image
@@ -110,10 +114,11 @@ def decode_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess)
         raise ImageError("too_large", f"the file is larger than the {MAX_BYTES:,} bytes that are read")
     with _opened(io.BytesIO(data)) as image:
         frames = count_frames(image, data)
-        if image.format == "JPEG" and image.mode == "L":
+        if image.format == "JPEG" and image.mode in ("L", "RGB"):
             # libjpeg shrinks while it decodes; twice the size that is needed loses nothing that the resize would keep. Whatever the
             # model's channels are: a folder is read in three before it is known to be grey.
-            image.draft("L", (2 * preprocess.width, 2 * preprocess.height))
+            width, height = 2 * preprocess.width, 2 * preprocess.height
+            image.draft(image.mode, (height, width) if _orientation(image) in TURNED else (width, height))
         image.load()
         upright = ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION_TAG, 1) != 1 else image
         # What is transparent shows the background that the model knows, whichever way the image is turned over afterwards.
@@ -154,13 +159,23 @@ def image_size_of(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
         if image.format == "TIFF":  # newer versions of Pillow give its size as turned already, older as stored; its tags are as stored
             tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue] - of its own kind of image
             width, height = tags.get(WIDTH_TAG, width), tags.get(HEIGHT_TAG, height)
-        return (height, width) if image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8) else (width, height)
+        return (height, width) if _orientation(image) in TURNED else (width, height)
+
+
+def _orientation(image: Image.Image) -> int:
+    """How an image lies, before it is decoded: of a PNG, Pillow would decode it to look for what may stand behind its pixels."""
+    if image.format != "PNG":
+        return image.getexif().get(ORIENTATION_TAG, 1)
+    exif = Image.Exif()
+    exif.load(image.info.get("exif") or b"")
+    return exif.get(ORIENTATION_TAG, 1)
 
 
 @contextlib.contextmanager
 def _opened(file: BinaryIO) -> Iterator[Image.Image]:
     """The image in `file`, header read and caps checked; whatever a decoder throws inside comes out as `ImageError`."""
     try:
+        require_modest(file)
         _load_plugins(file)
         with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -246,7 +261,7 @@ def _to_grey_or_rgb(image: Image.Image, background: int) -> Image.Image:
 
 
 def _divided(image: Image.Image) -> Image.Image:
-    """Grey levels 0..65535 over 257, rounded; no half is possible, 257 being odd. A strip at a time: 24 million pixels are 200 MB wide."""
+    """Grey levels 0..65535 over 257, rounded; no half is possible, 257 being odd. A strip at a time: 67 million pixels are 500 MB wide."""
     import numpy as np
 
     levels = np.asarray(image) if image.mode == "I" else np.asarray(image, dtype=np.uint16)

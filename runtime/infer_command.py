@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from .command import Choice, command_entry, loading, say
+from .command import Choice, FilePath, command_entry, loading, say
 from .errors import DataError, UsageError
 from .interruption import Interrupted, Signals
 
@@ -24,12 +24,10 @@ if TYPE_CHECKING:  # numpy and Pillow wait until the options are known to be goo
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
 @click.argument("sources", nargs=-1, metavar="SOURCE...")
-@click.option(
-    "-b", "--bundle", "bundle_path", type=click.Path(path_type=Path), help="Bundle folder. [default: $CATVAE_BUNDLE, else digits]"
-)
+@click.option("-b", "--bundle", "bundle_path", type=FilePath(), help="Bundle folder. [default: $CATVAE_BUNDLE, else digits]")
 @click.option(
     "--files-from",
-    type=click.Path(allow_dash=True),
+    type=FilePath(dash=True),
     metavar="LIST",
     help="Also the paths in this file, a line each; - reads them from standard input.",
 )
@@ -38,13 +36,13 @@ if TYPE_CHECKING:  # numpy and Pillow wait until the options are known to be goo
     "format_",
     type=Choice(["auto", "table", "jsonl", "csv"]),
     default="auto",
-    help="auto: table on a terminal, else jsonl.",
+    help="auto: csv for -o NAME.csv, table on a terminal, else jsonl.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the rows to this file.")
+@click.option("-o", "--output", type=FilePath(), help="Write the rows to this file.")
 @click.option(
     "--copy-to",
     "copy_to",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="DIR",
     help="Also copy each image into DIR, into a folder per cluster; nothing is moved or written over.",
 )
@@ -91,11 +89,19 @@ def infer(
     Rows go to standard output; everything else to standard error. A file that cannot be read becomes an error row and the exit code 1.
     """
     from .decoder_process import MANY, second_process
+    from .files import refuse_special_target
     from .sources import at_least, expand, parse_shard, read_list, shard_of
 
     part = parse_shard(shard) if shard else None
     if testing and (sources or files_from or output or copy_to):
         raise UsageError("--self-test replays the images in the bundle itself: give it no others, and no -o or --copy-to")
+    others = {"--embed": embed, "--score": score, "--invert": invert, "--resume": resume, "--shard": shard, "--format": format_ != "auto"}
+    if testing and any(others.values()):
+        raise UsageError(f"--self-test replays the bundle's own images as they are: leave out {next(filter(others.get, others))}")
+    if tf32 and device == "cpu":
+        raise UsageError("--tf32 is for CUDA: leave it out with --device cpu")
+    if output is not None:
+        refuse_special_target(output)
     if not testing:
         _require_sources(sources, files_from)
     helper = second_process() if not testing and at_least(MANY, sources, files_from) else None  # it gets ready meanwhile
@@ -104,10 +110,11 @@ def infer(
 
     format_ = resolve_format(format_, output, embed=embed)
     if resume and (output is None or format_ != "jsonl"):
-        raise UsageError("--resume goes on with a file of JSON Lines: give the -o of the interrupted call")
+        raise UsageError("--resume goes on with a file of JSON Lines: give the -o NAME.jsonl of the interrupted call")
     with rows_stream() as stdout:
         with loading():
             from .bundle import Bundle
+            from .bundle_files import refuse_inside
             from .drift import Tally
             from .pipeline import Options, classify_stream, prepared
             from .processors import default_threads
@@ -127,6 +134,9 @@ def infer(
             bundle.session("classifier")
         if testing:
             return _self_test(bundle, stdout)
+        for option, place in {"-o": output, "--copy-to": copy_to}.items():
+            if place is not None:
+                refuse_inside(bundle.path, place, option)
         if not quiet:
             _say_beforehand(bundle, default=bundle_path is None and "CATVAE_BUNDLE" not in os.environ, score=score, device=device)
         copies = _copies(copy_to, bundle, sources) if copy_to else None
@@ -146,13 +156,14 @@ def infer(
             say(f"catvae-infer: {output} is complete; nothing to resume", quiet=quiet)
             return 1 if tally.failed else 0
         made_with = {"bundle": bundle.fingerprint, "embed": embed, "score": score, "invert": invert, "shard": shard}
-        with growing_file(output, made_with, resume=resume) as growing:
+        with growing_file(output, made_with, resume=resume, resumable=format_ == "jsonl") as growing:
             for row in skip_answered(growing.earlier(), paths, part_of(output)):
                 _count(row, tally, copies)
             try:
                 _write_rows(blocks, row_writer(format_, growing.stream, score=score), tally, copies)
             except Interrupted:
-                say(f"catvae-infer: rows so far are in {part_of(output)}: the same call with --resume goes on", quiet=quiet)
+                goes_on = "the same call with --resume goes on" if format_ == "jsonl" else "only JSON Lines can be gone on with"
+                say(f"catvae-infer: rows so far are in {part_of(output)}: {goes_on}", quiet=quiet)
                 raise
         return _conclude(tally, copies, quiet=quiet)
 

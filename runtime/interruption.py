@@ -38,7 +38,7 @@ def stop_on_signals(words: str = "", *, patient: bool = False) -> Iterator[list[
                 os.write(2, f"\n{words}\n".encode())  # not print: the signal may have come while something printed
 
     try:
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in _heeded():
             previous[signum] = signal.signal(signum, note)
     except ValueError:
         previous.clear()
@@ -47,6 +47,11 @@ def stop_on_signals(words: str = "", *, patient: bool = False) -> Iterator[list[
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
+
+
+def _heeded() -> list[signal.Signals]:
+    """The two signals, but for what the caller has us ignore: a shell's background jobs are not ended by what ends the foreground one."""
+    return [signum for signum in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(signum) is not signal.SIG_IGN]
 
 
 class Signals:
@@ -65,7 +70,7 @@ class Signals:
         """Handle signals inside; outside the main thread they are left alone."""
         previous = {}
         try:
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in _heeded():
                 previous[signum] = signal.signal(signum, self._handle)
         except ValueError:
             previous.clear()

@@ -4,39 +4,40 @@ from pathlib import Path
 
 import click
 
-from .command import Choice, command_entry, say
+from .command import Choice, FilePath, command_entry, say
 from .errors import UsageError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
-@click.argument("bundle_path", metavar="BUNDLE", type=click.Path(path_type=Path))
-@click.argument("images", metavar="[IMAGES]", required=False, type=click.Path(path_type=Path))
+@click.argument("bundle_path", metavar="BUNDLE", type=FilePath())
+@click.argument("images", metavar="[IMAGES]", required=False, type=FilePath())
 @click.option(
     "--match",
     type=Choice(["one-to-one", "many-to-one"]),
-    default="one-to-one",
-    show_default=True,
-    help="many-to-one: each cluster takes its most frequent class; clusters that share a class are merged.",
+    help="many-to-one: each cluster takes its most frequent class; clusters that share a class are merged. [default: one-to-one]",
 )
 @click.option("--name", "by_hand", multiple=True, metavar="CLUSTER=NAME", help="Name one cluster, by number or present name; repeatable.")
 @click.option("--merge", multiple=True, metavar="A,B,...=NAME", help="Give several clusters one name: they count as one; repeatable.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write a renamed copy. [default: rename BUNDLE itself]")
+@click.option("-o", "--output", type=FilePath(), help="Write a renamed copy. [default: rename BUNDLE itself]")
+@click.option("--invert", is_flag=True, help="Swap black and white first: for dark ink on white, when the model saw white on black.")
 @click.option("--dry-run", is_flag=True, help="Print the names, write nothing.")
 @click.option("--device", type=Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to run.")
 def label(
     bundle_path: Path,
     images: Path | None,
-    match: str,
+    match: str | None,
     by_hand: tuple[str, ...],
     merge: tuple[str, ...],
     output: Path | None,
+    invert: bool,
     dry_run: bool,
     device: str,
 ) -> None:
     """Name the clusters of a bundle; nothing is trained, no graph changes.
 
     IMAGES holds a few images whose class is known: a folder with a sub-folder per class, or a CSV file with rows of path and class.
+    Clusters without any keep their name.
     """
     from .bundle import Bundle
     from .labelled import read_labelled
@@ -44,10 +45,12 @@ def label(
 
     if images is None and not by_hand and not merge:
         raise UsageError("nothing to name clusters by: give IMAGES, --name or --merge")
+    if images is None and (match or invert):
+        raise UsageError(f"{'--match' if match else '--invert'} is about IMAGES, and there are none: leave it out")
     bundle = Bundle.load(bundle_path, device=device)
     hand = _names_by_hand(by_hand, merge, bundle.names)
-    labelled = read_labelled(images, bundle.preprocess) if images is not None else None
-    naming = names_from_images(bundle, labelled, one_to_one=match == "one-to-one") if labelled else None
+    labelled = read_labelled(images, bundle.preprocess.swapped(invert)) if images is not None else None
+    naming = names_from_images(bundle, labelled, one_to_one=match != "many-to-one") if labelled else None
     manifest = renamed(bundle.manifest, naming.names if naming else bundle.names, hand)
     print(f"{'cluster':>7}  {'name':<20}  {'share':>6}  images given")
     for i, cluster in enumerate(manifest.clusters):

@@ -30,7 +30,7 @@ class Naming(NamedTuple):
     """Names found from labelled images."""
 
     names: list[str]
-    """Per cluster; ``cluster 3`` where no image speaks for one."""
+    """Per cluster; where no image speaks for one, the name it has, or ``cluster 3`` if another has just been given that."""
     counts: NDArray[np.int64]
     """(K, classes) images of each class in each cluster."""
     assignment: NDArray[np.float32]
@@ -66,8 +66,9 @@ def names_from_images(bundle: Bundle, labelled: LabelledImages, *, one_to_one: b
     enough = np.zeros(classes)
     if one_to_one:  # of a class that lies elsewhere no cluster takes the name
         enough = LEAST * np.bincount(labelled.labels, minlength=classes)
-    names = [labelled.names[c] if c >= 0 and weights[i, c] >= enough[c] else f"cluster {i}" for i, c in enumerate(matched)]
-    return Naming(names, counts, assignment)
+    given = [labelled.names[c] if c >= 0 and weights[i, c] >= enough[c] else "" for i, c in enumerate(matched)]
+    kept = [f"cluster {i}" if name in given else name for i, name in enumerate(bundle.names)]
+    return Naming([new or old for new, old in zip(given, kept, strict=True)], counts, assignment)
 
 
 def agreement(manifest: Manifest, labelled: LabelledImages, assignment: NDArray[np.float32]) -> float:
@@ -106,10 +107,5 @@ def write_names(bundle: Bundle, manifest: Manifest, output: Path) -> None:
             atomic_write(output / name, content)
         return
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{output} is not empty: choose another -o")
-    files = {record.name: bundle.file(record) for record in manifest.files} | named
-    if not output.exists():
-        write_folder(output, files)
-        return
-    for name, content in files.items():  # an empty folder that may be a mount or a link stays the one it is; the manifest comes last
-        atomic_write(output / name, content)
+        raise UsageError(f"{output} is {'not empty' if output.is_dir() else 'a file'}: choose another -o")
+    write_folder(output, {record.name: bundle.file(record) for record in manifest.files} | named)

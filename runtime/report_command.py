@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .command import Choice, command_entry, say
+from .command import Choice, FilePath, command_entry, say
 from .errors import DataError, ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
-@click.argument("bundle_path", metavar="[BUNDLE|RUN]", required=False, type=click.Path(path_type=Path))
+@click.argument("bundle_path", metavar="[BUNDLE|RUN]", required=False, type=FilePath())
 @click.argument("images", metavar="[IMAGES]...", nargs=-1)
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True, help="Page to write.")
+@click.option("-o", "--output", type=FilePath(), default=Path("report.html"), show_default=True, help="Page to write.")
 @click.option("--invert", is_flag=True, help="Swap black and white first: for dark ink on white, when the model saw white on black.")
 @click.option("--device", type=Choice(["auto", "cpu", "cuda"]), default="cpu", show_default=True, help="Where to run.")
 @click.option("-q", "--quiet", is_flag=True, help="Only errors.")
@@ -32,16 +32,23 @@ def report(bundle_path: Path | None, images: tuple[str, ...], output: Path, inve
     written when it ended, is copied.
     """
     from .bundle import Bundle
+    from .bundle_files import refuse_inside
     from .files import atomic_write
     from .report.page import render
 
     if output.is_dir():
         raise UsageError(f"{output} is a folder, expected the name of the page: -o {output / 'report.html'}")
     if bundle_path is not None and (bundle_path / "run.json").is_file() and not (bundle_path / "manifest.json").is_file():
+        if invert or device != "cpu":
+            raise UsageError(f"{bundle_path} is a run, whose page is copied: leave out {'--invert' if invert else '--device'}")
         atomic_write(output, _page_of_run(bundle_path, images))
         say(f"{output}: the page of {bundle_path}", quiet=quiet)
         return
-    facts = _facts(Bundle.load(bundle_path, device=device), images, invert, quiet)
+    if invert and not images:
+        raise UsageError("--invert swaps the given images, and there are none: leave it out")
+    bundle = Bundle.load(bundle_path, device=device)
+    refuse_inside(bundle.path, output)
+    facts = _facts(bundle, images, invert, quiet)
     atomic_write(output, render(facts))
     say(f"{output}: {len(facts.cards)} clusters", quiet=quiet)
 

@@ -67,7 +67,7 @@ def note_of(part: Path) -> Path:
 
 
 @contextlib.contextmanager
-def growing_file(output: Path, made_with: dict[str, Any], *, resume: bool = False) -> Iterator[GrowingFile]:
+def growing_file(output: Path, made_with: dict[str, Any], *, resume: bool = False, resumable: bool = True) -> Iterator[GrowingFile]:
     """What becomes `output` when the block ends well; after an exception what was written stays beside it.
 
     Parameters
@@ -77,6 +77,8 @@ def growing_file(output: Path, made_with: dict[str, Any], *, resume: bool = Fals
         Kept for a later `GrowingFile.earlier`, which refuses rows made with something else.
     resume : bool
         Keep what is there, and append to it.
+    resumable : bool
+        Whether rows of this format can be gone on with.
 
     Raises
     ------
@@ -103,7 +105,7 @@ def growing_file(output: Path, made_with: dict[str, Any], *, resume: bool = Fals
             os.replace(part, output)
         note_of(part).unlink(missing_ok=True)
     except OSError as error:
-        rest = "; what is there can be continued with --resume" if part.is_file() and part.stat().st_size else ""
+        rest = "; what is there can be continued with --resume" if resumable and part.is_file() and part.stat().st_size else ""
         raise OutputError(f"cannot write {part}: {error.strerror or error}{rest}") from error
 
 

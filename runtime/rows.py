@@ -29,7 +29,7 @@ def resolve_format(format_: str, output: Path | None, *, embed: bool = False) ->
     """
     if format_ == "auto":
         on_terminal = output is None and sys.stdout.isatty() and not embed
-        format_ = {".csv": "csv"}.get(output.suffix, "jsonl") if output else "table" if on_terminal else "jsonl"
+        format_ = {".csv": "csv"}.get(output.suffix.lower(), "jsonl") if output else "table" if on_terminal else "jsonl"
     if embed and format_ != "jsonl":
         raise UsageError(f"--embed needs --format jsonl: a {format_} has no room for a vector")
     return format_

@@ -48,6 +48,17 @@ def _matches(pattern: str) -> Iterator[str]:
             yield from _matches(os.path.join(glob.escape(here), *rest))
 
 
+def folders_searched(argument: str) -> list[str]:
+    """The folders that `expand` looks through at any depth for an argument: itself, or those before the ``**`` of a pattern."""
+    if os.path.isdir(argument):
+        return [argument]
+    parts = argument.replace(os.altsep or os.sep, os.sep).split(os.sep)
+    if "**" not in parts:
+        return []
+    before = os.sep.join(parts[: parts.index("**")])
+    return glob.glob(before) if before else [os.sep if argument.startswith(os.sep) else os.curdir]
+
+
 def at_least(many: int, arguments: Sequence[str], list_file: str | None) -> bool:
     """Whether so many sources are seen to come, at a glance: named, in a folder itself, or by the size of a list."""
     if len(arguments) >= many:

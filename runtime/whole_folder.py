@@ -4,6 +4,7 @@ What belongs in them is the caller's: a bundle, a renamed one, a page, a model r
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -13,15 +14,18 @@ from pathlib import Path
 from .errors import OutputError, UsageError
 from .files import atomic_write, make_folder, umask
 
+LAST = ("manifest.json", "index.html")
+"""Files that tell a whole folder."""
+
 
 @contextlib.contextmanager
 def whole_folder(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A folder beside `output` to be filled, which takes its name when the block ends well.
+    """A hidden folder to be filled, which becomes `output` when the block ends well.
 
     Parameters
     ----------
     output : Path
-        Absent, or an empty folder.
+        Absent, or an empty folder, which may be a mount or a link and stays the one it is.
     overwrite : bool
         It may hold something, which is removed once the new folder is there.
 
@@ -31,18 +35,19 @@ def whole_folder(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
         When it cannot be written; `output` is as it was.
     """
     make_folder(output.parent)
+    empty = output.is_dir() and not any(output.iterdir())
     try:
-        staging = _beside(output, ".tmp")
+        staging = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=output)) if empty else _beside(output, ".tmp")
     except OSError as error:
-        raise OutputError(f"cannot write beside {output}: {error.strerror or error}") from error
+        raise OutputError(f"cannot write {'into' if empty else 'beside'} {output}: {error.strerror or error}") from error
     try:
         staging.chmod(0o777 & ~umask())
         yield staging
-        if overwrite and output.is_dir():
+        if empty:
+            _move_up(staging, output)
+        elif overwrite and output.is_dir():
             _take_its_place(staging, output)
         else:
-            if output.is_dir():
-                output.rmdir()  # fails where somebody has put something there meanwhile; Windows renames onto no folder at all
             os.rename(staging, output)
     except OSError as error:
         raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
@@ -55,6 +60,21 @@ def write_folder(output: Path, files: Mapping[str, bytes | str], *, overwrite: b
     with whole_folder(output, overwrite=overwrite) as staging:
         for name, data in files.items():
             atomic_write(staging / name, data)
+
+
+def _move_up(staging: Path, output: Path) -> None:
+    """What is in `staging` into the folder around it; what tells a bundle or a page comes last."""
+    if [name for name in os.listdir(output) if name != staging.name]:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+    moved = []
+    try:
+        for name in sorted(os.listdir(staging), key=lambda name: (name in LAST, name)):
+            os.rename(staging / name, output / name)
+            moved.append(name)
+    except BaseException:  # a signal too
+        for name in moved:
+            os.rename(output / name, staging / name)
+        raise
 
 
 def _take_its_place(staging: Path, output: Path) -> None:

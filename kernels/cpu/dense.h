@@ -58,25 +58,34 @@ static void FN(posterior_gradient)(int64_t D, REAL share, const REAL *mu, const 
     }
 }
 
+/* One sample; a function of its own: clang compiles what stands in a parallel region itself for the plain processor. */
+static void FN(dense_backward_row)(const Plan *p, int64_t n, const void *mu, const void *lv, const REAL *prior, const void *logits,
+                                   const REAL *weight, int32_t type, const REAL *assignment, const REAL *cluster_kl, const REAL *statistics,
+                                   REAL g1, REAL g2, void *dmu, void *dlv, void *dlogits, REAL *shares)
+{
+    const int64_t K = p->K, D = p->D;
+    REAL *staged = shares + p->Kp, *outward = staged + 2 * D + K, *dlogit_row = FN(target)(dlogits, type, n * K, outward);
+    FN(logit_gradient)(K, weight ? weight[n] : 1, g1, g2, assignment + n * K, cluster_kl + n * K,
+                       FN(stage)(logits, type, n * K, K, staged), statistics + n, p->N, shares, dlogit_row);
+    FN(unstage)(dlogit_row, type, n * K, K, dlogits);
+    for (int64_t k = 0; k < K; ++k) {
+        const int64_t at = (n * K + k) * D;
+        const REAL *mu_row = FN(stage)(mu, type, at, D, staged), *lv_row = FN(stage)(lv, type, at, D, staged + D);
+        REAL *dmu_row = FN(target)(dmu, type, at, outward), *dlv_row = FN(target)(dlv, type, at, outward + D);
+        FN(posterior_gradient)(D, shares[k], mu_row, lv_row, prior + k * D, dmu_row, dlv_row);
+        FN(unstage)(dmu_row, type, at, D, dmu);
+        FN(unstage)(dlv_row, type, at, D, dlv);
+    }
+}
+
 static void FN(dense_backward)(const Plan *p, const void *mu, const void *lv, const REAL *prior, const void *logits, const REAL *weight,
                                int32_t type, const REAL *assignment, const REAL *cluster_kl, const REAL *statistics, REAL g1, REAL g2,
                                void *dmu, void *dlv, void *dlogits, char *workspace)
 {
-    const int64_t K = p->K, D = p->D;
 #pragma omp parallel for schedule(static) num_threads(p->threads) if (p->threads > 1)
     for (int64_t n = 0; n < p->N; ++n) {
-        REAL *shares = (REAL *)(workspace + p->per_thread + thread_index() * p->per_thread_bytes), *staged = shares + p->Kp;
-        REAL *outward = staged + 2 * D + K, *dlogit_row = FN(target)(dlogits, type, n * K, outward);
-        FN(logit_gradient)(K, weight ? weight[n] : 1, g1, g2, assignment + n * K, cluster_kl + n * K,
-                           FN(stage)(logits, type, n * K, K, staged), statistics + n, p->N, shares, dlogit_row);
-        FN(unstage)(dlogit_row, type, n * K, K, dlogits);
-        for (int64_t k = 0; k < K; ++k) {
-            const int64_t at = (n * K + k) * D;
-            const REAL *mu_row = FN(stage)(mu, type, at, D, staged), *lv_row = FN(stage)(lv, type, at, D, staged + D);
-            REAL *dmu_row = FN(target)(dmu, type, at, outward), *dlv_row = FN(target)(dlv, type, at, outward + D);
-            FN(posterior_gradient)(D, shares[k], mu_row, lv_row, prior + k * D, dmu_row, dlv_row);
-            FN(unstage)(dmu_row, type, at, D, dmu);
-            FN(unstage)(dlv_row, type, at, D, dlv);
-        }
+        REAL *shares = (REAL *)(workspace + p->per_thread + thread_index() * p->per_thread_bytes);
+        FN(dense_backward_row)(p, n, mu, lv, prior, logits, weight, type, assignment, cluster_kl, statistics, g1, g2, dmu, dlv, dlogits,
+                               shares);
     }
 }

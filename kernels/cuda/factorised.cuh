@@ -109,8 +109,9 @@ static __global__ void sample_gradient(int64_t N, int64_t K, int64_t D, const I 
             const int64_t n = n0 + ty + i * ACROSS, d = d0 + tx + j * ACROSS;
             if (n >= N || d >= D) continue;
             const R g = scaled(g_kl, weight, n);
-            put(dm + n * D + d, g * widened(m[n * D + d]) + shift[i][j]);
-            put(dv + n * D + d, (exp_(widened(v[n * D + d])) * scale[i][j] - g) * (R)0.5);
+            const bool none = *g_kl == 0; /* then no infinite exp(v) meets a zero */
+            put(dm + n * D + d, none ? (R)0 : g * widened(m[n * D + d]) + shift[i][j]);
+            put(dv + n * D + d, none ? (R)0 : (exp_(widened(v[n * D + d])) * scale[i][j] - g) * (R)0.5);
         }
 }
 
@@ -165,10 +166,14 @@ static __global__ void cluster_gradient(int64_t N, int64_t K, int64_t D, int64_t
 
 template <class R>
 static __global__ void combine(int64_t K, int64_t D, int64_t slices, const R *E, const R *F, const R *prior, const R *partial,
-                               const R *partial_share, R *dE, R *dF)
+                               const R *partial_share, const R *g_kl, R *dE, R *dF)
 {
     const int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
     if (i >= K * D) return;
+    if (*g_kl == 0) {
+        dE[i] = dF[i] = (R)0;
+        return;
+    }
     R first = 0, second = 0, share = 0;
     for (int64_t s = 0; s < slices; ++s) {
         first += partial[2 * s * K * D + i];
@@ -241,8 +246,8 @@ static int32_t backward_of(int64_t N, int64_t K, int64_t D, const void *m_, cons
                  ? launch(cluster_gradient<R, I, WIDE(R)>, wide, stream, N, K, D, size, m, v, weight, assignment, g_kl, partial, shares)
                  : launch(cluster_gradient<R, I, 1>, narrow, stream, N, K, D, size, m, v, weight, assignment, g_kl, partial, shares);
     if (status) return status;
-    return launch(combine<R>, (K * D + THREADS - 1) / THREADS, stream, K, D, slices, E, F, prior, (const R *)partial, (const R *)shares, dE,
-                  dF);
+    return launch(combine<R>, (K * D + THREADS - 1) / THREADS, stream, K, D, slices, E, F, prior, (const R *)partial, (const R *)shares, g_kl,
+                  dE, dF);
 }
 
 #endif

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ..bundle import Bundle
 from ..drift import Tally
+from ..errors import DataError
 from .facts import Examined, Facts, Images, confusion, health_table, pictured, scores_table
 
 DRAWN = 20
@@ -28,6 +29,10 @@ def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | 
     if drawn:
         images = np.concatenate([np.round(bundle.sample(c, DRAWN, 1) * 255).astype(np.uint8) for c in range(len(m.clusters))])
     answers = bundle.examine(images, embed=True, score=m.scoring is not None)
+    if not answers.finite.all():
+        images, answers, labels = images[answers.finite], answers.only(answers.finite), labels if labels is None else labels[answers.finite]
+        if not len(images):
+            raise DataError(f"{bundle.path} answers none of the images with finite numbers: no page can be made of them")
     assert answers.embedding is not None
     clusters, _ = bundle.decide(answers.assignment)
     tally = Tally(m)

@@ -39,12 +39,29 @@ def test_a_configuration_survives_its_file(tmp_path):
         ({"net": "transformer"}, "net"),
         ({"clusters": "ten"}, "clusters"),
         ({"legacy": True}, "--legacy belongs to --recipe paper"),
+        ({"recipe": "paper", "sizes": "unequal"}, "--sizes unequal needs over-clusters"),
+        ({"sizes": "unequal", "invariance_weight": 0.0}, "--sizes unequal needs over-clusters"),
+        ({"recipe": "paper", "augment": "objects"}, "--augment objects changes nothing: the recipe paper takes no views"),
         ({"information_weight": -1.0}, "^information_weight is -1"),
     ],
 )
 def test_mistakes_are_named(settings, message):
     with pytest.raises(UsageError, match=message):
         resolve(settings)
+
+
+def test_a_recipe_is_not_given_beside_a_file_with_the_values_of_another():
+    """They would win over those of the recipe, and what is called paper would be none."""
+    whole = msgspec.to_builtins(resolve({}))
+    for options, message in (
+        ({"recipe": "paper"}, "--recipe paper beside"),
+        ({"recipe": "paper", "legacy": True}, "beside"),
+        ({"legacy": True}, "--legacy beside"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            resolve(options, whole)
+    assert resolve({"recipe": "robust", "epochs": 3}, whole) == resolve({"epochs": 3})
+    assert resolve({"recipe": "paper"}, {"epochs": 3}).net == "mlp"
 
 
 @pytest.mark.parametrize(("name", "content"), [("c.json", "{"), ("c.json", "[1]"), ("c.toml", "a = ")])

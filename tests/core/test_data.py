@@ -102,7 +102,7 @@ def test_folder_with_labels_from_sub_folders(tmp_path):
     assert data.images.shape == (6, 6, 6, 1)
     assert data.label_names == ("cats", "dogs")
     assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert data.notes == ()
+    assert data.notes == ("all images are the same once read: there is nothing to sort",)
     without = load_data(str(tmp_path), labels=False)
     assert (without.labels, without.label_names) == (None, ())
     assert np.array_equal(without.images, data.images)

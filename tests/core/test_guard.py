@@ -33,6 +33,9 @@ def test_watch_names_what_collapsed():
     assert watch(np.array([0.5, 0.4999, 0.0001])) == ("dead", [2])
     assert watch(np.array([1.0])) is None
     assert watch(np.array([0.18] * 5 + [0.02] * 5)) is None  # rare classes are no dead clusters
+    assert watch(np.array([0.95, 0.05]), unequal=True) is None  # of a belt with a fault in twenty
+    assert watch(np.array([0.995, 0.005]), unequal=True) == ("one class", [0])
+    assert watch(np.array([0.95, 0.0499, 0.0001]), unequal=True) == ("dead", [2])
 
 
 def test_merged_and_split_clusters_are_found():
@@ -133,7 +136,7 @@ def test_a_model_that_keeps_collapsing_is_left_to_the_verdict(blobs, quick):
     trainer.run(on_step=collapse)
     assert trainer.position.guard_acts == len(trainer.position.events) == 5
     state = health(assign(trainer.model, blobs.images))
-    assert verdict(state, estimate_joints(trainer.model, trainer.images, trainer.policy)).status == "degenerate"
+    assert verdict(state, estimate_joints(trainer.model, trainer.looked_at, trainer.policy)).status == "degenerate"
 
 
 def test_k_auto_finds_three_kinds_and_prunes_the_rest(blobs, quick):

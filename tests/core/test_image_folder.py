@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from catvae.core import image_folder
 from catvae.core.data import load_data
+from catvae.core.image_folder import read_folder
+from catvae.runtime.errors import DataError
 from catvae.runtime.images import read_image
 
 
@@ -133,3 +136,81 @@ def test_a_damaged_file_among_those_looked_at_is_named_once_and_decides_nothing(
     assert data.preprocess.fit == "pad"
     assert len(lines) == 1
     assert "torn.png" in lines[0]
+
+
+def noise(seed: int, width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8))
+
+
+def drawing(level: int) -> Image.Image:
+    """A disc of a grey level on nothing."""
+    image = Image.new("RGBA", (24, 24), (0, 0, 0, 0))
+    for x in range(24):
+        for y in range(24):
+            if (x - 12) ** 2 + (y - 12) ** 2 < 60:
+                image.putpixel((x, y), (level, level, level, 255))
+    return image
+
+
+@pytest.mark.parametrize(("level", "behind"), [(0, 255), (60, 255), (200, 0), (255, 0)])
+def test_what_is_drawn_on_nothing_is_laid_on_what_it_is_seen_on(tmp_path, level, behind):
+    """Black icons on a transparent ground are no black squares; new ones are laid on the same."""
+    for i in range(6):
+        drawing(level).rotate(15 * i, translate=(i, 0)).save(tmp_path / f"{i}.png")
+    found = read_folder(tmp_path, None, print)
+    assert found.preprocess.background == behind
+    assert {int(found.images.min()), int(found.images.max())} == {level, behind}
+    assert (read_image(tmp_path / "3.png", found.preprocess) == found.images[3]).all()
+
+
+def test_a_pile_of_one_image_or_of_hardly_any_light_is_told_to_be(tmp_path):
+    for name, level in (("same", 90), ("dark", 12)):
+        (tmp_path / name).mkdir()
+        for i in range(4):
+            image = Image.new("L", (9, 9), level)
+            if name == "dark":
+                image.putpixel((i, 2), 3)
+            image.save(tmp_path / name / f"{i}.png")
+    assert any("all images are the same" in note for note in read_folder(tmp_path / "same", None, print).notes)
+    assert any("no pixel is brighter than 12 of 255" in note for note in read_folder(tmp_path / "dark", None, print).notes)
+
+
+def test_one_image_beside_the_sub_folders_is_said_to_drop_the_classes(tmp_path):
+    for name in ("a/1.png", "b/2.png", "cover.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8), 50 + len(name)).save(tmp_path / name)
+    found = read_folder(tmp_path, None, print)
+    assert found.labels is None
+    assert found.notes == ("1 of 3 images in no sub-folder: names of sub-folders are not used",)
+
+
+def test_a_torn_file_has_no_say_in_the_size_of_the_others(tmp_path):
+    for i in range(6):
+        noise(i, 28, 28).save(tmp_path / f"{i}.png")
+    noise(9, 300, 400).convert("RGB").save(tmp_path / "torn.jpg", quality=95)
+    (tmp_path / "torn.jpg").write_bytes((tmp_path / "torn.jpg").read_bytes()[:3000])
+    said = []
+    found = read_folder(tmp_path, None, said.append)
+    assert found.images.shape == (6, 28, 28, 1)
+    assert len(said) == 1
+    assert found.notes == ("1 of 7 image files could not be read and were left out",)
+
+
+def test_how_far_reading_has_come_is_said(tmp_path, monkeypatch):
+    for i in range(3):
+        noise(i, 8, 8).save(tmp_path / f"{i}.png")
+    monkeypatch.setattr(image_folder, "EVERY", 0.0)
+    said = []
+    read_folder(tmp_path, None, said.append)
+    assert said == ["read 3 of 3 images"]
+
+
+def test_more_images_than_memory_holds_are_refused_in_words(tmp_path, monkeypatch):
+    noise(0, 8, 8).save(tmp_path / "a.png")
+
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(image_folder.np, "empty", full)
+    with pytest.raises(DataError, match="1 images of 8 x 8 do not fit into memory"):
+        read_folder(tmp_path, None, print)

@@ -12,7 +12,7 @@ from catvae.core.training import Trainer
 
 def test_joints_are_distributions(blobs, quick):
     trainer = Trainer(blobs, quick(augment="none"))
-    joints = estimate_joints(trainer.model, trainer.images, trainer.policy)
+    joints = estimate_joints(trainer.model, trainer.looked_at, trainer.policy)
     assert joints.clusters.shape == joints.cluster_neighbours.shape == joints.cluster_pixels.shape == (3, 3)
     assert joints.overclusters.shape == joints.neighbours.shape == joints.pixels.shape == (6, 6)
     assert joints.shared.shape == (6, 3)
@@ -25,7 +25,7 @@ def test_joints_are_distributions(blobs, quick):
 
 def test_no_overclusters_give_empty_joints(blobs, quick):
     trainer = Trainer(blobs, quick(augment="none", overclusters=0, regroup=[]))
-    joints = estimate_joints(trainer.model, trainer.images, trainer.policy)
+    joints = estimate_joints(trainer.model, trainer.looked_at, trainer.policy)
     assert joints.overclusters.shape == joints.neighbours.shape == joints.pixels.shape == (0, 0)
 
 
@@ -52,7 +52,7 @@ def test_a_few_images_are_viewed_many_at_a_time(blobs, quick, monkeypatch):
     sizes: list[int] = []
     encode = trainer.model.encode
     monkeypatch.setattr(trainer.model, "encode", lambda x: sizes.append(len(x)) or encode(x))
-    joints = estimate_joints(trainer.model, trainer.images, trainer.policy)
+    joints = estimate_joints(trainer.model, trainer.looked_at, trainer.policy)
     assert sum(sizes) == pytest.approx(PAIRS, abs=3)
     assert len(sizes) <= 1 + PAIRS // 1000
     assert joints.clusters.sum() == pytest.approx(1)

@@ -34,7 +34,7 @@ def joined(joint: np.ndarray, i: int, j: int) -> np.ndarray:
     return np.delete(np.delete(Q, i, 0), i, 1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 9), st.integers(0, 1000))
 def test_the_loss_is_the_information_that_disappears(n, seed):
     joint = random_joint(n, seed)
@@ -50,7 +50,7 @@ def test_the_loss_is_the_information_that_disappears(n, seed):
             assert apart[i, j] == pytest.approx(lost / (-(share[i] + share[j]) * (part * np.log(part)).sum()), abs=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(3, 12), st.integers(1, 3), st.integers(0, 1000))
 def test_no_single_move_improves_the_most_informative_groups(n, clusters, seed):
     joint = random_joint(n, seed)
@@ -157,7 +157,7 @@ def test_a_merged_pair_of_clusters_is_taken_apart(blobs, quick):
     assert label_scores(assign(trainer.model, blobs.images).argmax(1), blobs.labels).acc == 1.0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(3, 12), st.integers(0, 10_000))
 def test_sums_kept_up_to_date_along_a_path_are_those_made_anew(n, seed):
     joint = random_joint(n, seed)
@@ -165,7 +165,7 @@ def test_sums_kept_up_to_date_along_a_path_are_those_made_anew(n, seed):
     assert kept == anew
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(3, 14), st.integers(2, 4), st.integers(0, 10_000))
 def test_no_move_of_one_small_cluster_improves_what_refining_ends_on(n, clusters, seed):
     clusters, joint = min(clusters, n - 1), random_joint(n, seed)

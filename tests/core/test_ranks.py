@@ -97,7 +97,7 @@ if os.path.isdir("/proc/self/task"):  # a thread that lets go of a tensor while 
 
 
 def torchrun(*command: str) -> list[str]:
-    return [str(BIN / "torchrun"), "--no-python", "--nproc-per-node", "2", *command]
+    return [str(BIN / "torchrun"), "--standalone", "--no-python", "--nproc-per-node", "2", *command]
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -150,8 +150,9 @@ def test_the_command_writes_one_run_and_goes_on_where_it_was_stopped(pile, tmp_p
 
     with subprocess.Popen(torchrun(train, *settings, "-o", str(stopped)), stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
         deadline = time.monotonic() + LONG
-        while not (stopped / "metrics.csv").exists() and time.monotonic() < deadline:
+        while not (stopped / "metrics.csv").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
+        assert process.poll() is None, "it ended before it could be stopped"
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=LONG)
     assert json.loads((stopped / "run.json").read_text())["status"] == "interrupted"

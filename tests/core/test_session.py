@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from operator import attrgetter
+from pathlib import Path
 
 import pytest
 import torch
@@ -141,14 +142,33 @@ def test_folders_are_not_overwritten_unasked(interrupted, tmp_path):
 
 def test_starting_again_removes_what_the_last_run_left(interrupted, blobs, quick):
     (interrupted.path / "samples").mkdir(exist_ok=True)
-    (interrupted.path / "samples" / "old.png").write_bytes(b"x")
+    (interrupted.path / "samples" / "epoch-0003.png").write_bytes(b"x")
+    (interrupted.path / "samples" / "mine.png").write_bytes(b"x")
+    for name in ("7/config.json", "7/state.json", "mine/config.json"):
+        (interrupted.path / "seeds" / name).parent.mkdir(parents=True, exist_ok=True)
+        (interrupted.path / "seeds" / name).write_bytes(b"{}")
     Session.start(interrupted, blobs, quick(seed=1), Origin(data="blobs"))
     assert sorted(p.name for p in interrupted.path.iterdir() if p.is_file()) == [
         "calibration.safetensors", "config.json", "run.json", "state.json", "state.safetensors",
     ]  # fmt: skip
     assert read_position(interrupted.path).step == 0
-    assert list((interrupted.path / "samples").iterdir()) == []
+    assert [path.name for path in (interrupted.path / "samples").iterdir()] == ["mine.png"]  # what others put there is theirs
+    assert [path.name for path in (interrupted.path / "seeds").iterdir()] == ["mine"]
     assert json.loads((interrupted.path / "config.json").read_text())["seed"] == 1
+
+
+def test_what_tells_a_run_goes_last_when_it_is_removed(interrupted, monkeypatch):
+    """Stopped in the middle, what is left is still known as a run, and can be removed by the same call."""
+    real, left = Path.unlink, []
+
+    def unlink(self, missing_ok=False):
+        left.append((interrupted.path / "run.json").exists())
+        real(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    interrupted.clear()
+    assert all(left)
+    assert not (interrupted.path / "run.json").exists()
 
 
 def test_killed_before_its_first_save_a_run_begins_again(blobs, quick, tmp_path):
@@ -164,6 +184,23 @@ def test_metrics_on_disk_are_those_of_the_saved_state(interrupted):
     (saved,) = read_position(interrupted.path).rows
     assert {k for k, v in row.items() if v is None} == {k for k, v in saved.items() if v is None}
     assert {k: v for k, v in row.items() if v is not None} == pytest.approx({k: v for k, v in saved.items() if v is not None}, rel=1e-5)
+
+
+def test_a_run_goes_on_in_the_precision_it_was_begun_in(blobs, quick, tmp_path, monkeypatch):
+    """What `auto` means is the machine's; a run that moves to another one does not change."""
+    folder = RunFolder(tmp_path / "run")
+    monkeypatch.setattr("catvae.core.devices._cpu_has_bf16", lambda: True)
+    Session.start(folder, blobs, quick(precision="auto"), Origin(data="blobs"))
+    monkeypatch.setattr("catvae.core.devices._cpu_has_bf16", lambda: False)
+    session = Session.resume(folder, blobs)
+    assert session.trainer.precision == "bf16"
+    session.train()
+    assert session.finish().status == "finished"
+
+
+def test_where_the_images_are_now_is_remembered(interrupted, blobs):
+    Session.resume(interrupted, blobs, origin=Origin(data="/elsewhere/blobs.npz"))
+    assert interrupted.read_record().origin.data == "/elsewhere/blobs.npz"
 
 
 def test_a_run_resumed_elsewhere_says_so(interrupted, blobs):

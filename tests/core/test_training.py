@@ -14,6 +14,7 @@ from catvae.core.checkpoint import load_state, load_weights, read_position, save
 from catvae.core.devices import resolve_device
 from catvae.core.epoch_rows import close_epoch
 from catvae.core.evaluation import assign
+from catvae.core.held_back import split
 from catvae.core.metrics import label_scores
 from catvae.core.training import Trainer
 from catvae.core.views import to_float
@@ -173,6 +174,26 @@ def test_more_clusters_than_images(blobs, quick):
         Trainer(blobs, quick(clusters=121))
 
 
+def test_the_pile_is_held_once_however_it_lies_in_memory(blobs, quick):
+    """Images held back are among those that are resident, and never trained on; views and read-only arrays train alike."""
+    many = dataclasses.replace(blobs, images=np.concatenate([blobs.images] * 10), labels=None)
+    trainer = Trainer(many, quick())
+    assert np.shares_memory(trainer.images.numpy(), many.images)
+    held_back = split(len(many.images)).held_back
+    assert len(held_back) > 0
+    assert not set(held_back.tolist()) & set(trainer.rows.tolist())
+    frozen = many.images[::-1][::-1].copy()
+    frozen.flags.writeable = False
+    mirrored = dataclasses.replace(many, images=many.images[::-1].copy()[::-1])
+    trained = []
+    for data in (many, dataclasses.replace(many, images=frozen), mirrored):
+        trainer = Trainer(data, quick(epochs=1))
+        trainer.run()
+        trained.append(weights(trainer))
+    assert same(trained[0], trained[1])
+    assert same(trained[0], trained[2])
+
+
 def test_every_image_is_seen_once_an_epoch(blobs, quick):
     trainer = Trainer(blobs, quick(batch_size=40))
     seen = torch.cat([trainer._batch(step) for step in range(trainer.steps_per_epoch)])
@@ -218,6 +239,9 @@ def test_estimator_follows_scikit_learn(blobs):
     assert model.sample(2).shape == (3, 2, 6, 5, 1)
     assert model.predict(blobs.images[:0]).shape == (0,)
     assert model.transform(blobs.images[:0]).shape == (0, 12)
+    for settings in ({"seed": 5}, {"clusters": 5}, {"label_weight": 1.0}):
+        with pytest.raises(UsageError, match=f"settings has '{next(iter(settings))}': give"):
+            InfoCatVAE(settings=settings).fit(blobs.images)
     with pytest.raises(UsageError, match="n_clusters is 'seven', expected a whole number or 'auto'"):
         InfoCatVAE(n_clusters="seven").fit(blobs.images)
     with pytest.raises(UsageError, match="random_state is 'now'"):
@@ -276,19 +300,40 @@ def test_interrupted_while_choosing_a_start_the_finished_ones_are_kept(blobs, qu
 
     def stop(_loss) -> None:
         steps.append(1)
-        if len(steps) == (cut_in - 1) * cut.start_steps + 1:
+        if len(steps) == (cut_in - 1) * cut.start_steps + 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
         cut.run(on_step=stop)
     assert cut.position.start_scores == whole.position.start_scores[: cut_in - 1]
-    assert cut.position.step == (cut.start_steps if cut_in > 1 else 0)
+    assert cut.position.step == (cut.start_steps if cut_in > 1 else 2)  # the first one goes on where it was
     save_state(tmp_path, cut.model, cut.trained.optimizer, cut.position)
     resumed, again = resume(Trainer(blobs, settings), tmp_path), []
     left = resumed.steps_left
     resumed.run(on_step=lambda _loss: again.append(1))
-    assert len(again) == left == whole.all_steps - (cut_in - 1) * whole.start_steps
+    assert len(again) == left == whole.all_steps - ((cut_in - 1) * whole.start_steps if cut_in > 1 else 2)
     assert resumed.position.start_scores == whole.position.start_scores
+    assert same(weights(whole), weights(resumed))
+
+
+def test_the_first_start_is_saved_while_it_trains(blobs, quick, tmp_path):
+    """Killed, it goes on from its last epoch; later ones are not, since the best so far stands in their place."""
+    whole = Trainer(blobs, quick(starts=2, epochs=5))
+    epochs = []
+    whole.run(on_epoch=lambda: epochs.append((whole.position.start, len(whole.position.start_scores))))
+    assert epochs[:2] == [(0, 0)] * 2
+    assert (1, 1) not in epochs
+    cut = Trainer(blobs, quick(starts=2, epochs=5))
+
+    def save() -> None:
+        save_state(tmp_path, cut.model, cut.trained.optimizer, cut.position)
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        cut.run(on_epoch=save)
+    resumed = resume(Trainer(blobs, quick(starts=2, epochs=5)), tmp_path)
+    assert resumed.position.step == resumed.steps_per_epoch
+    resumed.run()
     assert same(weights(whole), weights(resumed))
 
 

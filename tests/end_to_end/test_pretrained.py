@@ -19,6 +19,12 @@ def test_it_is_small():
     assert sum(file.stat().st_size for file in folder.iterdir()) < 5e6
 
 
+@pytest.mark.parametrize("name", ["three", "seven"])
+def test_the_examples_of_the_readme_are_recognised(name):
+    (row,) = [json.loads(line) for line in command("catvae-infer", f"docs/images/{name}.png", cwd=ROOT).stdout.splitlines()]
+    assert row["name"] == {"three": "3", "seven": "7"}[name]
+
+
 @pytest.mark.skipif(not MNIST.is_dir(), reason="needs MNIST as IDX files")
 def test_mnist_digits_are_recognised(tmp_path):
     images = read_idx(MNIST / "t10k-images-idx3-ubyte.gz")

@@ -41,19 +41,19 @@ class Call:
     def pointer(self, x: np.ndarray | None):
         return self.ffi.NULL if x is None else self.ffi.cast("void *", x.ctypes.data)
 
-    def run(self, isa: int = -1, threads: int = 1, *, kl_wanted: bool = True) -> tuple[int, int]:
-        """Statuses of forward and backward, for upstream gradients 1.3, or none, and -0.4."""
+    def run(self, isa: int = -1, threads: int = 1, *, g_kl: float | None = 1.3) -> tuple[int, int]:
+        """Statuses of forward and backward, for upstream gradients `g_kl`, or none, and -0.4."""
         form = "dense" if self.dense else "mixture"
         forward, backward = (getattr(self.lib, f"catvae_{form}_kl_{way}_f32") for way in ("forward", "backward"))
         inputs, out = [self.pointer(x) for x in self.inputs], [self.pointer(array(x)) for x in self.out.values()]
-        upstream = np.array([1.3], np.float32), np.array([-0.4], np.float32)
+        upstream = None if g_kl is None else np.array([g_kl], np.float32), np.array([-0.4], np.float32)
         phases = (2, 2) if self.dense else (0, 1)
         spaces = [
             np.full(self.lib.catvae_mixture_kl_workspace(*self.size, 4, self.type, phase, threads), 0xFF, np.uint8) for phase in phases
         ]
         tails = [[self.pointer(space), threads, isa, self.ffi.NULL] for space in spaces]
         first = forward(*self.size, *inputs, self.type, *out[:5], *tails[0])
-        wanted = [self.pointer(upstream[0] if kl_wanted else None), self.pointer(upstream[1])]
+        wanted = [self.pointer(x) for x in upstream]
         return first, backward(*self.size, *inputs, self.type, *out[2:5], *wanted, *out[5:], *tails[1])
 
     def found(self) -> dict[str, np.ndarray]:

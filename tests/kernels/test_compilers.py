@@ -18,13 +18,18 @@ SOURCE = KERNELS / "cpu" / "mixture_kl.c"
 pytestmark = pytest.mark.skipif(not SOURCE.exists(), reason="the sources are not installed with a wheel")
 
 
-@pytest.mark.parametrize("flags", [(), ("-mavx2", "-mfma", "-mbmi", "-mbmi2")], ids=["plain", "avx2 throughout"])
+@pytest.mark.parametrize("flags", [(), ("-mavx2", "-mfma", "-mbmi", "-mbmi2"), ("-fopenmp",)], ids=["plain", "avx2 throughout", "OpenMP"])
 @pytest.mark.parametrize("compiler", ["cc", "gcc-11", "clang"])
 def test_every_compiler_gives_every_instruction_set(compiler, flags, tmp_path):
     """Packagers set -march, or its parts, for all that they build; Ubuntu 22.04 has gcc 11."""
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler} here")
-    if flags and (platform.machine() != "x86_64" or not _loader.available() or _loader.load()[1].catvae_best_isa() < 1):
+    if flags == ("-fopenmp",):
+        (tmp_path / "probe.c").write_text("#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }\n")
+        probe = [compiler, "-fopenmp", "-fPIC", "-shared", str(tmp_path / "probe.c"), "-o", str(tmp_path / "probe.so")]
+        if subprocess.run(probe, capture_output=True).returncode:
+            pytest.skip(f"{compiler} has no OpenMP here")
+    elif flags and (platform.machine() != "x86_64" or not _loader.available() or _loader.load()[1].catvae_best_isa() < 1):
         pytest.skip("not for this processor")
     library = tmp_path / "kernel.so"
     always = ["-O1", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-Werror", "-fPIC", "-shared"]

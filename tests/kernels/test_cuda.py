@@ -19,7 +19,10 @@ from .direct import Call, array, check  # noqa: E402
 from .problems import evaluate, oracle, problem  # noqa: E402
 
 KERNELS = Path(header.__file__).parent
-on_gpu = pytest.mark.skipif(not (torch.cuda.is_available() and _loader.available("cuda")), reason="no GPU on this machine")
+on_gpu = pytest.mark.skipif(
+    not (torch.cuda.is_available() and _loader.available("cuda")),
+    reason=kernel_status("cuda") if torch.cuda.is_available() else "no GPU on this machine",
+)
 built = pytest.mark.skipif(not _loader.available("cuda"), reason="the CUDA library was not built (no nvcc)")
 
 
@@ -67,10 +70,11 @@ def test_the_source_emulated_reads_and_writes_halves(emulated, type_, dense):
 
 
 @pytest.mark.parametrize("type_", [0, 1, 2])
-def test_the_source_emulated_gives_logits_alone_a_gradient_of_the_entropy(emulated, type_):
+@pytest.mark.parametrize("g_kl", [None, 0.0])
+def test_the_source_emulated_gives_logits_alone_a_gradient_of_the_entropy(emulated, type_, g_kl):
     call = Call(emulated, (33, 5, 20), type_=type_)
     call.inputs[1][:] = array(torch.full((33, 20), 90.0, dtype=call.types["g_v"]))  # exp(90) is infinite
-    assert call.run(kl_wanted=False) == (0, 0)
+    assert call.run(g_kl=g_kl) == (0, 0)
     found = call.found()
     assert not any(found[name].any() for name in ("g_m", "g_v", "g_E", "g_F"))
     expected = oracle(call.values, call.weight, 0.0, -0.4)["g_logits"]

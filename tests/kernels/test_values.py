@@ -84,7 +84,7 @@ def test_only_one_of_the_sums_asked_for(device):
 # --- properties -----------------------------------------------------------------------------------------------------------------------
 
 sizes = st.tuples(st.integers(1, 70), st.integers(1, 20), st.integers(1, 24), st.integers(0, 2**20))
-per_device = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+per_device = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @per_device

@@ -181,7 +181,7 @@ def test_missing_folder_and_files(tmp_path, copy):
         Bundle.load(folder)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.sampled_from(["classifier", "encoder", "decoder"]), st.data())
 def test_any_flipped_byte_is_noticed(tmp_path_factory, role, data):
     folder = tmp_path_factory.mktemp("flip") / "bundle"

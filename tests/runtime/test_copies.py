@@ -1,8 +1,11 @@
 """Images copied into a folder per class: nothing is written over, nothing is copied twice, nothing leaves the folder."""
 
+import filecmp
 import json
 import os
+import zlib
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -46,20 +49,46 @@ def row(path: Path, cluster: int = 0) -> dict:
     return {"path": str(path), "ok": True, "cluster": cluster}
 
 
-def test_names_that_are_taken_get_a_number(tmp_path):
+def test_names_that_are_taken_get_a_sum(tmp_path):
     copies = Copies(tmp_path / "out", ["a", "b"])
     for folder, text in (("x", "first"), ("y", "second"), ("z", "third"), ("w", "first")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "i.png").write_text(text)
         copies.add(row(tmp_path / folder / "i.png"))
     found = {path.name: path.read_text() for path in (tmp_path / "out" / "a").iterdir()}
-    assert found == {"i.png": "first", "i-2.png": "second", "i-3.png": "third"}
+    assert found == {"i.png": "first", f"i-{crc32(b'second'):08x}.png": "second", f"i-{crc32(b'third'):08x}.png": "third"}
+    again = Copies(tmp_path / "out", ["a", "b"])
+    for folder in "wzyx":  # in any order
+        again.add(row(tmp_path / folder / "i.png"))
+    assert again.summary.startswith("copies    0 images")
+
+
+def test_many_of_one_name_do_not_look_at_one_another(tmp_path, monkeypatch):
+    copies, looked = Copies(tmp_path / "out", ["a"]), []
+    for i in range(50):
+        (tmp_path / f"{i}").mkdir()
+        (tmp_path / f"{i}" / "image.png").write_text(f"{i}")
+        monkeypatch.setattr(filecmp, "cmp", lambda *_, **__: looked.append(1))
+        copies.add(row(tmp_path / f"{i}" / "image.png"))
+    assert len(list((tmp_path / "out" / "a").iterdir())) == 50
+    assert len(looked) == 49
+
+
+def test_sums_that_agree_get_a_number_and_names_stay_short(tmp_path, monkeypatch):
+    monkeypatch.setattr(zlib, "crc32", lambda _: 7)
+    copies, name = Copies(tmp_path / "out", ["a"]), "n" * 250 + ".png"
+    for i in range(3):
+        (tmp_path / f"{i}").mkdir()
+        (tmp_path / f"{i}" / name).write_text(f"{i}")
+        copies.add(row(tmp_path / f"{i}" / name))
+    short = f"{'n' * 236}-00000007"
+    assert {path.name for path in (tmp_path / "out" / "a").iterdir()} == {name, f"{short}.png", f"{short}-2.png"}
 
 
 def test_copies_are_not_made_where_they_would_be_sorted_too(run, png, tmp_path):
     png("in/a.png")
-    for target in ("in", "in/sorted"):
-        result = run("catvae-infer", "in", "--copy-to", target)
+    for source, target in (("in", "in"), ("in", "in/sorted"), ("in/**/*.png", "in/sorted"), ("**", "sorted"), ("i*/**/a.png", "in")):
+        result = run("catvae-infer", source, "--copy-to", target)
         assert (result.returncode, b"choose a folder outside" in result.stderr) == (2, True)
     result = run("catvae-infer", "-", "--copy-to", "out", stdin=b"")
     assert (result.returncode, b"standard input" in result.stderr) == (2, True)
@@ -81,7 +110,7 @@ def test_two_calls_at_once_write_over_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(os.path, "lexists", lambda path: next(answers, real(path)))
     copies.add(row(tmp_path / "y" / "image.png"))
     assert (tmp_path / "out" / "a" / "image.png").read_text() == "first"
-    assert (tmp_path / "out" / "a" / "image-2.png").read_text() == "second"
+    assert (tmp_path / "out" / "a" / f"image-{crc32(b'second'):08x}.png").read_text() == "second"
     assert len(list((tmp_path / "out" / "a").iterdir())) == 2
 
 
@@ -90,7 +119,7 @@ def test_where_a_file_system_has_no_links(tmp_path, monkeypatch):
         raise PermissionError("no links here")
 
     monkeypatch.setattr(os, "link", no_links)
-    test_names_that_are_taken_get_a_number(tmp_path)
+    test_names_that_are_taken_get_a_sum(tmp_path)
 
 
 def test_an_image_that_is_taken_away_before_it_is_copied_ends_nothing(tmp_path):
@@ -101,9 +130,9 @@ def test_an_image_that_is_taken_away_before_it_is_copied_ends_nothing(tmp_path):
 
 def test_copies_are_not_copied(run, png, tmp_path):
     """A pattern finds those of the last call as well."""
-    png("in/a.png")
+    png("in/x/a.png")
     for _ in range(2):
-        assert run("catvae-infer", "**/*.png", "--copy-to", "out").returncode == 0
+        assert run("catvae-infer", "*/*/*.png", "--copy-to", "out").returncode == 0
     assert sum(path.is_file() for path in (tmp_path / "out").rglob("*")) == 1
 
 

@@ -387,7 +387,7 @@ def running(pid: int) -> bool:
 def test_it_ends_with_who_started_it(number):
     code = (
         "from catvae.runtime.decoder_process import DecoderProcess; import time; p = DecoderProcess();"
-        "\nwhile not p.has_room(): time.sleep(0.01)\nprint(p.pid, flush=True); time.sleep(60)"
+        "\nfor _ in range(6000):\n  if p.has_room(): break\n  time.sleep(0.01)\nprint(p.pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None

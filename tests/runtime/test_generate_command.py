@@ -67,13 +67,20 @@ def test_given_images_reconstructed_joined_and_moved(run, png, bundle, tmp_path)
     for i, image in enumerate(bundle.sample(3, 2, seed=1)):
         png(f"in/{i}.png", np.round(image[..., 0] * 255).astype(np.uint8))
     for how, rows in {"--reconstruct": 2, "--between": 1, "--transfer": 2}.items():
-        result = run("catvae-generate", "in", "-n", 4, how, "-o", f"{how}.png")
+        result = run("catvae-generate", "in", how, "-o", f"{how}.png")
         assert result.returncode == 0, result.stderr
         assert rows_of(tmp_path / f"{how}.png") == rows
     moved = pixels(tmp_path / "--transfer.png")
     swapped = run("catvae-generate", "in", "--transfer", "--invert", "-o", "swapped.png")
     assert swapped.returncode == 0
     assert not np.array_equal(moved, pixels(tmp_path / "swapped.png"))
+
+
+def test_options_that_change_nothing_are_refused(run, png):
+    png("in/a.png")
+    for arguments, option in ((("in", "--transfer", "-n", 4), b"-n"), (("--ring", "--seed", 3), b"--seed"), (("--invert",), b"--invert")):
+        result = run("catvae-generate", *arguments)
+        assert (result.returncode, option + b" changes nothing" in result.stderr) == (2, True), result.stderr
 
 
 def test_style_moved_to_an_images_own_cluster_is_its_reconstruction(bundle):

@@ -220,14 +220,19 @@ def test_many_images_give_the_rows_that_each_gives_alone(run, many, names, tmp_p
 
 
 def test_many_images_are_gone_on_with(run, many, tmp_path):
-    whole = run("catvae-infer", many)
-    command = [str(Path(sys.executable).parent / "catvae-infer"), str(many), "-o", str(tmp_path / "rows.jsonl")]
+    """Killed while it waits for the rest of a list, so that it cannot be finished; gone on with from the whole of it."""
+    (tmp_path / "list.txt").write_text("".join(f"{many}/{i:05}.png\n" for i in range(3000)))
+    whole = run("catvae-infer", "--files-from", "list.txt")
+    command = [str(Path(sys.executable).parent / "catvae-infer"), "--files-from", "-", "-o", str(tmp_path / "rows.jsonl")]
     part = tmp_path / "rows.jsonl.part"
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        process.stdin.writelines((tmp_path / "list.txt").read_bytes().splitlines(keepends=True)[:2000])
+        process.stdin.flush()
+        deadline = time.monotonic() + 120
         while process.poll() is None and not (part.exists() and part.stat().st_size > 100_000) and time.monotonic() < deadline:
             time.sleep(0.001)
         process.kill()
-    assert part.exists(), "it was finished before it could be killed"
-    assert run("catvae-infer", many, "-o", "rows.jsonl", "--resume").returncode == 1
+    assert process.returncode == -signal.SIGKILL
+    assert part.stat().st_size > 100_000
+    assert run("catvae-infer", "--files-from", "list.txt", "-o", "rows.jsonl", "--resume").returncode == 1
     assert (tmp_path / "rows.jsonl").read_bytes() == whole.stdout

@@ -155,12 +155,42 @@ def test_a_class_whose_images_lie_elsewhere_names_no_cluster(run, bundle_copy, l
     shutil.rmtree(labelled / "nought")
     ones = next(folder for folder in labelled.iterdir() if folder.name == "one")
     shutil.copytree(ones, labelled / "scratched")
+    before = names(bundle_copy)
     result = run("catvae-label", bundle_copy, labelled)
     assert result.returncode == 0
     named = names(bundle_copy)
     assert len({"one", "scratched"} & set(named)) == 1
-    assert any(name.startswith("cluster ") for name in named)
+    assert [name for name, old in zip(named, before, strict=True) if name == old]  # of kinds that no image speaks for
     assert b"no cluster is named" in result.stderr
+
+
+def test_clusters_that_no_image_speaks_for_keep_their_names(run, bundle_copy, labelled):
+    before = names(bundle_copy)
+    for folder in list(labelled.iterdir()):
+        if folder.name != "one":
+            shutil.rmtree(folder)
+    given = labelled / "one"
+    given.rename(labelled / before[0])  # the name that another cluster has
+    assert run("catvae-label", bundle_copy, labelled).returncode == 0
+    named = names(bundle_copy)
+    changed = [i for i in range(10) if named[i] != before[i]]
+    assert named.count(before[0]) == 1
+    assert all(named[i] in (before[0], f"cluster {i}") for i in changed)
+    assert len(changed) <= 2
+
+
+def test_ink_on_paper_is_swapped_before_it_is_read(run, bundle, bundle_copy, tmp_path):
+    from PIL import Image, ImageOps
+
+    for cluster in (2, 5):
+        (tmp_path / "paper" / f"kind {cluster}").mkdir(parents=True)
+        pixels = np.round(bundle.sample(cluster, 1, seed=4)[0, ..., 0] * 255).astype(np.uint8)
+        ImageOps.invert(Image.fromarray(pixels)).save(tmp_path / "paper" / f"kind {cluster}" / "a.png")
+    assert run("catvae-label", bundle_copy, "paper", "--invert").returncode == 0
+    assert [names(bundle_copy)[cluster] for cluster in (2, 5)] == ["kind 2", "kind 5"]
+    for option in ("--invert", "--match=one-to-one"):
+        result = run("catvae-label", bundle_copy, "--name", "0=x", option)
+        assert (result.returncode, b"is about IMAGES" in result.stderr) == (2, True)
 
 
 def test_letters_that_the_terminal_lacks_stop_nothing(run, bundle_copy):

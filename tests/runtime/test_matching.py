@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from catvae.runtime.matching import match_counts, most_frequent
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 10_000), st.booleans())
 def test_no_other_matching_agrees_more(clusters, classes, seed, whole):
     rng = np.random.default_rng(seed)

@@ -150,18 +150,21 @@ def test_killed_and_resumed_equals_uninterrupted(run, png, tmp_path):
     (tmp_path / "list.txt").write_text(listed)
     assert run("catvae-infer", "--files-from", "list.txt", "-o", "whole.jsonl").returncode == 1
     infer = [str(Path(sys.executable).parent / "catvae-infer"), "--files-from", "list.txt", "-o", "rows.jsonl", "--batch-size", "2"]
+    landed = 0
     for _ in range(3):
         process = subprocess.Popen([*infer, "--resume"], cwd=tmp_path, stderr=subprocess.PIPE)
         part = tmp_path / "rows.jsonl.part"
         before = part.stat().st_size if part.exists() else 0
-        while process.poll() is None and (not part.exists() or part.stat().st_size <= before):
+        deadline = time.monotonic() + 120
+        while process.poll() is None and (not part.exists() or part.stat().st_size <= before) and time.monotonic() < deadline:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        landed += process.wait() == -signal.SIGKILL
         process.stderr.close()
         if part.exists():
             with part.open("ab") as file:
                 file.write(b'{"path": "torn')
+    assert landed, "it was finished before it could be killed"
     assert run("catvae-infer", "--files-from", "list.txt", "-o", "rows.jsonl", "--resume").returncode == 1
     assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     again = run("catvae-infer", "--files-from", "list.txt", "-o", "rows.jsonl", "--resume")

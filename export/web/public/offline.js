@@ -13,7 +13,7 @@ addEventListener("fetch", (event) => {
 async function answer(event) {
   const kept = await caches.open(KEPT);
   try {
-    const fresh = await fetch(event.request);
+    const fresh = await fetch(event.request, { cache: "no-cache" });
     if (fresh.ok) event.waitUntil(kept.put(event.request, fresh.clone()).catch(() => {})); // a full disk must not cost the answer
     return fresh;
   } catch (error) {

@@ -82,7 +82,7 @@ export async function verify(bytes: Uint8Array, record: FileRecord): Promise<voi
 export async function fetchBytes(url: string, progress: (read: number) => void = () => {}): Promise<Uint8Array> {
   let response: Response;
   try {
-    response = await fetch(url);
+    response = await fetch(url, { cache: "no-cache" }); // a server that says nothing of ages must not bring back the model before
   } catch (error) {
     throw new StudioError(`${url} cannot be reached (${text(error)}): is the server still there?`);
   }

@@ -1,0 +1,89 @@
+"""What a call of catvae-train does before and around training: refusals that cost nothing, hints that are true, images that moved."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from catvae.core import launch, train_command
+from catvae.runtime.errors import CatVAEError, UsageError
+from catvae.runtime.interruption import Interrupted
+
+QUICK = ["-k", "3", "--epochs", "2", "--batch-size", "32", "--precision", "fp32", "-q"]
+
+
+@pytest.fixture
+def train(blobs, tmp_path, monkeypatch):
+    """Calls catvae-train where there is a pile, `blobs.npz`."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("blobs.npz", images=blobs.images, labels=blobs.labels)
+
+    def call(*arguments: str):
+        return CliRunner().invoke(train_command.train, list(arguments), standalone_mode=False)
+
+    return call
+
+
+def interrupt(*_args, **_kwargs):
+    raise Interrupted(2)
+
+
+def test_interrupted_while_images_are_read_there_is_nothing_to_resume(train, monkeypatch, tmp_path):
+    assert train("blobs.npz", *QUICK, "-o", "run").return_value == 0
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    monkeypatch.setattr(launch, "load_data", interrupt)
+    for output in ("new", "run"):
+        result = train("blobs.npz", "-o", output, "--overwrite")
+        assert result.return_value == 130
+        assert "stopped by SIGINT; nothing was trained" in result.stderr
+        assert "--resume" not in result.stderr
+    assert not (tmp_path / "new").exists()
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_interrupted_while_training_it_says_how_to_go_on(train, monkeypatch):
+    monkeypatch.setattr(launch, "_train_one", interrupt)
+    result = train("blobs.npz", *QUICK, "-o", "run")
+    assert result.return_value == 130
+    assert result.stderr.rstrip().endswith("go on with: catvae-train --resume run")
+
+
+@pytest.mark.parametrize("several", [[], ["--seeds", "2"]])
+def test_images_that_moved_are_found_again(train, monkeypatch, tmp_path, several):
+    """Named once where they are now, they need not be named again."""
+    real = launch._train_one
+    monkeypatch.setattr(launch, "_train_one", interrupt)
+    assert train("blobs.npz", *QUICK, *several, "-o", "run").return_value == 130
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move("blobs.npz", "elsewhere/blobs.npz")
+    result = train("--resume", "run")
+    assert isinstance(result.exception, CatVAEError)
+    assert train("elsewhere/blobs.npz", "--resume", "run").return_value == 130
+    monkeypatch.setattr(launch, "_train_one", real)
+    monkeypatch.chdir("elsewhere")
+    assert train("--resume", str(tmp_path / "run"), "-q").return_value == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["origin"]["data"] == str(tmp_path / "elsewhere" / "blobs.npz")
+
+
+def test_a_size_for_images_that_have_their_own_is_refused_before_they_are_read(train, monkeypatch):
+    def reads(*_args, **_kwargs):
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(launch, "load_data", reads)
+    for data in ("mnist", "blobs.npz"):
+        result = train(data, "--image-size", "32", "-o", "out")
+        assert isinstance(result.exception, UsageError)
+        assert "--image-size is for a folder of images" in str(result.exception)
+
+
+def test_a_working_folder_that_is_no_text_is_refused(train, tmp_path, monkeypatch):
+    try:
+        (tmp_path / "a\udcffb").mkdir()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    monkeypatch.chdir(tmp_path / "a\udcffb")
+    result = train("images", "-o", "out")
+    assert isinstance(result.exception, UsageError)
+    assert "is not UTF-8 text: rename it" in str(result.exception)

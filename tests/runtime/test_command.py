@@ -1,0 +1,86 @@
+"""What every command shares: empty paths, signals that were ignored, failures that nobody foresaw, what may reach a terminal."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+from catvae.runtime import command
+from catvae.runtime.interruption import Signals, stop_on_signals
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("catvae-infer", ["a.png", "--copy-to", ""]),
+        ("catvae-infer", ["a.png", "-b", ""]),
+        ("catvae-infer", ["a.png", "-o", ""]),
+        ("catvae-infer", ["--files-from", ""]),
+        ("catvae-generate", ["-o", ""]),
+        ("catvae-report", [""]),
+        ("catvae-label", [""]),
+        ("catvae-doctor", ["-b", ""]),
+    ],
+)
+def test_an_empty_path_is_no_folder(run, tmp_path, name, arguments):
+    result = run(name, *arguments)
+    assert (result.returncode, b"the path is empty" in result.stderr) == (2, True), result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_no_file_of_rows(run, png):
+    png("a.png")
+    for resume in ([], ["--resume", "--format", "jsonl"]):
+        result = run("catvae-infer", "a.png", "-o", ".", *resume)
+        assert (result.returncode, b"not a regular file" in result.stderr) == (5, True), result.stderr
+
+
+@pytest.mark.parametrize("error", [RuntimeError("what is this"), MemoryError(), OSError("no number")])
+def test_what_nobody_foresaw_has_an_exit_code_of_its_own(error, capsys):
+    @click.command()
+    def fails() -> None:
+        raise error
+
+    assert command.run_command(fails, "catvae-x", []) == 70
+    said = capsys.readouterr().err
+    assert "not enough memory" in said if isinstance(error, MemoryError) else "please report it" in said and "Traceback" in said
+
+
+def test_what_is_said_cannot_move_the_cursor(capsys):
+    command.say("left out \x1b]0;x\x07 \ud800")
+    assert capsys.readouterr().err == "left out \\x1b]0;x\\x07 \\ud800\n"
+
+
+def test_signals_that_are_ignored_stay_ignored():
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for context in (stop_on_signals(), Signals().installed()):
+            with context:
+                assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+                assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def test_a_background_job_survives_what_ends_the_foreground_one(png, tmp_path):
+    png("a.png")
+    infer = Path(sys.executable).parent / "catvae-infer"
+    arguments = ["catvae-infer", "--files-from", "-", "--batch-size", "1"]
+    ignoring = f"import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv({str(infer)!r}, {arguments!r})"
+    with subprocess.Popen(
+        [sys.executable, "-c", ignoring], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path
+    ) as process:
+        process.stdin.write(b"a.png\n")
+        process.stdin.flush()
+        assert b'"ok":true' in process.stdout.readline()
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+        rest, _ = process.communicate(b"a.png\n", timeout=60)
+        assert b'"ok":true' in rest
+    assert process.returncode == 0
