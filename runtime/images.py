@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_BYTES = 32 * 2**20
-MAX_PIXELS = 2**26
-"""What cameras and phones take is below; an image of as many takes 200 MB once decoded."""
+MAX_PIXELS = 2**25
+"""The 24 megapixels of cameras and phones are below; with transparency, an image of as many takes 400 MB while it is read."""
 ORIENTATION_TAG = 0x0112
 TURNED = (5, 6, 7, 8)
 """Orientations of images that lie on their side."""
@@ -180,7 +180,7 @@ def _opened(file: BinaryIO) -> Iterator[Image.Image]:
         with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 size = f"{image.width} x {image.height}"
-                raise ImageError("too_many_pixels", f"the image is {size}, at most {MAX_PIXELS:,} pixels are decoded")
+                raise ImageError("too_many_pixels", f"the image is {size}, at most {MAX_PIXELS:,} pixels are decoded: make it smaller")
             yield image
     except ImageError:
         raise
@@ -261,7 +261,7 @@ def _to_grey_or_rgb(image: Image.Image, background: int) -> Image.Image:
 
 
 def _divided(image: Image.Image) -> Image.Image:
-    """Grey levels 0..65535 over 257, rounded; no half is possible, 257 being odd. A strip at a time: 67 million pixels are 500 MB wide."""
+    """Grey levels 0..65535 over 257, rounded; no half is possible, 257 being odd. A strip at a time: 33 million pixels are 270 MB wide."""
     import numpy as np
 
     levels = np.asarray(image) if image.mode == "I" else np.asarray(image, dtype=np.uint16)

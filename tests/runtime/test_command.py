@@ -84,3 +84,29 @@ def test_a_background_job_survives_what_ends_the_foreground_one(png, tmp_path):
         rest, _ = process.communicate(b"a.png\n", timeout=60)
         assert b'"ok":true' in rest
     assert process.returncode == 0
+
+
+def test_nothing_is_written_into_a_bundle(run, png, tmp_path):
+    """It would hold what its manifest does not name, and be refused from then on; files of file managers are none of that."""
+    import shutil
+
+    from catvae.runtime.bundle_files import PRETRAINED
+
+    bundle = tmp_path / "b"
+    shutil.copytree(PRETRAINED / "digits", bundle)
+    png("a.png")
+    for arguments in (
+        ("catvae-report", "b", "-o", "b/report.html"),
+        ("catvae-generate", "-b", "b", "-o", "b/generated.png"),
+        ("catvae-infer", "-b", "b", "a.png", "-o", "b/rows.jsonl"),
+        ("catvae-infer", "-b", "b", "a.png", "--copy-to", "b/sorted"),
+        ("catvae-export", "-b", "b", "--web", "b/page"),
+        ("catvae-export", "-b", "b", "--triton", "b/models"),
+    ):
+        result = run(*arguments)
+        assert (result.returncode, b"lies in the bundle" in result.stderr) == (2, True), result.stderr
+    inside = run("catvae-report", ".", cwd=bundle)  # whose default is report.html, here
+    assert (inside.returncode, b"choose a place outside" in inside.stderr) == (2, True)
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store"):
+        (bundle / name).write_bytes(b"")
+    assert run("catvae-infer", "-b", "b", "a.png").returncode == 0

@@ -371,3 +371,25 @@ def test_a_picture_strip_keeps_pixels(examined):
     assert strip[0, :21:7, 0].tolist() == [0, 2, 4]
     assert strip[0, 6:20:7, 3].tolist() == [0, 0]  # gaps are clear
     assert not strip[:, 21:, 3].any()
+
+
+def test_images_without_a_finite_answer_have_no_place_on_the_page(bundle, monkeypatch):
+    """As half precision gives for an odd image: the map would have no directions."""
+    images = np.round(bundle.sample(3, 6, seed=2) * 255).astype(np.uint8)
+    real = type(bundle).examine
+
+    def spoilt(first: int):
+        def examine(self, given, **options):
+            answers = real(self, given, **options)
+            answers.embedding[:first], answers.finite[:first] = np.nan, False
+            return answers
+
+        return examine
+
+    monkeypatch.setattr(type(bundle), "examine", spoilt(2))
+    found = facts_of_bundle(bundle, images, np.zeros(6, np.int64), ["a"])
+    assert found.tiles["images examined"] == "4"
+    assert render(found)
+    monkeypatch.setattr(type(bundle), "examine", spoilt(6))
+    with pytest.raises(DataError, match="none of the images with finite numbers"):
+        facts_of_bundle(bundle, images)

@@ -222,3 +222,31 @@ def test_a_finished_row_tells_of_another_bundle():
     assert made_otherwise({**row, "assignment": 3}, ["nuts", "bolts"], fields) == "bundle"
     for names in (["bolts", "nuts"], ["nuts"], ["nuts", "bolts", "washers"]):
         assert made_otherwise(row, names, fields) == "bundle"
+
+
+def test_rows_that_cannot_be_gone_on_with_are_not_said_to_be(tmp_path):
+    for resumable in (True, False):
+
+        def full(resumable: bool = resumable):
+            with growing_file(tmp_path / "rows", MADE, resumable=resumable) as growing:
+                growing.stream.write("a row\n")
+                growing.stream.flush()
+                raise OSError(28, "No space left on device")
+
+        with pytest.raises(OutputError) as caught:
+            full()
+        assert ("--resume" in str(caught.value)) is resumable
+
+
+def test_a_table_for_other_programs_is_told_by_its_name_in_any_case(run, png, tmp_path):
+    png("a.png")
+    assert run("catvae-infer", "a.png", "-o", "rows.CSV").returncode == 0
+    assert (tmp_path / "rows.CSV").read_text().startswith("path,ok,cluster")
+    result = run("catvae-infer", "a.png", "-o", "rows.CSV", "--resume")
+    assert (result.returncode, b"-o NAME.jsonl" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("option", [["--score"], ["--invert"], ["--shard", "1/2"], ["--format", "csv"], ["--embed"]])
+def test_a_self_test_takes_no_options_of_rows(run, option):
+    result = run("catvae-infer", "--self-test", *option)
+    assert (result.returncode, f"leave out {option[0]}".encode() in result.stderr) == (2, True)

@@ -10,7 +10,7 @@ export interface Picture {
   data: Uint8Array;
 }
 
-const LARGEST_PIXELS = 2 ** 26;
+const LARGEST_PIXELS = 2 ** 25;
 const INK = 40; // levels by which a pixel must differ from the background to count as drawn
 const FIXED = 2 ** 22; // one, in the fixed-point numbers of Pillow's filters
 
@@ -23,7 +23,7 @@ export async function openImage(file: Blob): Promise<ImageData> {
     throw new Error("This file is no image that the browser can read.");
   }
   const { width, height } = bitmap;
-  if (width * height > LARGEST_PIXELS) throw new Error(`The image has ${width} x ${height} pixels; at most 67 million are read.`);
+  if (width * height > LARGEST_PIXELS) throw new Error(`The image has ${width} x ${height} pixels; at most 33 million are read.`);
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true })!;
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
