@@ -4,6 +4,7 @@ For notebooks and pipelines; run folders, resume and pictures belong to `catvae-
 """
 
 import operator
+import signal
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from catvae.runtime.errors import UsageError
+from catvae.runtime.interruption import Interrupted
 
 from .config import LARGEST_SEED, resolve
 from .data import ImageData, native_preprocess
@@ -67,7 +69,12 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
                 raise UsageError(f"n_clusters is {clusters!r}, expected a whole number or 'auto'") from error
         config = resolve({**(self.settings or {}), "clusters": clusters, "seed": _seed(self.random_state)})
         trainer = Trainer(ImageData("array", images, native_preprocess(images)), config)
-        trainer.run()
+        try:
+            trainer.run()
+        except Interrupted as interruption:
+            if interruption.signum == signal.SIGINT:
+                raise KeyboardInterrupt from interruption  # what notebooks and their users look for
+            raise
         self.model_ = trainer.model
         self.labels_ = assign(self.model_, images).argmax(1)
         return self

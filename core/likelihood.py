@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catvae.kernels import mixture_kl
+from catvae.runtime.evenly import evenly
 
 from .model import CatVAE, Posterior
 from .views import to_float
@@ -62,7 +63,7 @@ def likelihood(model: CatVAE, images: NDArray[np.uint8], *, draws: int = 100, at
     model.eval()
     device = model.prior.device
     at_most = at_most or min(IMAGES, max(FEWEST, IMAGES * 28 * 28 // math.prod(images.shape[1:])))
-    chosen = images[np.linspace(0, len(images) - 1, min(at_most, len(images))).astype(int)]
+    chosen = images[evenly(len(images), at_most)]
     of_bound, of_pixels, of_draws = (np.random.default_rng([seed, stream]) for stream in range(3))
     sums = torch.zeros(4, dtype=torch.float64)
     nll: list[Tensor] = []

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from catvae.runtime.evenly import evenly
 from catvae.runtime.grid import grid
 
 from .data import ImageData
@@ -24,12 +25,12 @@ def picture_clusters(assignment: NDArray[np.float32], data: ImageData, names: li
     for i in range(assignment.shape[1]):
         members = np.flatnonzero(clusters == i)
         members = members[np.argsort(-assignment[members, i], kind="stable")]
-        picked = members[np.linspace(0, len(members) - 1, min(per_cluster, len(members))).astype(int)] if len(members) else []
+        picked = members[evenly(len(members), per_cluster)]
         rows.append(data.images[picked] if len(picked) else blank)
     return grid(rows, names)
 
 
 def picture_reconstructions(model: CatVAE, data: ImageData, count: int = 12) -> Image.Image:
     """Evenly spaced images above their reconstructions."""
-    picked = data.images[np.linspace(0, len(data.images) - 1, min(count, len(data.images))).astype(int)]
+    picked = data.images[evenly(len(data.images), count)]
     return grid([picked, reconstruct(model, picked)], ["image", "model"])

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from catvae.runtime.report.facts import EXAMINED, Examined, Facts, confusion, evenly, health_table, pictured, scores_table
+from catvae.runtime.evenly import evenly
+from catvae.runtime.report.facts import EXAMINED, Examined, Facts, confusion, health_table, pictured, scores_table
 from catvae.runtime.report.page import render
 from catvae.runtime.training_record import Training
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from catvae.runtime.report.facts import evenly
+from catvae.runtime.evenly import evenly
 from catvae.runtime.training_record import Training
 
 from .config import TrainConfig

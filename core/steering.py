@@ -102,9 +102,9 @@ class Steering:
     def _first_look(self, step: int, joints: Joints, at_most: int, position: Position) -> int:
         """K, chosen where it is to be; and whether clusters may be of unequal size, decided where it is to be."""
         choose, sizes = self.config.choose_clusters, self.config.sizes
-        unequal = choose_clusters(joints, at_most, unequal=True) if choose else at_most
-        position.unequal = sizes == "unequal" or (sizes == "auto" and unequal_is_clearer(joints, unequal))
-        clusters = unequal if position.unequal or not choose else choose_clusters(joints, at_most)
+        if_unequal = choose_clusters(joints, at_most, unequal=True) if choose else at_most
+        position.unequal = sizes == "unequal" or (sizes == "auto" and unequal_is_clearer(joints, if_unequal))
+        clusters = if_unequal if position.unequal or not choose else choose_clusters(joints, at_most)
         if sizes == "auto" and position.unequal:
             what = "groups of unequal size clearly hold together better than equal ones: clusters may be unequal (--sizes equal: not)"
             position.events.append(Event(step=step, what=what))

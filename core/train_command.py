@@ -146,12 +146,12 @@ def _refuse_beside_resume(resume: Path, given: list[str]) -> None:
 
 def _require_text(path: str | Path | None) -> None:
     """Run folders are JSON, which cannot hold a path that is not UTF-8, the working folder's neither."""
-    whole = os.path.abspath(path or "")
-    try:
-        whole.encode()
-    except UnicodeEncodeError as error:
-        shown = os.fsencode(whole).decode(errors="backslashreplace")
-        raise UsageError(f"the path '{shown}' is not UTF-8 text: rename it") from error
+    for text in (str(path or ""), os.path.abspath(path or "")):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            shown = os.fsencode(text).decode(errors="backslashreplace")
+            raise UsageError(f"the path '{shown}' is not UTF-8 text: rename it") from error
 
 
 def _checked(given: dict[str, Any], config_file: Path | None, seeds: int, *, has_labels: bool) -> "TrainConfig":

@@ -67,8 +67,9 @@ def _page_of_run(run: Path, images: tuple[str, ...]) -> bytes:
 def _facts(bundle: Bundle, arguments: tuple[str, ...], invert: bool, quiet: bool) -> Facts:
     import numpy as np
 
+    from .evenly import evenly
     from .images import read_image
-    from .report.facts import EXAMINED, evenly
+    from .report.facts import EXAMINED
     from .report.of_bundle import facts_of_bundle
     from .sources import expand
 

@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..evenly import evenly
 from ..latents import prior_samples
 from ..manifest import distinct
 from .maps import Map, maps_of
@@ -205,8 +206,3 @@ HEALTH = {
 def health_table(health: Mapping[str, float]) -> dict[str, str]:
     """Rows of a table; a sign that is not known here keeps its own name."""
     return {HEALTH.get(name, name): f"{value:.4g}" for name, value in health.items()}
-
-
-def evenly(count: int, at_most: int) -> NDArray[np.int64]:
-    """At most so many of 0..count-1, evenly spaced."""
-    return np.linspace(0, count - 1, min(count, at_most)).astype(np.int64)

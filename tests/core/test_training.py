@@ -256,6 +256,21 @@ def test_estimator_follows_scikit_learn(blobs):
         InfoCatVAE().fit(np.zeros((5, 4, 4)))
 
 
+@pytest.mark.parametrize(("signum", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Interrupted)])
+def test_an_interrupted_estimator_raises_what_notebooks_look_for(blobs, monkeypatch, signum, raised):
+    from catvae.core import InfoCatVAE
+
+    real = Trainer.step
+
+    def step(self):
+        os.kill(os.getpid(), signum)
+        return real(self)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    with pytest.raises(raised):
+        InfoCatVAE(n_clusters=3, settings={"epochs": 2, "hidden": 16}).fit(blobs.images)
+
+
 def test_scoring_with_dropout_leaves_the_network_as_it_was(blobs, quick):
     """What the published code did, on a network with batch norm: its averages belong to training."""
     trainer = Trainer(blobs, quick())

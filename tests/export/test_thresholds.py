@@ -1,7 +1,5 @@
 """Reject thresholds: the lowest percent of images that were held back."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,7 @@ from catvae.core.data import load_data
 from catvae.core.held_back import LEAST, Calibration, read_calibration, split
 from catvae.export.bundle_writer import export_bundle
 from catvae.export.thresholds import ENOUGH, QUANTILE, _quantile, calibrate
-from catvae.runtime.bundle import UNKNOWN, Bundle
+from catvae.runtime.bundle import UNKNOWN, Answers, Bundle
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +54,10 @@ def test_a_large_cluster_has_a_threshold_of_its_own():
         def examine(images, score):
             small = np.arange(len(images)) < 10
             assignment = np.stack([~small, small], 1).astype(np.float32)
-            return SimpleNamespace(assignment=assignment, score=np.where(small, -500, -np.arange(len(images))).astype(np.float32))
+            scores = np.where(small, -500, -np.arange(len(images))).astype(np.float32)
+            finite = np.arange(len(images)) != 20  # what has no finite answer has no say
+            scores[~finite] = np.nan
+            return Answers(assignment.argmax(1), assignment.max(1), assignment, None, scores, finite)
 
     empty = np.zeros((0, 1, 1, 1), np.uint8)
     held = np.zeros((10 + 2 * ENOUGH, 1, 1, 1), np.uint8)
