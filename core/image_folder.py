@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from catvae.runtime.decoding import Decoding
 from catvae.runtime.errors import DataError, ImageError, printable
-from catvae.runtime.images import Preprocess, image_size_of, read_image
+from catvae.runtime.images import Preprocess, image_size_of, may_be_transparent, read_image
 from catvae.runtime.sources import SUFFIXES, is_image_name
 
 AT_A_TIME = 64
@@ -139,9 +139,11 @@ def _behind(files: Sequence[Path], rules: Preprocess) -> int:
     shown = opaque = 0.0
     for file in _looked_at(files):
         try:
+            if not may_be_transparent(file):
+                continue
             on_black = read_image(file, rules).astype(np.float64)
             on_white = read_image(file, msgspec.structs.replace(rules, background=255))
-        except ImageError:
+        except ImageError:  # whoever reads them all says so
             continue
         if (on_black != on_white).any():
             shown += on_black.sum() / 255

@@ -100,9 +100,9 @@ class SeedRecord(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     clusters: int
     neighbour_information: float
-    """Nats its clusters share with those of nearest neighbours, in the hidden layer and by pixels: what the kept run was chosen by."""
+    """Nats its clusters share with those of nearest neighbours, in the hidden layer and by pixels."""
     agreement: float
-    """Mean adjusted Rand index with the other runs' clusters."""
+    """Mean adjusted Rand index with the other runs' clusters: what the kept run was chosen by."""
     verdict: str
     acc: dict[str, float]
     """Per part that has labels; for the report alone."""

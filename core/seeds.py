@@ -1,16 +1,19 @@
 """Several runs for one result: `catvae-train --seeds n`.
 
-Every run is a whole run folder under ``RUN/seeds/SEED``. The one whose clusters share most information with those of neighbouring images is
-kept: its files are copied to RUN. No label is involved. Agreement between the runs, the adjusted Rand index of their clusters, says how far
-the result depends on the seed.
+Every run is a whole run folder under ``RUN/seeds/SEED``. The one whose clusters agree most with those of the others, by the adjusted Rand
+index, is kept: its files are copied to RUN. No label is involved: what most seeds find is no accident of one. How far they agree says how
+far the result depends on the seed.
 """
 
+import itertools
+import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
 from catvae.runtime.command import say
@@ -27,6 +30,8 @@ from .run_folder import Origin, RunFolder, RunRecord, SeedRecord
 from .session import Session, require_same
 
 PLAN = "seeds.json"
+Agreements = dict[int, dict[int, float]]
+"""Adjusted Rand index of each run's clusters with those of each other one."""
 COMPARED = 10_000
 """Images that agreement is measured on, at most."""
 
@@ -112,15 +117,15 @@ def train_seeds(
 
 def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -> RunRecord:
     records = {seed: run.read_record() for seed, run in runs.items()}
-    best = best_seed(records)
     compared = data.images[:: -(-len(data.images) // COMPARED)]
-    clusters = {seed: assign(run.read_model(), compared).argmax(1) for seed, run in runs.items()}
+    alike = _agreements({seed: assign(run.read_model(), compared).argmax(1) for seed, run in runs.items()})
+    best = best_seed(records, alike)
     rows = [
         SeedRecord(
             seed=seed,
             clusters=len(record.clusters),
             neighbour_information=record.health["neighbour_information"],
-            agreement=_agreement(seed, clusters),
+            agreement=_mean(alike[seed].values()),
             verdict=record.verdict.status if record.verdict else "none",
             acc={part: score["acc"] for part, score in record.scores.items()},
             kept=seed == best,
@@ -141,22 +146,34 @@ def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -
     return record
 
 
-def best_seed(records: dict[int, RunRecord]) -> int:
-    """The seed to keep: a healthy run before a degenerate one, of the K most runs chose, sharing most information with neighbours."""
+def best_seed(records: dict[int, RunRecord], alike: Agreements) -> int:
+    """The seed to keep: healthy runs before degenerate ones, of these the K that most runs chose, and of these the one that agrees most
+    with the others; of two, which agree alike, the one that shares most information with neighbours."""
     usual = Counter(len(record.clusters) for record in records.values()).most_common(1)[0][0]
 
-    def rank(seed: int) -> tuple[bool, bool, float]:
+    def rank(seed: int) -> tuple[bool, bool]:
         record = records[seed]
-        healthy = record.verdict is not None and record.verdict.status == "healthy"
-        return healthy, len(record.clusters) == usual, record.health["neighbour_information"]
+        return record.verdict is not None and record.verdict.status == "healthy", len(record.clusters) == usual
 
-    return max(records, key=rank)
+    first = [seed for seed in records if rank(seed) == max(map(rank, records))]
+    return max(
+        first,
+        key=lambda seed: (_mean(alike[seed][other] for other in first if other != seed), records[seed].health["neighbour_information"]),
+    )
 
 
-def _agreement(seed: int, clusters: dict[int, np.ndarray]) -> float:
-    """Mean adjusted Rand index of one run's clusters with those of the others; 1 for a single run."""
-    others = [adjusted_rand_score(clusters[seed], found) for other, found in clusters.items() if other != seed]
-    return float(np.mean(others)) if others else 1.0
+def _agreements(clusters: dict[int, NDArray[np.int64]]) -> Agreements:
+    """Of every two runs, whose clusters (N,) are of the same images; the same number in both directions, so that ties are ties."""
+    alike: Agreements = {seed: {} for seed in clusters}
+    for one, other in itertools.combinations(clusters, 2):
+        alike[one][other] = alike[other][one] = float(adjusted_rand_score(clusters[one], clusters[other]))
+    return alike
+
+
+def _mean(values: Iterable[float]) -> float:
+    """1 for a run that is alone."""
+    found = list(values)
+    return math.fsum(found) / len(found) if found else 1.0
 
 
 def folder_of(path: Path) -> RunFolder:

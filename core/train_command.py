@@ -64,7 +64,9 @@ class ClusterCount(click.ParamType):
 @click.option("--device", type=Choice(["auto", "cpu", "cuda"]), help="[default: auto]")
 @click.option("--precision", type=Choice(["auto", "fp32", "bf16"]), help="auto: bf16 where the processor computes it. [default: auto]")
 @click.option("--seed", type=int, help="Same seed, same machine, same result. [default: 0]")
-@click.option("--seeds", type=click.IntRange(1, 100), default=1, metavar="N", help="Train N runs and keep the best, chosen without labels.")
+@click.option(
+    "--seeds", type=click.IntRange(1, 100), default=1, metavar="N", help="Train N runs and keep the one that agrees most with the others."
+)
 @click.option(
     "--labels",
     type=FilePath(),

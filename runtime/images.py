@@ -162,6 +162,16 @@ def image_size_of(source: str | os.PathLike[str] | bytes) -> tuple[int, int]:
         return (height, width) if _orientation(image) in TURNED else (width, height)
 
 
+def may_be_transparent(source: str | os.PathLike[str] | bytes) -> bool:
+    """Whether an image has transparency of some kind, from its header alone; raises as `read_image`."""
+    with _file(source) as file, _opened(file) as image:
+        return _transparent(image)
+
+
+def _transparent(image: Image.Image) -> bool:
+    return image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info
+
+
 def _orientation(image: Image.Image) -> int:
     """How an image lies, before it is decoded: of a PNG, Pillow would decode it to look for what may stand behind its pixels."""
     if image.format != "PNG":
@@ -255,7 +265,7 @@ def _to_grey_or_rgb(image: Image.Image, background: int) -> Image.Image:
         raise ImageError("unsupported_mode", "floating-point pixels have no agreed range: save the image with 8 or 16 bits")
     if image.mode in ("LA", "La"):
         return _composite(image.convert("LA"), "L", background)
-    if image.mode in ("RGBA", "RGBa", "PA") or "transparency" in image.info:
+    if _transparent(image):
         return _composite(image.convert("RGBA"), "RGB", background)
     return _as_mode(image, "L" if image.mode in ("1", "L") else "RGB")
 

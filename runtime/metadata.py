@@ -12,6 +12,8 @@ from .errors import ImageError
 
 MOST = 2000
 """Segments or entries; pages of a scanner's EXIF have some 60, a colour profile in pieces at most 255 more."""
+MOST_BYTES = 2**26
+"""Of all entries together: files are half as large. Less is left to Pillow, which reads images whose lesser entries are damaged."""
 SCAN, ALONE = 0xDA, (0x01, *range(0xD0, 0xD9))
 """Markers of a JPEG: pixels begin; those that stand without a segment."""
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -56,7 +58,7 @@ def _tiff(file: BinaryIO, order: str, *, big: bool) -> None:
         for _ in range(count):
             _, kind, values, _ = entry.unpack(file.read(entry.size))
             held += SIZES.get(kind, 0) * values
-        if held > room:
-            raise ImageError("corrupt_image", f"the image is damaged: its header speaks of {held:,} bytes, the file has {room:,}")
+        if held > MOST_BYTES:
+            raise ImageError("corrupt_image", f"the image is damaged: its header speaks of {held:,} bytes of metadata")
     except struct.error:  # cut short: Pillow has words for it
         return

@@ -2,11 +2,13 @@
 
 import dataclasses
 import os
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from catvae.core.guard import Verdict
-from catvae.core.run_folder import Origin, RunFolder
+from catvae.core.run_folder import Origin, RunFolder, RunRecord
 from catvae.core.seeds import best_seed, folder_of, plan, read_plan, train_seeds
 from catvae.core.session import Session
 from catvae.runtime.errors import DataError, NumericError, OutputError
@@ -26,7 +28,9 @@ def test_the_best_of_three_is_kept_and_all_are_reported(blobs, quick, tmp_path):
     assert folder.read_record() == record
     assert [run.seed for run in record.seeds] == [5, 6, 7]
     kept = next(run for run in record.seeds if run.kept)
-    assert kept.neighbour_information == max(run.neighbour_information for run in record.seeds if run.verdict == kept.verdict)
+    alike = [run for run in record.seeds if run.verdict == kept.verdict]
+    best = max((run.agreement, run.neighbour_information) for run in alike)
+    assert len(alike) < 3 or (kept.agreement, kept.neighbour_information) == best
     assert all(-0.5 <= run.agreement <= 1 for run in record.seeds)
     assert folder.read_config().seed == kept.seed
     assert (folder.path / "model.safetensors").read_bytes() == (folder.path / "seeds" / str(kept.seed) / "model.safetensors").read_bytes()
@@ -96,9 +100,10 @@ def test_a_degenerate_run_is_kept_only_for_want_of_a_healthy_one(blobs, quick, t
     for record in records.values():
         record.verdict = Verdict(status="healthy")
     records[0].health["neighbour_information"], records[1].health["neighbour_information"] = 1.0, 0.1
-    assert best_seed(records) == 0
+    alike = {0: {1: 0.5}, 1: {0: 0.5}}
+    assert best_seed(records, alike) == 0
     records[0].verdict = Verdict(status="degenerate", reasons=("one class",))
-    assert best_seed(records) == 1
+    assert best_seed(records, alike) == 1
 
 
 def test_a_damaged_plan_is_named(tmp_path):
@@ -134,3 +139,18 @@ def test_a_seed_that_fails_is_left_out(blobs, quick, tmp_path, capsys):
     plan(folder, [0, 1])
     with pytest.raises(NumericError):
         train_seeds(folder, blobs, quick(), ORIGIN, None, fail_on(0, 1))
+
+
+def test_what_most_seeds_find_is_kept():
+    """Of healthy runs of the usual K; the one that neighbours agree with most may be the one that nobody else finds."""
+
+    def record(neighbours: float, clusters: int = 3, status: str = "healthy"):
+        found = SimpleNamespace(clusters=[None] * clusters, verdict=Verdict(status=status), health={"neighbour_information": neighbours})
+        return cast(RunRecord, found)
+
+    alike = {0: {1: 0.9, 2: 0.8, 3: 0.3}, 1: {0: 0.9, 2: 0.6, 3: 0.3}, 2: {0: 0.8, 1: 0.6, 3: 0.9}, 3: {0: 0.3, 1: 0.3, 2: 0.9}}
+    records = {seed: record(neighbours) for seed, neighbours in enumerate((1.0, 1.2, 0.9, 2.0))}
+    assert best_seed(records, alike) == 2
+    assert best_seed({**records, 3: record(2.0, clusters=4)}, alike) == 0  # and has no say in what the others are
+    assert best_seed({**records, 0: record(1.0, status="degenerate"), 2: record(1.0, status="degenerate")}, alike) == 3  # of two
+    assert best_seed({0: records[0]}, {0: {}}) == 0
