@@ -21,7 +21,7 @@ from sklearn.metrics import adjusted_rand_score
 from catvae.core.data import load_data
 from catvae.core.evaluation import assign
 from catvae.core.run_folder import RunFolder
-from catvae.core.seeds import COMPARED
+from catvae.core.seeds import compared_images
 
 from .record import RESULTS, circumstances, rows_before, write_csv
 
@@ -38,7 +38,7 @@ def main(data: str, seeds: int) -> None:
     """Train DATA from several seeds, then choose among them by every rule."""
     click.echo(str(circumstances()))
     name, images = f"seeds-{Path(data).name}", load_data(data)
-    compared = images.images[:: max(1, len(images.images) // COMPARED)]
+    compared = compared_images(images)
     kept = RESULTS.parent.parent / "build" / name
     kept.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = [row for row in rows_before(name) if (kept / f"{row['seed']}.npy").is_file()][:seeds]

@@ -109,8 +109,7 @@ def _resumed(path: Path, data: str | None) -> _Run:
     record, config = settings.read_record(), settings.read_config()
     origin = record.origin
     if data:
-        labels = origin.labels  # absolute already
-        origin = Origin.of(data, origin.image_size, labels, classes=origin.classes)
+        origin = Origin.of(data, origin.image_size, origin.labels, classes=origin.classes)
     several = is_planned(folder)
     return _Run(folder, config if several else as_begun(config, record), origin, several, settings.path == path and settings.complete)
 

@@ -117,7 +117,7 @@ def train_seeds(
 
 def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -> RunRecord:
     records = {seed: run.read_record() for seed, run in runs.items()}
-    compared = data.images[:: -(-len(data.images) // COMPARED)]
+    compared = compared_images(data)
     alike = _agreements({seed: assign(run.read_model(), compared).argmax(1) for seed, run in runs.items()})
     best = best_seed(records, alike)
     rows = [
@@ -144,6 +144,11 @@ def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -
     atomic_write(folder.path / "report.html", run_report(model, data, assignment, record, config, position.rows))  # now with all seeds
     folder.write_record(record)
     return record
+
+
+def compared_images(data: ImageData) -> NDArray[np.uint8]:
+    """Those that agreement is measured on, (n, H, W, C), evenly spaced."""
+    return data.images[:: -(-len(data.images) // COMPARED)]
 
 
 def best_seed(records: dict[int, RunRecord], alike: Agreements) -> int:

@@ -12,7 +12,6 @@ import io
 import os
 import signal
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -154,6 +153,8 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
 
 def _unexpected(name: str) -> int:
     """Show the exception that is being handled, for a report of it."""
+    import traceback  # only a fault needs it
+
     traceback.print_exc()
     say(f"{name}: this should not have happened: please report it, with the lines above")
     return UNEXPECTED

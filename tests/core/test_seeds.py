@@ -29,8 +29,9 @@ def test_the_best_of_three_is_kept_and_all_are_reported(blobs, quick, tmp_path):
     assert [run.seed for run in record.seeds] == [5, 6, 7]
     kept = next(run for run in record.seeds if run.kept)
     alike = [run for run in record.seeds if run.verdict == kept.verdict]
-    best = max((run.agreement, run.neighbour_information) for run in alike)
-    assert len(alike) < 3 or (kept.agreement, kept.neighbour_information) == best
+    # of two that are left, by whatever a machine rounds, agreement with one another is the same: neighbours decide
+    worth = {run.seed: (run.agreement if len(alike) == 3 else 0.0, run.neighbour_information) for run in alike}
+    assert worth[kept.seed] == max(worth.values())
     assert all(-0.5 <= run.agreement <= 1 for run in record.seeds)
     assert folder.read_config().seed == kept.seed
     assert (folder.path / "model.safetensors").read_bytes() == (folder.path / "seeds" / str(kept.seed) / "model.safetensors").read_bytes()
