@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from ._loader import KernelUnavailable, kernel_status
 
 if TYPE_CHECKING:
-    from .ops import MixtureKL, dense_mixture_kl, mixture_kl
+    from .ops import MixtureKL, dense_mixture_kl, mixture_kl, norm_relu
 
-__all__ = ["KernelUnavailable", "MixtureKL", "dense_mixture_kl", "kernel_status", "mixture_kl"]
+__all__ = ["KernelUnavailable", "MixtureKL", "dense_mixture_kl", "kernel_status", "mixture_kl", "norm_relu"]
 
 
 def __getattr__(name: str):
-    if name in ("MixtureKL", "dense_mixture_kl", "mixture_kl"):
+    if name in ("MixtureKL", "dense_mixture_kl", "mixture_kl", "norm_relu"):
         from . import ops
 
         return getattr(ops, name)

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .header import abi, declarations
+from .header import LOSS, abi, declarations
 
 _forked = False
 
@@ -63,7 +63,7 @@ def _cuda() -> tuple[Any, Any] | KernelUnavailable:
         from cffi import FFI
 
         ffi = FFI()
-        ffi.cdef(declarations())
+        ffi.cdef(declarations(LOSS))
         lib = ffi.dlopen(str(path))
     except (ImportError, OSError) as error:
         return KernelUnavailable(f"the CUDA kernel cannot be loaded ({error})")

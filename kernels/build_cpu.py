@@ -1,4 +1,4 @@
-"""cffi recipe of the CPU kernel: reads the one C header, compiles ``cpu/mixture_kl.c`` into ``catvae.kernels._cpu``.
+"""cffi recipe of the CPU kernel: reads the C headers, compiles ``cpu/mixture_kl.c`` into ``catvae.kernels._cpu``.
 
 API mode, limited Python API. The extension is optional: without a C compiler the package installs all the same and the plain-torch
 form of the loss takes over. No ``-march=native`` (wheels travel) and no fast-math (it changes rounding for the whole process).
@@ -40,12 +40,12 @@ def openmp_flags() -> list[str]:
 
 
 ffi = FFI()
-ffi.cdef(header["declarations"]())
+ffi.cdef(header["declarations"](header["LOSS"], header["LAYERS"]))
 # Sources are relative to the project root, where setup.py runs: setuptools refuses absolute paths.
 _openmp = openmp_flags() if sysconfig.get_platform().startswith(("linux", "macosx")) else []
 ffi.set_source(
     "catvae.kernels._cpu",
-    '#include "catvae_kernels.h"',
+    f'#include "{header["LOSS"]}"\n#include "{header["LAYERS"]}"',
     sources=["kernels/cpu/mixture_kl.c"],
     include_dirs=["kernels"],
     define_macros=[("CATVAE_ABI", str(header["abi"]()))],

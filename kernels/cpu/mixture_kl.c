@@ -4,6 +4,7 @@
  * same source under `#pragma GCC target` gives a table that a test can force entry by entry on one machine (target_clones cannot),
  * and needs no per-file compiler flags. Other compilers and processors get the portable entry alone.
  */
+#include "catvae_layers.h"
 #include "common.h"
 
 #include <math.h>
@@ -21,6 +22,7 @@
 #endif
 
 #include "half.h"
+#include "norm_sums.h"
 #include "plan.h"
 
 static inline int64_t thread_index(void)
@@ -128,6 +130,8 @@ int64_t catvae_mixture_kl_workspace(int64_t N, int64_t K, int64_t D, int32_t siz
 #define RUN(isa, name, real, ...) ((void)(isa), JOIN(name, real, base)(__VA_ARGS__))
 #endif
 
+static inline char *aligned(void *workspace) { return (char *)(((uintptr_t)workspace + ALIGNMENT - 1) & ~(uintptr_t)(ALIGNMENT - 1)); }
+
 /* Common beginning of an entry: `chosen` is the instruction set. `constants` never may be NULL, `per_sample` only without samples. */
 #define BEGIN(REAL_T, constants, per_sample)                                         \
     (void)stream;                                                                    \
@@ -136,7 +140,7 @@ int64_t catvae_mixture_kl_workspace(int64_t N, int64_t K, int64_t D, int32_t siz
     const int32_t chosen = resolve_isa(isa);                                         \
     if (chosen < 0) return chosen;                                                   \
     if (!(constants) || (N > 0 && !(per_sample))) return CATVAE_NULL_POINTER;        \
-    char *scratch = (char *)(((uintptr_t)workspace + ALIGNMENT - 1) & ~(uintptr_t)(ALIGNMENT - 1))
+    char *scratch = aligned(workspace)
 
 #define DEFINE_ENTRIES(REAL_T, SUFFIX)                                                                                                   \
     int32_t catvae_mixture_kl_forward_##SUFFIX(                                                                                          \
@@ -198,5 +202,45 @@ int32_t catvae_elementary_f32(int32_t function, int64_t n, const float *x, float
     if (function < 0 || function > 3) return CATVAE_BAD_TYPE;
     if (n > 0 && (!x || !y)) return CATVAE_NULL_POINTER;
     RUN(chosen, elementary, f32, function, n, x, y);
+    return CATVAE_OK;
+}
+
+int64_t catvae_norm_relu_workspace(int64_t N, int64_t C)
+{
+    const int64_t limit = INT64_C(1) << 40;
+    if (N < 1 || C < 1 || C % CHANNELS || N > limit || C > limit || (double)N * (double)C > (double)limit) return CATVAE_BAD_SIZE;
+    return norm_bytes(N, C);
+}
+
+static int32_t check_norm(int64_t N, int64_t C, int32_t type, int all_given, int32_t n_threads)
+{
+    if (catvae_norm_relu_workspace(N, C) < 0) return CATVAE_BAD_SIZE;
+    if (type != CATVAE_SAME && type != CATVAE_BF16) return CATVAE_BAD_TYPE;
+    if (n_threads < 1) return CATVAE_BAD_THREADS;
+    return all_given ? CATVAE_OK : CATVAE_NULL_POINTER;
+}
+
+int32_t catvae_norm_relu_forward(
+    int64_t N, int64_t C, const void *x, int32_t type, const float *gamma, const float *beta, double eps, void *y, float *statistics,
+    void *workspace, int32_t n_threads, int32_t isa)
+{
+    const int32_t status = check_norm(N, C, type, x && gamma && beta && y && statistics && workspace, n_threads), chosen = resolve_isa(isa);
+    if (status != CATVAE_OK) return status;
+    if (chosen < 0) return chosen;
+    const int32_t threads = N * C < SERIAL_NORM ? 1 : n_threads;
+    RUN(chosen, norm_relu_forward, f32, N, C, x, type, gamma, beta, eps, y, statistics, aligned(workspace), threads);
+    return CATVAE_OK;
+}
+
+int32_t catvae_norm_relu_backward(
+    int64_t N, int64_t C, const void *x, const void *dy, int32_t type, const float *gamma, const float *beta, double eps,
+    const float *statistics, void *dx, float *dgamma, float *dbeta, void *workspace, int32_t n_threads, int32_t isa)
+{
+    const int all_given = x && dy && gamma && beta && statistics && dx && dgamma && dbeta && workspace;
+    const int32_t status = check_norm(N, C, type, all_given, n_threads), chosen = resolve_isa(isa);
+    if (status != CATVAE_OK) return status;
+    if (chosen < 0) return chosen;
+    const int32_t threads = N * C < SERIAL_NORM ? 1 : n_threads;
+    RUN(chosen, norm_relu_backward, f32, N, C, x, dy, type, gamma, beta, eps, statistics, dx, dgamma, dbeta, aligned(workspace), threads);
     return CATVAE_OK;
 }

@@ -1,4 +1,4 @@
-/* The pieces of the loss in reading order, for one precision; then the names they were written with are free again. */
+/* The pieces of the loss in reading order, and of batch norm, for one precision; then the names they were written with are free again. */
 #include "vector.h"
 
 #include "stage.h"
@@ -10,6 +10,10 @@
 #include "backward.h"
 
 #include "dense.h"
+
+#if REAL_IS_FLOAT
+#include "norm.h"
+#endif
 
 #undef REAL
 #undef INTEGER

@@ -1,6 +1,7 @@
 """Everything of the kernel that needs torch: the two public functions, their checks, the calls into C, the plain-torch form."""
 
 from .mixture import dense_mixture_kl, mixture_kl
+from .norm import norm_relu
 from .plain import MixtureKL
 
-__all__ = ["MixtureKL", "dense_mixture_kl", "mixture_kl"]
+__all__ = ["MixtureKL", "dense_mixture_kl", "mixture_kl", "norm_relu"]

@@ -39,6 +39,8 @@ class _Library:
         self.mixture_backward = getattr(lib, f"catvae_mixture_kl_backward_{suffix}")
         self.dense_forward = getattr(lib, f"catvae_dense_kl_forward_{suffix}")
         self.dense_backward = getattr(lib, f"catvae_dense_kl_backward_{suffix}")
+        if not self.on_cuda and dtype == torch.float32:
+            self.norm_forward, self.norm_backward = lib.catvae_norm_relu_forward, lib.catvae_norm_relu_backward
         self.local = threading.local()
         self.workspace = functools.lru_cache(maxsize=64)(self._workspace)
 
@@ -49,23 +51,25 @@ class _Library:
             self._refuse(found, N, K, D)
         return found // self.element_size + 1
 
+    def pointers(self, tensors: Sequence[Maybe]) -> list[Any]:
+        """Of memory that the caller keeps alive."""
+        cast, void, null = self.cast, self.void, self.null
+        return [null if x is None else cast(void, x.data_ptr()) for x in tensors]
+
     def run(self, function: Any, N: int, K: int, D: int, phase: int, inputs: Sequence[Maybe], others: Sequence[Maybe]) -> None:
         """Call `function` with `inputs`, their type, `others` and a workspace, on the caller's threads or current stream."""
-        cast, void, null = self.cast, self.void, self.null
         type_ = TYPES[inputs[0].dtype]  # pyright: ignore[reportOptionalMemberAccess]
         threads = 1 if self.on_cuda else _loader.usable_threads(torch.get_num_threads())
         workspace = self._scratch(self.workspace(N, K, D, type_, phase, threads))
         # Bound to a list before their pointers are taken: a temporary copy would be freed before the call.
         kept = [x if x is None or x.is_contiguous() else x.contiguous() for x in inputs]
-        pointers = [null if x is None else cast(void, x.data_ptr()) for x in kept]
-        more = [null if x is None else cast(void, x.data_ptr()) for x in others]
-        scratch = cast(void, workspace.data_ptr())
+        pointers, more, (scratch,) = self.pointers(kept), self.pointers(others), self.pointers((workspace,))
         if self.on_cuda:
             with torch.cuda.device(workspace.device):  # the stream of the moment: a cached one would escape CUDA graphs and race
-                stream = cast(void, torch.cuda.current_stream().cuda_stream)
+                stream = self.cast(self.void, torch.cuda.current_stream().cuda_stream)
                 status = function(N, K, D, *pointers, type_, *more, scratch, threads, -1, stream)
         else:
-            status = function(N, K, D, *pointers, type_, *more, scratch, threads, -1, null)
+            status = function(N, K, D, *pointers, type_, *more, scratch, threads, -1, self.null)
         if status:
             self._refuse(status, N, K, D)
 
@@ -140,3 +144,42 @@ def dense_backward(
     library = _library(prior.device, prior.dtype)
     library.run(library.dense_backward, N, K, D, DENSE, inputs, (assignment, cluster_kl, statistics, g_kl, g_neg_entropy, *out))
     return out
+
+
+def norm_relu_forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """(y, statistics (2, C)) of x whose memory is (positions, C); see the header of layers."""
+    library, y = _library(weight.device, weight.dtype), torch.empty_like(x)
+    statistics = weight.new_empty((2, len(weight)))
+    _run_norm(library, library.norm_forward, x, (x,), weight, bias, eps, (y, statistics))
+    return y, statistics
+
+
+def norm_relu_backward(
+    x: Tensor, dy: Tensor, weight: Tensor, bias: Tensor, eps: float, statistics: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(dx, dweight, dbias), for dy in the memory layout of x."""
+    library = _library(weight.device, weight.dtype)
+    out = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
+    _run_norm(library, library.norm_backward, x, (x, dy), weight, bias, eps, (statistics, *out))
+    return out
+
+
+def _run_norm(
+    library: _Library,
+    function: Any,
+    x: Tensor,
+    inputs: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    others: Sequence[Tensor],
+) -> None:
+    C = len(weight)
+    N = x.numel() // C
+    size = library.loaded[1].catvae_norm_relu_workspace(N, C)
+    workspace = library._scratch(max(0, size) // library.element_size + 1)
+    threads = _loader.usable_threads(torch.get_num_threads())
+    affine, more, (scratch,) = library.pointers((weight, bias)), library.pointers(others), library.pointers((workspace,))
+    status = function(N, C, *library.pointers(inputs), TYPES[x.dtype], *affine, eps, *more, scratch, threads, -1)
+    if status:
+        raise ValueError(f"norm_relu: {_loader.message(library.loaded, status)}: got {N} positions, {C} channels, {x.dtype}")

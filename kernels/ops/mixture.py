@@ -12,15 +12,14 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .. import _loader
 from . import calls, registered  # noqa: F401 - registering is what the import is for
 from .checks import HALF, check_dense, check_mixture, fits
+from .eager import traced, transformed
 from .once import first_derivative
 from .plain import MixtureKL, plain_dense_kl, plain_mixture_kl
 
-_PLAIN = {Tensor, torch.nn.Parameter}
 Maybe = Tensor | None
 
 
@@ -60,9 +59,9 @@ def mixture_kl(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits
         weight = None if weight is None else weight.to(E.dtype)
     if _compiled(m):
         inputs = m, v, E, F, prior, logits, weight
-        if _traced(m, v, E, F, prior, logits):
+        if traced(m, v, E, F, prior, logits):
             return MixtureKL(*torch.ops.catvae.mixture_kl(*inputs)[:4])
-        if not _transformed():
+        if not transformed():
             return _joined(calls.mixture_forward(*inputs), calls.mixture_backward, inputs, (m, v, E, F, logits))
     with _full_precision(m):
         return plain_mixture_kl(_widened(m), _widened(v), E, F, prior, _widened(logits), weight)
@@ -84,9 +83,9 @@ def dense_mixture_kl(mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weig
     weight = None if weight is None else weight.to(prior.dtype)
     if _compiled(mu):
         inputs = mu, lv, prior, logits, weight
-        if _traced(mu, lv, prior, logits):
+        if traced(mu, lv, prior, logits):
             return MixtureKL(*torch.ops.catvae.dense_kl(*inputs)[:4])
-        if not _transformed():
+        if not transformed():
             return _joined(calls.dense_forward(*inputs), calls.dense_backward, inputs, (mu, lv, logits))
     with _full_precision(mu):
         return plain_dense_kl(_widened(mu), _widened(lv), prior, _widened(logits), weight)
@@ -161,18 +160,3 @@ class _Join(torch.autograd.Function):
 
 # Without what `Function.apply` looks for in Python, 2 us a call: torch.func, whose transforms have been ruled out.
 _join = super(torch.autograd.Function, _Join).apply  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _traced(*inputs: Tensor) -> bool:
-    """Whether somebody looks on who must see an op: torch.compile, torch.jit, a dispatch mode, or fake tensors and other subclasses."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
-        or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-        or not _PLAIN.issuperset(map(type, inputs))
-    )
-
-
-def _transformed() -> bool:
-    """Whether `torch.func` (vmap, grad, jvp, ...) or forward-mode differentiation is at work: the plain form follows them, C cannot."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]

@@ -18,4 +18,4 @@ class _Last(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *_):  # pyright: ignore[reportIncompatibleMethodOverride]
-        raise RuntimeError("the mixture loss is once differentiable: its second derivative is not implemented")
+        raise RuntimeError("what catvae.kernels computes is once differentiable: second derivatives are not implemented")

@@ -1,10 +1,13 @@
-"""What the networks do otherwise than torch: dropout's own mask, and layouts; everything else is tested through the model."""
+"""What the networks do otherwise than torch: dropout's mask, layouts, batch norm with its ReLU, the gradient of a bias.
+
+Everything else is tested through the model.
+"""
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from catvae.core.networks import Dropout, Flatten  # noqa: E402
+from catvae.core.networks import Doubling, Dropout, Flatten, NormReLU1d, NormReLU2d  # noqa: E402
 
 
 @pytest.mark.parametrize("p", [0.25, 0.5, 0.9])
@@ -53,3 +56,57 @@ def test_without_gradients_nothing_is_hooked():
     x = torch.randn(2, 4, 3, 3).contiguous(memory_format=torch.channels_last)
     Flatten()(x)
     assert not x._backward_hooks
+
+
+@pytest.mark.parametrize("kind", [NormReLU1d, NormReLU2d])
+@pytest.mark.parametrize("channels", [32, 10])  # 10: left to torch
+def test_batch_norm_with_its_relu_is_torchs_two_layers(kind, channels):
+    torch.manual_seed(0)
+    ours = kind(channels)
+    plain = getattr(torch.nn, kind.__name__.replace("NormReLU", "BatchNorm"))(channels)
+    shape = (12, channels, 5, 4)[: 4 if kind is NormReLU2d else 2]
+    for _ in range(3):
+        x = (torch.randn(shape) + 2).requires_grad_()
+        if len(shape) == 4:
+            x = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+        found, expected = ours(x), plain(x).relu()
+        torch.testing.assert_close(found, expected)
+        upstream = torch.randn_like(expected)
+        mine, wanted = ((y * upstream).sum() for y in (found, expected))
+        gradients = torch.autograd.grad(mine, (x, ours.weight, ours.bias)), torch.autograd.grad(wanted, (x, plain.weight, plain.bias))
+        for one, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert ours.state_dict().keys() == plain.state_dict().keys()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value)
+    before = ours.running_mean.clone()
+    ours.momentum = 0.0
+    ours(x)
+    assert torch.equal(ours.running_mean, before)
+    torch.testing.assert_close(ours.eval()(x), plain.eval()(x).relu())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_transposed_convolution_has_torchs_value_and_gradients(dtype):
+    torch.manual_seed(0)
+    ours, plain = Doubling(4, 6), torch.nn.ConvTranspose2d(4, 6, 4, 2, 1)
+    plain.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 4, 5, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+    upstream, results = torch.randn(3, 6, 10, 10), []
+    for layer in (ours, plain):
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            y = layer(x)
+        loss = (y.relu().float() * upstream).sum()
+        results.append((y, *torch.autograd.grad(loss, (x, layer.weight, layer.bias))))
+    assert torch.equal(results[0][0], results[1][0])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, **({} if dtype == torch.float32 else {"rtol": 2**-6, "atol": 0.05}))
+    with torch.no_grad():
+        assert torch.equal(ours(x), plain(x))
+
+
+def test_the_output_of_a_transposed_convolution_may_be_overwritten_and_derived_twice():
+    layer = Doubling(2, 3).double()
+    x = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, w, b: layer(x).relu_().square(), (x, layer.weight, layer.bias))
+    assert torch.autograd.gradgradcheck(lambda x, w, b: layer(x).square(), (x, layer.weight, layer.bias))

@@ -4,6 +4,7 @@
  * element beyond it ends the program. Prints the number of problems that ran.
  */
 #include "catvae_kernels.h"
+#include "catvae_layers.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,6 +73,23 @@ static void *keep(void *p) { return made[count++] = p; }
 RUN(float, f32)
 RUN(double, f64)
 
+static void run_norm(int64_t N, int64_t C, int32_t type, int threads, int isa)
+{
+    const int32_t narrow = type ? 2 : 4;
+    void *x = keep(make(N * C, narrow)), *y = keep(make(N * C, narrow)), *dy = keep(make(N * C, narrow)), *dx = keep(make(N * C, narrow));
+    float *gamma = keep(make(C, 4)), *beta = keep(make(C, 4)), *statistics = keep(make(2 * C, 4));
+    float *dgamma = keep(make(C, 4)), *dbeta = keep(make(C, 4));
+    const int64_t bytes = catvae_norm_relu_workspace(N, C);
+    char *ws = keep(scratch(bytes)), *ws2 = keep(scratch(bytes));
+    int32_t status = catvae_norm_relu_forward(N, C, x, type, gamma, beta, 1e-5, y, statistics, ws, threads, isa);
+    status |= catvae_norm_relu_backward(N, C, x, dy, type, gamma, beta, 1e-5, statistics, dx, dgamma, dbeta, ws2, threads, isa);
+    if (status) {
+        printf("status %d at N=%ld C=%ld\n", status, (long)N, (long)C);
+        exit(1);
+    }
+    while (count) free(made[--count]);
+}
+
 int main(void)
 {
     static const int64_t large[][3] = {{1, 1, 1}, {0, 3, 4}, {300, 270, 250}, {1030, 33, 70}, {129, 700, 100}, {600, 61, 5}};
@@ -83,7 +101,8 @@ int main(void)
             const int dense = next(3) == 0 && N * K * D < 2000000, threads = 1 + next(3), weighted = next(2);
             run_f32(N, K, D, (int32_t)next(3), dense, weighted, threads, isa);
             run_f64(N, K, D, 0, dense, weighted, threads, isa);
-            ran += 2;
+            run_norm(1 + next(i % 10 ? 600 : 9000), 16 * (1 + next(9)), 2 * (int32_t)next(2), threads, isa);
+            ran += 3;
         }
     printf("%d problems\n", ran);
     return 0;

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 from catvae.kernels import _loader, header  # noqa: E402
 
 from .direct import Call, check  # noqa: E402
+from .norms import check_norm  # noqa: E402
 
 KERNELS = Path(header.__file__).parent
 SOURCE = KERNELS / "cpu" / "mixture_kl.c"
@@ -39,7 +40,7 @@ def test_every_compiler_gives_every_instruction_set(compiler, flags, tmp_path):
     from cffi import FFI
 
     ffi = FFI()
-    ffi.cdef(header.declarations())
+    ffi.cdef(header.declarations(header.LOSS, header.LAYERS))
     loaded = ffi, ffi.dlopen(str(library))
     best = loaded[1].catvae_best_isa()
     if _loader.available():
@@ -47,3 +48,5 @@ def test_every_compiler_gives_every_instruction_set(compiler, flags, tmp_path):
     for isa in range(best + 1):
         for dense in (False, True):
             check(Call(loaded, (67, 13, 21), dense=dense), isa)
+        for type_ in (0, 2):
+            check_norm(loaded, (300, 48), type_, isa)

@@ -50,7 +50,7 @@ def emulated(request, tmp_path_factory):
     from cffi import FFI
 
     ffi = FFI()
-    ffi.cdef(header.declarations())
+    ffi.cdef(header.declarations(header.LOSS))
     return ffi, ffi.dlopen(str(library))
 
 

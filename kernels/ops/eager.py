@@ -1,0 +1,21 @@
+"""Whether a call may go straight to C, past torch's dispatcher: nobody looks on who must see an operation, and nothing transforms it."""
+
+import torch
+from torch.autograd import forward_ad
+
+_PLAIN = {torch.Tensor, torch.nn.Parameter}
+
+
+def traced(*inputs: torch.Tensor) -> bool:
+    """Whether somebody looks on who must see an op: torch.compile, torch.jit, a dispatch mode, or fake tensors and other subclasses."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
+        or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        or not _PLAIN.issuperset(map(type, inputs))
+    )
+
+
+def transformed() -> bool:
+    """Whether `torch.func` (vmap, grad, jvp, ...) or forward-mode differentiation is at work: the plain form follows them, C cannot."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]

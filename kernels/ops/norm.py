@@ -1,0 +1,90 @@
+"""Batch norm and the ReLU behind it in one call to C, for training on the CPU; `norm_relu` says where it does not apply.
+
+Left out: running averages, which are the layer's own, second derivatives, and GPUs, where cuDNN does this.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _loader
+from . import calls
+from .eager import traced, transformed
+from .once import first_derivative
+
+CHANNELS = 16
+"""C is a multiple of this: no vector holds channels of two positions."""
+
+
+class NormReLU(NamedTuple):
+    """What `norm_relu` returns."""
+
+    y: Tensor
+    """Shape, dtype and layout of x; differentiable."""
+    mean: Tensor
+    """(C,) float32, of x over all but its channels."""
+    variance: Tensor
+    """(C,) float32, divided by the number of positions."""
+
+
+def norm_relu(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> NormReLU | None:
+    """max(0, (x - mean) / sqrt(variance + eps) * weight + bias), channel by channel, with the moments of this batch.
+
+    Parameters
+    ----------
+    x : Tensor, (N, C) or (N, C, H, W)
+        float32 or bfloat16.
+    weight, bias : Tensor, (C,)
+        float32.
+    eps : float
+
+    Returns
+    -------
+    NormReLU, or None where torch's own operations are needed: on another device, dtype or memory layout than channels last, where C is no
+    multiple of 16 or the kernel was not built, and under torch.compile, torch.func and dispatch modes.
+    """
+    if traced(x, weight, bias) or transformed() or not _fits(x, weight, bias) or not _loader.runs("cpu"):
+        return None
+    y, statistics = _NormReLU.apply(x, weight, bias, eps)  # pyright: ignore[reportGeneralTypeIssues]
+    return NormReLU(y, *statistics.unbind())
+
+
+def _fits(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    channels = weight.numel()
+    return (
+        x.device.type == weight.device.type == bias.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and weight.dtype == bias.dtype == torch.float32
+        and channels > 0
+        and channels % CHANNELS == 0
+        and weight.shape == bias.shape == x.shape[1:2]
+        and x.numel() >= 2 * channels
+        and _rows_of_channels(x)
+    )
+
+
+def _rows_of_channels(x: Tensor) -> bool:
+    """Whether x lies in memory as (positions, C)."""
+    if x.ndim == 4:
+        return x.is_contiguous(memory_format=torch.channels_last)
+    return x.ndim == 2 and x.is_contiguous()
+
+
+class _NormReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, eps):
+        y, statistics = calls.norm_relu_forward(x, weight.contiguous(), bias.contiguous(), eps)
+        ctx.save_for_backward(x, weight, bias, statistics)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(statistics)
+        return y, statistics
+
+    @staticmethod
+    def backward(ctx, dy, _):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return *first_derivative(_gradients, *ctx.saved_tensors, dy, ctx.eps), None
+
+
+def _gradients(x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, dy: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    dy = dy.contiguous(memory_format=torch.channels_last) if dy.ndim == 4 else dy.contiguous()
+    return calls.norm_relu_backward(x, dy, weight.contiguous(), bias.contiguous(), eps, statistics)
