@@ -5,22 +5,41 @@
  * expm1, not exp(lv) - 1: near the prior the difference would be all rounding. Bound by reading N*K*D numbers twice: no tiles here.
  */
 
+/* 2 KL of one posterior, spread over the lanes. */
+INLINE V FN(posterior_total)(int64_t D, const REAL *mu, const REAL *lv, const REAL *prior)
+{
+    V total = {0};
+    for (int64_t d = 0; d < D; d += LANES) {
+        V gap;
+        AHEAD(mu + d);
+        AHEAD(lv + d);
+        FN(expm1)(FN(load_part)(lv + d, D - d), &gap);
+        const V shift = FN(load_part)(mu + d, D - d) - FN(load_part)(prior + d, D - d);
+        total += shift * shift + gap;
+    }
+    return total;
+}
+
 static void FN(dense_forward_chunk)(const Plan *p, int64_t begin, const void *mu, const void *lv, const REAL *prior, const void *logits,
                                     const REAL *weight, int32_t type, REAL *scratch, double *sums, REAL *assignment, REAL *cluster_kl,
                                     REAL *statistics)
 {
     const int64_t K = p->K, D = p->D, rows = p->N - begin < p->chunk ? p->N - begin : p->chunk;
     REAL *kl = scratch, *a = kl + p->Kp * GROUP, *staged = a + 2 * p->Kp * GROUP;
-    for (int64_t i = begin * K; i < (begin + rows) * K; ++i) {
-        const REAL *mu_row = FN(stage)(mu, type, i * D, D, staged), *lv_row = FN(stage)(lv, type, i * D, D, staged + D);
-        V total = {0};
-        for (int64_t d = 0; d < D; d += LANES) {
-            V gap;
-            FN(expm1)(FN(load_part)(lv_row + d, D - d), &gap);
-            const V shift = FN(load_part)(mu_row + d, D - d) - FN(load_part)(prior + i % K * D + d, D - d);
-            total += shift * shift + gap;
+    /* LANES posteriors at a time: their totals are transposed and added, instead of each across its register. */
+    for (int64_t i = begin * K, k = 0, end = (begin + rows) * K; i < end; i += LANES) {
+        const int64_t here = end - i < LANES ? end - i : LANES;
+        V totals[LANES];
+        for (int64_t j = 0; j < here; ++j) {
+            totals[j] = FN(posterior_total)(D, FN(stage)(mu, type, (i + j) * D, D, staged), FN(stage)(lv, type, (i + j) * D, D, staged + D),
+                                            prior + k * D);
+            if (++k == K) k = 0;
         }
-        cluster_kl[i] = FN(sum)(total) * (REAL)0.5;
+        for (int64_t j = here; j < LANES; ++j) totals[j] = (V){0};
+        FN(transpose)(totals);
+        for (int64_t w = LANES / 2; w > 0; w /= 2)
+            for (int64_t j = 0; j < w; ++j) totals[j] += totals[j + w];
+        FN(store_part)(cluster_kl + i, totals[0] * (REAL)0.5, here);
     }
     sums[0] = sums[1] = 0;
     for (int64_t g = 0; g < rows; g += GROUP) {
@@ -51,6 +70,8 @@ static void FN(posterior_gradient)(int64_t D, REAL share, const REAL *mu, const 
 {
     for (int64_t d = 0; d < D; d += LANES) {
         V gap;
+        AHEAD(mu + d);
+        AHEAD(lv + d);
         const V growth = FN(expm1)(FN(load_part)(lv + d, D - d), &gap);
         const V shift = FN(load_part)(mu + d, D - d) - FN(load_part)(prior + d, D - d);
         FN(store_part)(dmu + d, share == 0 ? (V){0} : shift * share, D - d);

@@ -12,9 +12,11 @@ typedef uint32_t FN(bits) __attribute__((vector_size(WIDTH)));
 
 INLINE V FN(wide)(const void *x, int32_t type, int64_t at)
 {
-    if (type == CATVAE_SAME) return FN(load)((const REAL *)x + at);
+    const char *p = (const char *)x + at * (type == CATVAE_SAME ? 4 : 2);
+    AHEAD(p);
+    if (type == CATVAE_SAME) return FN(load)((const REAL *)p);
     FN(halves) h;
-    memcpy(&h, (const uint16_t *)x + at, sizeof h);
+    memcpy(&h, p, sizeof h);
     return (V)(__builtin_convertvector(h, FN(bits)) << 16);
 }
 

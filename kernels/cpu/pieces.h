@@ -25,6 +25,7 @@
 #undef LANES
 #undef INLINE
 #undef KEEP
+#undef AHEAD
 #undef ADD_PRODUCT
 #undef GROUP
 #undef RECHECK

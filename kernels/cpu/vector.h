@@ -43,6 +43,10 @@ INLINE V FN(select)(VI mask, V yes, V no) { return (V)((mask & (VI)yes) | (~mask
 #define KEEP(x) ((void)0)
 #endif
 
+/* Fetches what is read 16 cache lines later. Where long arithmetic stands between the loads of a stream, and in virtual machines, the
+ * processor alone does not look that far: the dense form's forward pass takes twice as long without. */
+#define AHEAD(p) __builtin_prefetch((const void *)((uintptr_t)(p) + 1024))
+
 /* 0, 1, 2, ... */
 INLINE VI FN(lane)(void)
 {
@@ -164,9 +168,8 @@ INLINE V FN(expm1)(V x, V *gap)
 #if REAL_IS_FLOAT
     V n;
     const V r = FN(reduce)(x, &n), above = FN(exp_tail)(r) * (r * r);
-    const V power = FN(scale)(FN(splat)(1.0f), n);
-    const V apart = FN(select)(n > 127.0f, FN(exp)(x), power * (r + above) + (power - 1.0f)); /* 2^128 alone overflows */
-    const V y = FN(select)(n == 0.0f, r + above, apart);
+    const V half = FN(scale)(FN(splat)(0.5f), n); /* of 2^n, which may itself be 2^128 */
+    const V y = 2.0f * (half * (r + above) + (half - 0.5f));
     *gap = FN(select)(n == 0.0f, above, y - FN(select)(x > 89.0f, FN(splat)(89.0f), x)); /* inf, where inf - x would be NaN */
     return y;
 #else
@@ -246,6 +249,7 @@ INLINE void FN(rows_to_lanes)(const REAL *rows, int64_t valid, int64_t count, RE
             V x[LANES];
             for (int64_t i = 0; i < LANES; ++i) {
                 const int64_t row = half * LANES + i;
+                __builtin_prefetch(rows + (row + GROUP) * count + c); /* of the next group */
                 x[i] = row < valid ? FN(load_part)(rows + row * count + c, here) : (V){0};
             }
             FN(transpose)(x);
