@@ -33,6 +33,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.kernel
 	$(BIN)/python -m benchmarks.kernel_sweeps
 	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.layers
 	$(BIN)/python -m benchmarks.plots
 
 screenshots: setup

@@ -1,7 +1,7 @@
 """The golden inputs of a bundle, replayed on this machine: does it answer as PyTorch did where the model was exported?"""
 
 import io
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
@@ -53,6 +53,21 @@ def self_test(bundle: Bundle) -> list[Check]:
         except KeyError as error:
             raise DataError(f"{where} lacks {error}: export the bundle again") from error
     return checks
+
+
+def print_self_test(bundle: Bundle, stream: TextIO) -> None:
+    """Write a line for each check; raises `DataError` when one fails."""
+    checks = self_test(bundle)
+    for check in checks:
+        verdict = "ok" if check.passed else "FAILED"
+        stream.write(
+            f"{check.output:<24} {check.provider:<5} difference {check.difference:.1e}, at most {check.tolerance:.0e}: {verdict}\n"
+        )
+    failed = [check.output for check in checks if not check.passed]
+    if failed:
+        raise DataError(
+            f"{bundle.path} answers otherwise here than where it was exported ({', '.join(failed)}): do not use it on this machine"
+        )
 
 
 def difference(found: np.ndarray, expected: np.ndarray) -> float:

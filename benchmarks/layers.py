@@ -1,0 +1,160 @@
+"""What the layers of the default recipe cost on the CPU, torch's own beside ours, and its whole step with either: `make bench`.
+
+Batch norm with its ReLU at the sizes of the encoder, eager, compiled and ours, forward with backward, float32 and bfloat16, with the error
+of the gradient that has most to lose; the transposed convolutions of the decoder, whose bias torch lets oneDNN learn; and a step of
+`Trainer` on grey images of 28 x 28 and colour images of 64 x 64, both before and after the generator joins.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+import numpy as np
+import torch
+import torch.nn.functional as nnF
+from torch import Tensor, nn
+
+from catvae.core import networks
+from catvae.core.config import resolve
+from catvae.core.data import ImageData, native_preprocess
+from catvae.core.devices import keep_freed_memory
+from catvae.core.training import Trainer
+from catvae.kernels import norm_relu
+
+from .record import circumstances, write_csv
+from .timing import compare
+
+NORMS = [(512, 32, 32), (512, 64, 16), (512, 128, 8), (512, 32, 14), (512, 64, 7)]
+"""Images, channels, side."""
+DOUBLINGS = [(416, 64, 32, 16), (416, 128, 64, 8), (416, 64, 32, 7)]
+"""Images, channels before and after, side before."""
+IMAGES = [(1, 28), (3, 64)]
+"""Channels, side."""
+
+Rows = list[dict[str, object]]
+
+
+def torchs(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Batch norm and ReLU as `torch.nn` does them, with running averages."""
+    averages = x.new_zeros(len(weight), dtype=torch.float32), x.new_ones(len(weight), dtype=torch.float32)
+    return nnF.batch_norm(x, *averages, weight, bias, True, 0.1, 1e-5).relu_()
+
+
+def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    done = norm_relu(x, weight, bias, 1e-5)
+    if done is None:
+        raise SystemExit("the compiled kernel is not built: nothing to measure")
+    return done.y
+
+
+def gradients_of(form: Callable[..., Tensor], inputs: list[Tensor], upstream: Tensor) -> Callable[[], tuple[Tensor, ...]]:
+    return lambda: torch.autograd.grad(form(*inputs), inputs, upstream)
+
+
+def norms(dtype: torch.dtype, compiled: bool, seconds: float) -> Rows:
+    rows: Rows = []
+    for images, channels, side in NORMS:
+        generator = torch.Generator().manual_seed(0)
+        x, upstream = (torch.randn(images, channels, side, side, generator=generator) for _ in range(2))
+        x, upstream = ((part.to(dtype)).contiguous(memory_format=torch.channels_last) for part in (x + 1, upstream))
+        inputs = [
+            part.requires_grad_() for part in (x, torch.randn(channels, generator=generator), torch.randn(channels, generator=generator))
+        ]
+        forms = {"torch": torchs, "ours": ours}
+        if compiled:
+            torch._dynamo.reset()
+            forms["torch compiled"] = torch.compile(torchs, dynamic=False)
+        calls = {name: gradients_of(form, inputs, upstream) for name, form in forms.items()}
+        exact = gradients_of(torchs_in_double, [part.detach().double().requires_grad_() for part in inputs], upstream.double())()[1]
+        errors = {name: ((call()[1] - exact).abs().max() / exact.abs().max()).item() for name, call in calls.items()}
+        size = f"({images}, {channels}, {side}, {side})"
+        rows += timed("batch norm and ReLU", size, dtype, calls, seconds, {name: f"{error:.1e}" for name, error in errors.items()})
+    return rows
+
+
+def torchs_in_double(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return nnF.batch_norm(x, None, None, weight, bias, True, 0.1, 1e-5).relu()
+
+
+def doublings(dtype: torch.dtype, seconds: float) -> Rows:
+    rows: Rows = []
+    for images, before, after, side in DOUBLINGS:
+        x = torch.randn(images, before, side, side).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+        upstream = torch.randn(images, after, 2 * side, 2 * side).to(dtype).contiguous(memory_format=torch.channels_last)
+        layers = {"torch": nn.ConvTranspose2d(before, after, 4, 2, 1), "ours": networks.Doubling(before, after)}
+        calls = {}
+        for name, layer in layers.items():
+            layer = layer.to(dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            calls[name] = gradients_of(lambda x, w, b, layer=layer: layer(x), [x, layer.weight, layer.bias], upstream)
+        rows += timed("transposed convolution", f"({images}, {before}, {side}, {side}) to {after}", dtype, calls, seconds)
+    return rows
+
+
+@contextlib.contextmanager
+def layers_of_torch() -> Iterator[None]:
+    """The networks without anything of ours."""
+    mine: Any = networks.norm_relu, networks.Doubling.forward
+    networks.norm_relu, networks.Doubling.forward = (lambda *_: None), nn.ConvTranspose2d.forward
+    try:
+        yield
+    finally:
+        networks.norm_relu, networks.Doubling.forward = mine
+
+
+def a_step(channels: int, side: int, warm: bool, of_torch: bool) -> Callable[[], object]:
+    """A step of the default recipe on noise; `warm`: before the generator joins."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2048, side, side, channels), dtype=np.uint8)
+    trainer = Trainer(ImageData("noise", pixels, native_preprocess(pixels)), resolve({"epochs": 100_000, "guard": False}))
+    trainer.warm_steps = trainer.steps if warm else 0
+
+    def call() -> None:
+        with layers_of_torch() if of_torch else contextlib.nullcontext():
+            trainer.step()
+
+    return call
+
+
+def steps(seconds: float) -> Rows:
+    rows: Rows = []
+    for channels, side in IMAGES:
+        for warm in (True, False):
+            calls = {name: a_step(channels, side, warm, name == "torch") for name in ("torch", "ours")}
+            what = "step, clusters alone" if warm else "step, with the generator"
+            rows += timed(what, f"256 of {side} x {side} x {channels}", None, calls, seconds)
+    return rows
+
+
+def timed(
+    what: str, size: str, dtype: torch.dtype | None, calls: dict[str, Callable], seconds: float, errors: dict[str, str] | None = None
+) -> Rows:
+    found = compare(calls, seconds)
+    rows: Rows = []
+    for form, (middle, low, high) in found.items():
+        rows.append(
+            {
+                "what": what, "size": size, "dtype": str(dtype or "auto").removeprefix("torch."), "threads": torch.get_num_threads(),
+                "form": form, "ms": f"{middle:.3f}", "ms_20": f"{low:.3f}", "ms_80": f"{high:.3f}",
+                "over_ours": f"{middle / found['ours'][0]:.2f}", "error_of_weight_gradient": (errors or {}).get(form, ""),
+            }
+        )  # fmt: skip
+        click.echo("  ".join(str(value) for value in rows[-1].values()))
+    return rows
+
+
+@click.command()
+@click.option("--compiled/--no-compiled", default=True, show_default=True, help="Also the torch.compile rows (slow to build).")
+@click.option("--seconds", default=2.0, show_default=True, help="Time spent on each row, about.")
+@click.option("--name", default="layers", show_default=True, help="Of the result file: machines stand beside each other.")
+def main(compiled: bool, seconds: float, name: str) -> None:
+    """Time layers and steps and write results/NAME.csv."""
+    warnings.simplefilter("ignore")
+    click.echo(str(circumstances()))
+    keep_freed_memory()  # as catvae-train does
+    rows = [row for dtype in (torch.float32, torch.bfloat16) for row in norms(dtype, compiled, seconds) + doublings(dtype, seconds)]
+    click.echo(f"written to {write_csv(name, rows + steps(seconds))}")
+
+
+if __name__ == "__main__":
+    main()
