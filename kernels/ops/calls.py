@@ -25,8 +25,8 @@ Maybe = Tensor | None
 
 
 class _Library:
-    """The entry points of one device and precision. Everything that can be looked up once is: at the
-    published size the two calls of a step cost 19 us in C, and 40 from Python."""
+    """The entry points of one device and precision. Everything that can be looked up once is: at the published size the two calls of a
+    step cost 16 us in C, and 45 from Python."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype):
         self.loaded = ffi, lib = _loader.load(device.type)
