@@ -20,7 +20,8 @@ from catvae.core.devices import resolve_precision
 from catvae.core.evaluation import assign
 from catvae.core.metrics import label_scores
 from catvae.core.model import CatVAE
-from catvae.core.run_folder import Origin, RunFolder
+from catvae.core.run_folder import RunFolder
+from catvae.core.run_record import Origin
 from catvae.core.session import Session
 from catvae.core.views import ViewPolicy, random_view, to_float
 

@@ -59,7 +59,9 @@ def at_first_merge(data: ImageData, settings: dict[str, Any]) -> tuple[Joints, i
     joints = estimate_joints(trainer.model, trainer.looked_at, trainer.policy)
     assert data.labels is not None
     with torch.no_grad():
-        small = torch.cat([trainer.model.encode(to_float(x)).auxiliary.argmax(1) for x in trainer.images[trainer.rows].split(1000)]).numpy()
+        small = torch.cat(
+            [trainer.model.encode(to_float(x)).auxiliary.argmax(1) for x in trainer.batches.images[trainer.batches.rows].split(1000)]
+        ).numpy()
     return joints, trainer.spec.clusters, small, data.labels[split(len(data.images)).trained]
 
 

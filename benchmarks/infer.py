@@ -39,7 +39,7 @@ BARE = (
     "o.InferenceSession({graph!r}, s, providers=['CPUExecutionProvider'])"
 )
 DECODE = (
-    "import sys, msgspec; from catvae.runtime.images import Preprocess, decode_all;"
+    "import sys, msgspec; from catvae.runtime.images import decode_all; from catvae.runtime.preprocess import Preprocess;"
     "rules = msgspec.json.decode(sys.argv[2], type=Preprocess); decode_all(open(sys.argv[1]).read().splitlines(), rules)"
 )
 """Without numpy and the bundle, as the second process of `catvae-infer` does."""

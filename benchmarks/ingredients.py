@@ -58,12 +58,8 @@ class Plain(Trainer):
         return self.second_view(x) if x is self._x else random_view(x, policy)
 
     def _batch(self, step: int) -> Tensor:
-        x = super()._batch(step)
-        assert self._order is not None
-        start = step % self.steps_per_epoch * self.batch
-        self.rows = self._order[2][start : start + self.batch]
-        self._x = x
-        return x
+        self.rows, self._x = self.batches.rows_at(step, self._seed(self.position.start)), super()._batch(step)
+        return self._x
 
     def _loss(self, model: nn.Module, x: Tensor, *arguments: Any, **options: Any) -> BatchLoss:
         loss = _batch_loss(model, x, *arguments, **options)
@@ -93,7 +89,7 @@ class Adversarial(Plain):
 
     def second_view(self, x: Tensor) -> Tensor:
         if self.reach is None:
-            flat = to_float(self.images).flatten(1)
+            flat = to_float(self.batches.images).flatten(1)
             tenth = nearest(flat, 10)[:, -1]
             self.reach = 0.25 * (flat - flat[tenth]).norm(dim=1).view(-1, 1, 1, 1)
         model = self.model
@@ -119,14 +115,14 @@ class Neighbours(Plain):
         assert self.neighbours is not None
         near = self.neighbours[self.rows, torch.randint(self.neighbours.shape[1], (len(x),))]
         other = torch.rand(len(x)) < 0.5
-        mixed = torch.where(other.view(-1, 1, 1, 1), to_float(self.images[near]), x)
+        mixed = torch.where(other.view(-1, 1, 1, 1), to_float(self.batches.images[near]), x)
         return random_view(mixed, self.policy)
 
     @torch.no_grad()
     def _look(self, *, in_hidden_layer: bool) -> Tensor:
         """(N, 5): of each image, among the images of its block, `CROWD` drawn at random."""
         self.model.eval()
-        parts = [to_float(part) for part in self.images.split(1024)]
+        parts = [to_float(part) for part in self.batches.images.split(1024)]
         features = torch.cat([self.model.encoder(x).float() if in_hidden_layer else averaged(x) for x in parts])
         self.model.train()
         features = features - features.mean(0)
@@ -146,7 +142,7 @@ class WarmedByGraph(Plain):
         if not weight:
             return 0.0
         if self.partition is None:
-            flat = to_float(self.images).flatten(1).numpy()
+            flat = to_float(self.batches.images).flatten(1).numpy()
             clusters = SpectralClustering(self.model.spec.clusters, affinity="nearest_neighbors", n_neighbors=20, random_state=0)
             self.partition = torch.from_numpy(clusters.fit_predict(flat).astype(np.int64))
         with objective.frozen_statistics(self.model):

@@ -94,7 +94,7 @@ def doublings(dtype: torch.dtype, seconds: float) -> Rows:
 
 @contextlib.contextmanager
 def layers_of_torch() -> Iterator[None]:
-    """The networks without anything of ours."""
+    """The networks with batch norm, ReLU and transposed convolutions of torch."""
     mine: Any = networks.norm_relu, networks.Doubling.forward
     networks.norm_relu, networks.Doubling.forward = (lambda *_: None), nn.ConvTranspose2d.forward
     try:

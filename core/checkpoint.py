@@ -15,7 +15,7 @@ from torch import Tensor
 from catvae.runtime.errors import DataError, OutputError
 from catvae.runtime.files import atomic_write, sha256
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

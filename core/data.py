@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from catvae.runtime.errors import DataError, printable
 from catvae.runtime.files import sha256
-from catvae.runtime.images import Preprocess
+from catvae.runtime.preprocess import Preprocess
 
 from .idx import find_pairs, read_idx
 from .image_folder import Images, Labels, background_of, read_folder

@@ -15,7 +15,7 @@ from .likelihood import likelihood
 from .metrics import Health, calibration_error, generation_ceiling, label_scores, match
 from .model import CatVAE
 from .networks import Dropout
-from .run_folder import ClusterRecord
+from .run_record import ClusterRecord
 from .separation import separations
 from .views import at_a_time, to_float
 

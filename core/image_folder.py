@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from catvae.runtime.decoding import Decoding
 from catvae.runtime.errors import DataError, ImageError, printable
-from catvae.runtime.images import Preprocess, image_size_of, may_be_transparent, read_image
+from catvae.runtime.images import image_size_of, may_be_transparent, read_image
+from catvae.runtime.preprocess import Preprocess
 from catvae.runtime.sources import SUFFIXES, is_image_name
 
 AT_A_TIME = 64

@@ -20,7 +20,8 @@ from .held_back import split
 from .labelled import LabelledImages, read_labelled
 from .progress import announce, conclude, train_with_bar
 from .ranks import Ranks, join, started_by_torchrun
-from .run_folder import Origin, RunFolder, RunRecord
+from .run_folder import RunFolder
+from .run_record import Origin, RunRecord
 from .seeds import folder_of, is_planned, plan, train_seeds
 from .session import Session, as_begun
 from .training import Trainer

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from catvae.kernels import norm_relu
+from catvae.kernels.ops.eager import traced, transformed
 
 WIDTHS = (32, 64, 128)
 """Channels of the first convolutions; deeper ones stay at the last width."""
@@ -57,6 +58,7 @@ class NormReLU2d(nn.BatchNorm2d):
     """Batch norm with the ReLU behind it, in training on the CPU as one operation (`catvae.kernels.norm_relu`)."""
 
     def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
         return _norm_relu(self, input, super().forward)
 
 
@@ -64,20 +66,23 @@ class NormReLU1d(nn.BatchNorm1d):
     """The same of vectors."""
 
     def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
         return _norm_relu(self, input, super().forward)
 
 
 def _norm_relu(layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
-    done = norm_relu(x, layer.weight, layer.bias, layer.eps) if layer.training else None
+    mean, variance, batches = layer.running_mean, layer.running_var, layer.num_batches_tracked
+    averaged = layer.track_running_stats and layer.momentum is not None
+    if not (layer.training and averaged and mean is not None and variance is not None and batches is not None):
+        return norm(x).relu_()
+    done = norm_relu(x, layer.weight, layer.bias, layer.eps)
     if done is None:
         return norm(x).relu_()
-    mean, variance, batches = layer.running_mean, layer.running_var, layer.num_batches_tracked
-    if layer.momentum and mean is not None and variance is not None:  # 0 leaves the averages as they are
+    if layer.momentum:  # 0 leaves the averages as they are
         count = x.numel() // x.shape[1]
         mean.lerp_(done.mean, layer.momentum)
         variance.lerp_(done.variance * (count / (count - 1)), layer.momentum)
-    if batches is not None:
-        batches.add_(1)
+    batches.add_(1)
     return done.y
 
 
@@ -88,9 +93,9 @@ class Doubling(nn.ConvTranspose2d):
     def __init__(self, before: int, after: int):
         super().__init__(before, after, 4, 2, 1)
 
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if self.bias is None or not torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return super().forward(input, output_size)
+    def forward(self, input: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride] - of one size alone
+        if self.bias is None or not torch.is_grad_enabled() or traced(input) or transformed() or input.ndim != 4:
+            return super().forward(input)
         return _BiasAdded.apply(nn.functional.conv_transpose2d(input, self.weight, self.bias.detach(), 2, 1), self.bias)  # pyright: ignore[reportReturnType]
 
 

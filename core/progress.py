@@ -10,7 +10,7 @@ from catvae.kernels import kernel_status
 from catvae.runtime.command import say
 
 from .objective import BatchLoss
-from .run_folder import RunRecord
+from .run_record import RunRecord
 from .session import Session
 from .training import Trainer
 

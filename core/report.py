@@ -17,7 +17,7 @@ from .data import ImageData
 from .evaluation import encode_mean
 from .held_back import split
 from .model import CatVAE
-from .run_folder import RunRecord
+from .run_record import RunRecord
 from .run_summary import training_of
 
 

@@ -9,7 +9,7 @@ from catvae.runtime.evenly import evenly
 from catvae.runtime.training_record import Training
 
 from .config import TrainConfig
-from .run_folder import RunRecord
+from .run_record import RunRecord
 
 CURVES = {
     "elbo": "evidence lower bound",

@@ -26,7 +26,8 @@ from .data import ImageData
 from .evaluation import assign
 from .labelled import LabelledImages
 from .report import run_report
-from .run_folder import Origin, RunFolder, RunRecord, SeedRecord
+from .run_folder import RunFolder
+from .run_record import Origin, RunRecord, SeedRecord
 from .session import Session, require_same
 
 PLAN = "seeds.json"

@@ -26,7 +26,8 @@ from .metrics import health
 from .objective import BatchLoss
 from .ranks import ALONE, Ranks
 from .report import run_report
-from .run_folder import DataRecord, Origin, RunFolder, RunRecord, versions
+from .run_folder import RunFolder
+from .run_record import DataRecord, Origin, RunRecord, versions
 from .training import Trainer
 
 SAVE_EVERY = 20.0

@@ -1,8 +1,9 @@
-"""The training loop: order of the images, steps, numeric guard, short runs to begin with, exact resume.
+"""The training loop: steps, numeric guard, short runs to begin with, exact resume.
 
-The order of epoch e is a permutation drawn from (seed, e); the noise of step s from (seed, s). Position in the run is therefore all the
-random state there is, and a resumed run equals an uninterrupted one bit for bit on the CPU. What becomes of the clusters between steps
-stands in `steering`, what short runs are worth in `starts`, what is measured after training in `evaluation`, files in `run_folder`.
+The order of epoch e is a permutation drawn from (seed, e), see `batches`; the noise of step s from (seed, s). Position in the run is
+therefore all the random state there is, and a resumed run equals an uninterrupted one bit for bit on the CPU. What becomes of the clusters
+between steps stands in `steering`, what short runs are worth in `starts`, what is measured after training in `evaluation`, files in
+`run_folder`.
 """
 
 import math
@@ -11,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import msgspec
-import numpy as np
 import torch
 from safetensors.torch import load
 from torch import Tensor
@@ -20,6 +20,7 @@ from catvae.runtime.errors import NumericError
 from catvae.runtime.interruption import Interrupted, stop_on_signals
 
 from . import starts
+from .batches import Batches
 from .checkpoint import SCHEMA, Position, fill_state, state_bytes
 from .config import TrainConfig
 from .data import ImageData
@@ -34,7 +35,7 @@ from .model import CatVAE, ModelSpec
 from .objective import BatchLoss, batch_loss
 from .ranks import ALONE, Ranks
 from .steering import Steering
-from .views import choose_policy, to_float
+from .views import choose_policy
 
 WARMUP_STEPS = 100
 """Steps over which the learning rate rises."""
@@ -65,32 +66,26 @@ class Trainer:
     """
 
     def __init__(self, data: ImageData, config: TrainConfig, labelled: LabelledImages | None = None, ranks: Ranks = ALONE):
-        rows = split(len(data.images)).trained
-        count = len(rows)
+        count = len(split(len(data.images)).trained)
         self.config = config = trainable(config, count, labelled, ranks)
         self.device = resolve_device(config.device)
         self.precision = resolve_precision(config.precision, self.device)
         self.policy = choose_policy(config.augment, data.images, config.recolour)
         self.ranks = ranks
-        self.batch = min(config.batch_size, count)
-        self.steps_per_epoch = count // self.batch
+        self.batches = Batches(data.images, config.batch_size, self.device, ranks)
+        self.steps_per_epoch = self.batches.per_epoch
         self.epochs = config.epochs_for(self.steps_per_epoch)
         self.steps = self.epochs * self.steps_per_epoch
         self.spec = ModelSpec.of(config, data.preprocess.shape)
         self.starts = starts.count_starts(config, self.spec.channels)
         self.start_steps = round(starts.SHARE * self.steps) if self.starts > 1 else 0
-        # uint8 (N, H, W, C), resident: the pile itself where it lies in memory already, with the images that are held back
-        self.images = torch.from_numpy(np.require(data.images, requirements=["C", "W"])).to(self.device)
-        self.rows = torch.from_numpy(rows).to(self.device)
-        """Of `images`, those that are trained on."""
         self.labelled = labelled
-        self.looked_at = self.images[self.rows[:: max(1, count // PAIRS)]]
-        """Evenly spaced, what is decided about clusters is read from these."""
+        self.looked_at = self.batches.spread(PAIRS)
+        """What is decided about clusters is read from these."""
         self.steering = Steering(config, self.steps, self.looked_at, self.policy, labelled)
         self.warm_steps = round(config.warm_start * self.steps) if config.invariance_weight else 0
         if config.choose_clusters:
             self.warm_steps = max(self.warm_steps, self.steering.merge_steps[0])  # the generator waits until K is known
-        self._order: tuple[int, int, Tensor] | None = None
         self._bad_steps = 0
         self.whole = True
         """Weights, moments and position are those of one moment: not in the middle of a step."""
@@ -296,13 +291,7 @@ class Trainer:
         return loss
 
     def _batch(self, step: int) -> Tensor:
-        epoch, index = divmod(step, self.steps_per_epoch)
-        start = self.position.start
-        if self._order is None or self._order[:2] != (start, epoch):
-            generator = torch.Generator().manual_seed(mix(self._seed(start), epoch) ^ 0x5EED)
-            self._order = start, epoch, torch.randperm(len(self.rows), generator=generator)
-        chosen = self.ranks.part(self._order[2][index * self.batch : (index + 1) * self.batch]).to(self.device)
-        return to_float(self.images.index_select(0, self.rows[chosen]))
+        return self.batches.at(step, self._seed(self.position.start))
 
     def _follow_first(self) -> None:
         """Be where the first rank is, weights, moments and position: what was decided or resumed there holds everywhere."""

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from catvae.core.config import TrainConfig
 from catvae.core.held_back import Calibration, read_calibration, split
-from catvae.core.run_folder import RunFolder, RunRecord
+from catvae.core.run_folder import RunFolder
+from catvae.core.run_record import RunRecord
 from catvae.core.run_summary import training_of
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.bundle_files import BESIDE

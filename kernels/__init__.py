@@ -1,6 +1,6 @@
-"""The fused mixture loss: all-cluster Gaussian KL and soft assignment entropy, and their gradients.
+"""The fused mixture loss: all-cluster Gaussian KL and soft assignment entropy, and their gradients; and batch norm with its ReLU.
 
-`mixture_kl` is the one call the rest of the project uses; it needs torch, so it is imported on first use and this package can be
+`mixture_kl` and `norm_relu` are what the rest of the project uses; they need torch, so they are imported on first use and this package can be
 inspected without it. The compiled CPU and CUDA kernels are optional: see `kernel_status`.
 """
 

@@ -45,7 +45,7 @@ def _cpu() -> tuple[Any, Any] | KernelUnavailable:
     except ImportError as error:
         return KernelUnavailable(f"the compiled kernel is not installed ({error}): pip install -v catvae says what the C compiler did")
     if not _same_interface(_cpu.lib):
-        return KernelUnavailable("the compiled kernel was built from another version of catvae_kernels.h: reinstall catvae")
+        return KernelUnavailable("the compiled kernel was built from other C headers: reinstall catvae")
     return _cpu.ffi, _cpu.lib
 
 
@@ -68,7 +68,7 @@ def _cuda() -> tuple[Any, Any] | KernelUnavailable:
     except (ImportError, OSError) as error:
         return KernelUnavailable(f"the CUDA kernel cannot be loaded ({error})")
     if not _same_interface(lib):
-        return KernelUnavailable("the CUDA kernel was built from another version of catvae_kernels.h: reinstall catvae")
+        return KernelUnavailable("the CUDA kernel was built from other C headers: reinstall catvae")
     return ffi, lib
 
 

@@ -1,7 +1,8 @@
 /* What else training spends its time on, on the CPU alone (cuDNN does it on a GPU): batch norm with the ReLU behind it, as one operation.
  *
  * torch makes four passes forward and seven backward over what fits no cache; these make three and five. Notation:
- *   x, y (N, C)  row-major: N positions (of all images) by C channels, a multiple of 16; float, or bfloat16 with the arithmetic in float
+ *   x, y (N, C)  row-major: N >= 1 positions (of all images) by C channels, a multiple of 16, N*C at most 2^40; float, or bfloat16 with
+ *                the arithmetic in float
  *   mean, variance (C,)  over the N positions, the variance divided by N;  a = gamma / sqrt(variance + eps)
  *   y = max(0, (x - mean) a + beta)
  * The rules of catvae_kernels.h hold: the caller owns all memory, results are bit-identical for every n_threads, a status comes back.
@@ -27,7 +28,7 @@ int32_t catvae_norm_relu_forward(
     int64_t N, int64_t C, const void *x, int32_t type, const float *gamma, const float *beta, double eps,
     void *y, float *statistics, void *workspace, int32_t n_threads, int32_t isa);
 
-/* From dy (N, C), of the type of x: dx (N, C), dgamma and dbeta (C,). dx may be dy. */
+/* From dy (N, C), of the type of x: dx (N, C), dgamma and dbeta (C,). */
 int32_t catvae_norm_relu_backward(
     int64_t N, int64_t C, const void *x, const void *dy, int32_t type, const float *gamma, const float *beta, double eps,
     const float *statistics, void *dx, float *dgamma, float *dbeta, void *workspace, int32_t n_threads, int32_t isa);

@@ -9,7 +9,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 LOSS, LAYERS = "catvae_kernels.h", "catvae_layers.h"
-"""Of both libraries, and of the CPU's alone."""
+"""The first is what both libraries offer, the second what the CPU's offers besides."""
 
 
 def declarations(*headers: str) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .bundle import Bundle
     from .errors import CatVAEError, DataError, DeviceError, ImageError, OutputError, UsageError
-    from .images import Preprocess, read_image
+    from .images import read_image
+    from .preprocess import Preprocess
 
 _HOMES = {
     "Bundle": "bundle",
@@ -22,7 +23,7 @@ _HOMES = {
     "DeviceError": "errors",
     "ImageError": "errors",
     "OutputError": "errors",
-    "Preprocess": "images",
+    "Preprocess": "preprocess",
     "UsageError": "errors",
     "read_image": "images",
 }

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from .bundle_files import find_bundle, read_manifest, read_verified
 from .errors import DataError, UsageError
 from .files import sha256
-from .images import Preprocess, read_image
+from .images import read_image
 from .latents import prior_means, prior_samples
 from .manifest import FileRecord, Manifest, Role
 from .matching import winners
+from .preprocess import Preprocess
 from .scoring import elbo, score_latents
 from .session import OutOfMemory, Session, finite_rows, import_onnxruntime
 from .training_record import Training, parse_training

@@ -22,7 +22,8 @@ from .processors import NO_BLAS_THREADS, default_threads
 if TYPE_CHECKING:
     import subprocess
 
-    from .images import DecodedBlock, Preprocess
+    from .images import DecodedBlock
+    from .preprocess import Preprocess
 
 MANY = 2000
 """Images that are worth a second process, which takes a processor some time to start."""

@@ -12,7 +12,8 @@ from typing import IO
 import msgspec
 
 from .errors import ImageError
-from .images import DecodedBlock, Preprocess, decode_all
+from .images import DecodedBlock, decode_all
+from .preprocess import Preprocess
 
 READY = b"+"
 LENGTH = struct.Struct("<Q")

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from .decoder_process import MANY, DecoderProcess, second_process
-from .images import MAX_BYTES, DecodedBlock, Preprocess, decode_all
+from .images import MAX_BYTES, DecodedBlock, decode_all
+from .preprocess import Preprocess
 from .processors import default_threads
 from .sources import STDIN
 

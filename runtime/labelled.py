@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError, ImageError
-from .images import Preprocess, read_image
+from .images import read_image
+from .preprocess import Preprocess
 from .sources import walk_images
 
 LONGEST_NAME = 64

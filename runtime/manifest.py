@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError, UsageError
-from .images import Preprocess
 from .manifest_checks import require_distinct_keys, require_sense
+from .preprocess import Preprocess
 
 SCHEMA = 1
 MAX_BYTES = 4 * 2**20

@@ -208,7 +208,7 @@ int32_t catvae_elementary_f32(int32_t function, int64_t n, const float *x, float
 int64_t catvae_norm_relu_workspace(int64_t N, int64_t C)
 {
     const int64_t limit = INT64_C(1) << 40;
-    if (N < 1 || C < 1 || C % CHANNELS || N > limit || C > limit || (double)N * (double)C > (double)limit) return CATVAE_BAD_SIZE;
+    if (N < 1 || C < 1 || C % NORM_CHANNELS || N > limit || C > limit || (double)N * (double)C > (double)limit) return CATVAE_BAD_SIZE;
     return norm_bytes(N, C);
 }
 
@@ -227,7 +227,7 @@ int32_t catvae_norm_relu_forward(
     const int32_t status = check_norm(N, C, type, x && gamma && beta && y && statistics && workspace, n_threads), chosen = resolve_isa(isa);
     if (status != CATVAE_OK) return status;
     if (chosen < 0) return chosen;
-    const int32_t threads = N * C < SERIAL_NORM ? 1 : n_threads;
+    const int32_t threads = norm_threads(N, C, n_threads);
     RUN(chosen, norm_relu_forward, f32, N, C, x, type, gamma, beta, eps, y, statistics, aligned(workspace), threads);
     return CATVAE_OK;
 }
@@ -240,7 +240,7 @@ int32_t catvae_norm_relu_backward(
     const int32_t status = check_norm(N, C, type, all_given, n_threads), chosen = resolve_isa(isa);
     if (status != CATVAE_OK) return status;
     if (chosen < 0) return chosen;
-    const int32_t threads = N * C < SERIAL_NORM ? 1 : n_threads;
+    const int32_t threads = norm_threads(N, C, n_threads);
     RUN(chosen, norm_relu_backward, f32, N, C, x, dy, type, gamma, beta, eps, statistics, dx, dgamma, dbeta, aligned(workspace), threads);
     return CATVAE_OK;
 }

@@ -1,8 +1,8 @@
 /* Batch norm and the ReLU behind it, for one instruction set; the interface is in catvae_layers.h.
  *
- * Positions are cut into blocks of ROWS, whatever the threads: a block's moments are exact to a few roundings (it is shifted by the
- * mean of its first rows, and added in runs), and blocks are added in their order, in double. Channels go by panels of two vectors, so that what belongs to a channel stays in
- * registers while the rows of a block pass by.
+ * Positions are cut into blocks of NORM_ROWS, whatever the threads. A block's moments are exact to a few roundings: it is shifted by the
+ * mean of its first rows, and added in runs. Blocks are added in their order, in double. Channels go by panels of two vectors, so that
+ * what belongs to a channel stays in registers while the rows of a block pass by.
  */
 
 #define RUN_ROWS 16 /* a sum of sums: 256 numbers in a row would lose four bits */
@@ -20,7 +20,7 @@ INLINE V FN(wide)(const void *x, int32_t type, int64_t at)
     return (V)(__builtin_convertvector(h, FN(bits)) << 16);
 }
 
-/* To nearest, ties to even, as bf16_of_float. */
+/* To nearest, ties to even; of a NaN the payload is not kept. */
 INLINE void FN(narrowed)(void *y, int32_t type, int64_t at, V x)
 {
     if (type == CATVAE_SAME) {
@@ -45,11 +45,11 @@ typedef struct {
 /* A vector of channels: what turns x into what the ReLU sees, by way of x - mean. */
 typedef struct {
     V mean, a, beta;
-} FN(Norm);
+} FN(Channel);
 
-INLINE FN(Norm) FN(norm)(const FN(NormBlock) *b, int64_t c)
+INLINE FN(Channel) FN(channel)(const FN(NormBlock) *b, int64_t c)
 {
-    return (FN(Norm)){FN(load)(b->constants + c), FN(load)(b->constants + b->C + c), FN(load)(b->constants + 2 * b->C + c)};
+    return (FN(Channel)){FN(load)(b->constants + c), FN(load)(b->constants + b->C + c), FN(load)(b->constants + 2 * b->C + c)};
 }
 
 /* `x` where the ReLU lets through, by its input y; where that is NaN it does. */
@@ -82,8 +82,8 @@ INLINE void FN(moments)(const FN(NormBlock) *b, int64_t c, const int32_t type, c
 
 INLINE void FN(apply)(const FN(NormBlock) *b, int64_t c, const int32_t type, const int panel)
 {
-    FN(Norm) n[2];
-    for (int p = 0; p < panel; ++p) n[p] = FN(norm)(b, c + p * LANES);
+    FN(Channel) n[2];
+    for (int p = 0; p < panel; ++p) n[p] = FN(channel)(b, c + p * LANES);
     for (int64_t r = 0; r < b->rows; ++r)
 #pragma GCC unroll 2
         for (int p = 0; p < panel; ++p) {
@@ -95,9 +95,9 @@ INLINE void FN(apply)(const FN(NormBlock) *b, int64_t c, const int32_t type, con
 
 INLINE void FN(gradient_sums)(const FN(NormBlock) *b, int64_t c, const int32_t type, const int panel)
 {
-    FN(Norm) n[2];
+    FN(Channel) n[2];
     V sum[2] = {{0}}, moment[2] = {{0}};
-    for (int p = 0; p < panel; ++p) n[p] = FN(norm)(b, c + p * LANES);
+    for (int p = 0; p < panel; ++p) n[p] = FN(channel)(b, c + p * LANES);
     for (int64_t r = 0; r < b->rows; r += RUN_ROWS) {
         V run[2] = {{0}}, run_moment[2] = {{0}};
         const int64_t end = r + RUN_ROWS < b->rows ? r + RUN_ROWS : b->rows;
@@ -119,10 +119,10 @@ INLINE void FN(gradient_sums)(const FN(NormBlock) *b, int64_t c, const int32_t t
 
 INLINE void FN(input_gradient)(const FN(NormBlock) *b, int64_t c, const int32_t type, const int panel)
 {
-    FN(Norm) n[2];
+    FN(Channel) n[2];
     V sum[2], moment[2];
     for (int p = 0; p < panel; ++p) {
-        n[p] = FN(norm)(b, c + p * LANES);
+        n[p] = FN(channel)(b, c + p * LANES);
         sum[p] = FN(load)(b->constants + 3 * b->C + c + p * LANES), moment[p] = FN(load)(b->constants + 4 * b->C + c + p * LANES);
     }
     for (int64_t r = 0; r < b->rows; ++r)
@@ -144,8 +144,8 @@ INLINE void FN(input_gradient)(const FN(NormBlock) *b, int64_t c, const int32_t 
     }                                                                                        \
     static void FN(name##_block)(FN(NormBlock) b, int64_t block, int64_t N)                  \
     {                                                                                        \
-        b.rows = N - block * ROWS < ROWS ? N - block * ROWS : ROWS;                          \
-        b.at = block * ROWS * b.C;                                                           \
+        b.rows = N - block * NORM_ROWS < NORM_ROWS ? N - block * NORM_ROWS : NORM_ROWS;                          \
+        b.at = block * NORM_ROWS * b.C;                                                           \
         if (b.partial) b.partial += block * 2 * b.C;                                         \
         if (b.type == CATVAE_SAME)                                                           \
             FN(name##_panels)(&b, CATVAE_SAME);                                              \
@@ -154,7 +154,7 @@ INLINE void FN(input_gradient)(const FN(NormBlock) *b, int64_t c, const int32_t 
     }                                                                                        \
     static void FN(name##_all)(const FN(NormBlock) *b, int64_t N, int32_t threads)           \
     {                                                                                        \
-        const int64_t blocks = (N + ROWS - 1) / ROWS;                                        \
+        const int64_t blocks = norm_blocks(N);                                               \
         _Pragma("omp parallel for schedule(static) num_threads(threads) if (threads > 1)")   \
         for (int64_t i = 0; i < blocks; ++i) FN(name##_block)(*b, i, N);                     \
     }

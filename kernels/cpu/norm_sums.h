@@ -5,8 +5,8 @@
 #include "plan.h"
 #include <math.h>
 
-#define ROWS 256                         /* positions of a block: 16 KB of 32 channels in bfloat16, half of the L1 cache */
-#define CHANNELS 16                      /* C is a multiple: of the lanes of any instruction set */
+#define NORM_ROWS 256                    /* positions of a block: 16 KB of 32 channels in bfloat16, half of the L1 cache */
+#define NORM_CHANNELS 16                 /* C is a multiple: of the lanes of any instruction set; CHANNELS in ops/norm.py */
 #define SERIAL_NORM (INT64_C(1) << 17)   /* N*C under which waking a second thread costs more than it saves */
 
 typedef struct {
@@ -15,7 +15,13 @@ typedef struct {
     double *sums;     /* (2, C) */
 } NormSpace;
 
-static inline int64_t norm_blocks(int64_t N) { return (N + ROWS - 1) / ROWS; }
+static inline int64_t norm_blocks(int64_t N) { return (N + NORM_ROWS - 1) / NORM_ROWS; }
+
+static inline int32_t norm_threads(int64_t N, int64_t C, int32_t n_threads)
+{
+    if (N * C < SERIAL_NORM) return 1;
+    return n_threads < norm_blocks(N) ? n_threads : (int32_t)norm_blocks(N);
+}
 
 static inline int64_t norm_bytes(int64_t N, int64_t C)
 {
@@ -31,7 +37,7 @@ static inline NormSpace norm_space(int64_t N, int64_t C, char *workspace)
     return s;
 }
 
-static inline double rows_of(int64_t N, int64_t block) { return (double)(N - block * ROWS < ROWS ? N - block * ROWS : ROWS); }
+static inline double rows_of(int64_t N, int64_t block) { return (double)(N - block * NORM_ROWS < NORM_ROWS ? N - block * NORM_ROWS : NORM_ROWS); }
 
 static void norm_combine_moments(int64_t N, int64_t C, const NormSpace *s, float *statistics)
 {
@@ -51,11 +57,14 @@ static void norm_combine_moments(int64_t N, int64_t C, const NormSpace *s, float
     }
 }
 
+/* 1 / sqrt(variance + eps), and 0 where all values are one and eps is 0: y is max(0, beta) then. */
+static inline double inverse_deviation(double variance, double eps) { return variance + eps > 0 ? 1 / sqrt(variance + eps) : variance + eps; }
+
 static void norm_constants(int64_t C, const float *gamma, const float *beta, double eps, const float *statistics, const NormSpace *s)
 {
     for (int64_t c = 0; c < C; ++c) {
         s->constants[c] = statistics[c];
-        s->constants[C + c] = (float)((double)gamma[c] / sqrt((double)statistics[C + c] + eps));
+        s->constants[C + c] = (float)((double)gamma[c] * inverse_deviation((double)statistics[C + c], eps));
         s->constants[2 * C + c] = beta[c];
     }
 }
@@ -67,11 +76,11 @@ static void norm_combine_gradients(int64_t N, int64_t C, double eps, const float
     for (int64_t b = 0; b < norm_blocks(N); ++b)
         for (int64_t c = 0; c < 2 * C; ++c) s->sums[c] += (double)s->partial[2 * b * C + c];
     for (int64_t c = 0; c < C; ++c) {
-        const double spread = (double)statistics[C + c] + eps, moment = s->sums[C + c];
+        const double inverse = inverse_deviation((double)statistics[C + c], eps), moment = s->sums[C + c] * inverse;
         dbeta[c] = (float)s->sums[c];
-        dgamma[c] = (float)(moment / sqrt(spread));
+        dgamma[c] = (float)moment;
         s->constants[3 * C + c] = (float)(s->sums[c] / (double)N);
-        s->constants[4 * C + c] = (float)(moment / (spread * (double)N));
+        s->constants[4 * C + c] = (float)(moment * inverse / (double)N);
     }
 }
 

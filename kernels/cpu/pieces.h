@@ -26,6 +26,7 @@
 #undef INLINE
 #undef KEEP
 #undef AHEAD
+#undef FETCH
 #undef ADD_PRODUCT
 #undef GROUP
 #undef RECHECK

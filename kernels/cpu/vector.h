@@ -43,9 +43,11 @@ INLINE V FN(select)(VI mask, V yes, V no) { return (V)((mask & (VI)yes) | (~mask
 #define KEEP(x) ((void)0)
 #endif
 
-/* Fetches what is read 16 cache lines later. Where long arithmetic stands between the loads of a stream, and in virtual machines, the
- * processor alone does not look that far: the dense form's forward pass takes twice as long without. */
-#define AHEAD(p) __builtin_prefetch((const void *)((uintptr_t)(p) + 1024))
+/* Fetches what lies `bytes` behind p, whether or not that is still ours; AHEAD: what a stream reads 16 cache lines later. Where long
+ * arithmetic stands between the loads, and in virtual machines, the processor alone does not look that far: the dense form's forward pass
+ * takes twice as long without. */
+#define FETCH(p, bytes) __builtin_prefetch((const void *)((uintptr_t)(p) + (uintptr_t)(bytes)))
+#define AHEAD(p) FETCH(p, 1024)
 
 /* 0, 1, 2, ... */
 INLINE VI FN(lane)(void)
@@ -249,7 +251,7 @@ INLINE void FN(rows_to_lanes)(const REAL *rows, int64_t valid, int64_t count, RE
             V x[LANES];
             for (int64_t i = 0; i < LANES; ++i) {
                 const int64_t row = half * LANES + i;
-                __builtin_prefetch(rows + (row + GROUP) * count + c); /* of the next group */
+                FETCH(rows, ((row + GROUP) * count + c) * (int64_t)sizeof(REAL)); /* of the next group */
                 x[i] = row < valid ? FN(load_part)(rows + row * count + c, here) : (V){0};
             }
             FN(transpose)(x);

@@ -1,4 +1,4 @@
-"""Everything of the kernel that needs torch: the two public functions, their checks, the calls into C, the plain-torch form."""
+"""Everything of the kernel that needs torch: the public functions, their checks, the calls into C, the plain-torch form."""
 
 from .mixture import dense_mixture_kl, mixture_kl
 from .norm import norm_relu

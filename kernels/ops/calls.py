@@ -1,6 +1,7 @@
 """From tensors to the C interface and back: outputs and workspace from torch's allocator, pointers, threads or stream, status.
 
-One function per entry point, for CPU and CUDA tensors alike; shapes and dtypes were checked by the caller. m, v and logits (mu, lv and
+One function per entry point, for CPU and CUDA tensors alike but for batch norm, which is the CPU's; shapes and dtypes were checked by the
+caller. m, v and logits (mu, lv and
 logits) share one dtype, which may be half; everything else is float32, or float64 with them. What forward returned comes back contiguous.
 """
 
@@ -72,6 +73,19 @@ class _Library:
             status = function(N, K, D, *pointers, type_, *more, scratch, threads, -1, self.null)
         if status:
             self._refuse(status, N, K, D)
+
+    def run_norm(
+        self, function: Any, x: Tensor, inputs: Sequence[Tensor], affine: tuple[Tensor, Tensor, float], others: Sequence[Tensor]
+    ) -> None:
+        """The same for batch norm: `inputs` and `others` around the type of x and weight, bias and eps."""
+        *parameters, eps = affine
+        C = len(parameters[0])
+        N = x.numel() // C
+        workspace = self._scratch(max(0, self.loaded[1].catvae_norm_relu_workspace(N, C)) // self.element_size + 1)
+        (scratch,), threads = self.pointers((workspace,)), _loader.usable_threads(torch.get_num_threads())
+        given = *self.pointers(inputs), TYPES[x.dtype], *self.pointers(parameters), eps, *self.pointers(others)
+        if status := function(N, C, *given, scratch, threads, -1):
+            raise ValueError(f"norm_relu: {_loader.message(self.loaded, status)}: got {N} positions, {C} channels, {x.dtype}")
 
     def _scratch(self, numbers: int) -> Tensor:
         """A workspace: on the CPU, a small one stays with its thread from call to call, which saves an allocation."""
@@ -150,7 +164,7 @@ def norm_relu_forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tu
     """(y, statistics (2, C)) of x whose memory is (positions, C); see the header of layers."""
     library, y = _library(weight.device, weight.dtype), torch.empty_like(x)
     statistics = weight.new_empty((2, len(weight)))
-    _run_norm(library, library.norm_forward, x, (x,), weight, bias, eps, (y, statistics))
+    library.run_norm(library.norm_forward, x, (x,), (weight, bias, eps), (y, statistics))
     return y, statistics
 
 
@@ -160,26 +174,5 @@ def norm_relu_backward(
     """(dx, dweight, dbias), for dy in the memory layout of x."""
     library = _library(weight.device, weight.dtype)
     out = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
-    _run_norm(library, library.norm_backward, x, (x, dy), weight, bias, eps, (statistics, *out))
+    library.run_norm(library.norm_backward, x, (x, dy), (weight, bias, eps), (statistics, *out))
     return out
-
-
-def _run_norm(
-    library: _Library,
-    function: Any,
-    x: Tensor,
-    inputs: Sequence[Tensor],
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    others: Sequence[Tensor],
-) -> None:
-    C = len(weight)
-    N = x.numel() // C
-    size = library.loaded[1].catvae_norm_relu_workspace(N, C)
-    workspace = library._scratch(max(0, size) // library.element_size + 1)
-    threads = _loader.usable_threads(torch.get_num_threads())
-    affine, more, (scratch,) = library.pointers((weight, bias)), library.pointers(others), library.pointers((workspace,))
-    status = function(N, C, *library.pointers(inputs), TYPES[x.dtype], *affine, eps, *more, scratch, threads, -1)
-    if status:
-        raise ValueError(f"norm_relu: {_loader.message(library.loaded, status)}: got {N} positions, {C} channels, {x.dtype}")

@@ -6,7 +6,8 @@ import torch
 
 from catvae.core.evaluation import assign, cluster_names
 from catvae.core.labelled import LabelledImages, clusters_of_classes
-from catvae.core.run_folder import Origin, RunFolder
+from catvae.core.run_folder import RunFolder
+from catvae.core.run_record import Origin
 from catvae.core.session import Session
 from catvae.core.training import Trainer
 from catvae.runtime.errors import DataError, UsageError

@@ -7,7 +7,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from catvae import kernels  # noqa: E402
+from catvae.core import networks  # noqa: E402
 from catvae.core.networks import Doubling, Dropout, Flatten, NormReLU1d, NormReLU2d  # noqa: E402
+from catvae.kernels import _loader  # noqa: E402
 
 
 @pytest.mark.parametrize("p", [0.25, 0.5, 0.9])
@@ -86,6 +89,40 @@ def test_batch_norm_with_its_relu_is_torchs_two_layers(kind, channels):
     torch.testing.assert_close(ours.eval()(x), plain.eval()(x).relu())
 
 
+@pytest.mark.parametrize("change", [{"momentum": None}, {"track_running_stats": False}], ids=str)
+def test_other_ways_to_average_are_torchs(change):
+    torch.manual_seed(0)
+    x = torch.randn(12, 32, 5, 4).contiguous(memory_format=torch.channels_last)
+    ours, plain = NormReLU2d(32), torch.nn.BatchNorm2d(32)
+    for layer in (ours, plain):
+        for name, value in change.items():
+            setattr(layer, name, value)
+        layer(x)
+        layer(x + 1)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value)
+
+
+def test_what_batch_norm_refuses_is_refused():
+    with pytest.raises(ValueError, match="expected 4D input"):
+        NormReLU2d(16)(torch.ones(8, 16))
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        NormReLU1d(16)(torch.ones(1, 16))
+
+
+@pytest.mark.skipif(not _loader.available(), reason="no compiled kernel on this machine")
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 33, 20), (1, 8, 8)])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_every_norm_of_the_encoder_goes_through_the_kernel(monkeypatch, shape, precision):
+    encoder, taken = networks.ConvEncoder(shape, 32).to(memory_format=torch.channels_last), []
+    monkeypatch.setattr(networks, "norm_relu", lambda *given: taken.append(kernels.norm_relu(*given)) or taken[-1])
+    x = torch.rand(6, *shape).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", precision, enabled=precision == torch.bfloat16):
+        encoder(x)
+    assert len(taken) == sum(isinstance(layer, (NormReLU1d, NormReLU2d)) for layer in encoder.modules()) >= 4
+    assert None not in taken
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_transposed_convolution_has_torchs_value_and_gradients(dtype):
     torch.manual_seed(0)
@@ -110,3 +147,12 @@ def test_the_output_of_a_transposed_convolution_may_be_overwritten_and_derived_t
     x = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x, w, b: layer(x).relu_().square(), (x, layer.weight, layer.bias))
     assert torch.autograd.gradgradcheck(lambda x, w, b: layer(x).square(), (x, layer.weight, layer.bias))
+
+
+def test_transforms_of_torch_func_pass_through_a_transposed_convolution():
+    layer, x = Doubling(2, 3), torch.randn(2, 2, 3, 3)
+    plain = torch.nn.ConvTranspose2d(2, 3, 4, 2, 1)
+    plain.load_state_dict(layer.state_dict())
+    gradients = [torch.func.grad(lambda x, layer=layer: layer(x).square().sum())(x) for layer in (layer, plain)]
+    torch.testing.assert_close(*gradients)
+    assert layer(x[0]).shape == (3, 6, 6)

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from catvae.core.objective import Terms
-from catvae.core.run_folder import Origin, RunFolder
+from catvae.core.run_folder import RunFolder
+from catvae.core.run_record import Origin
 from catvae.core.run_summary import CURVES
 from catvae.core.seeds import plan, train_seeds
 from catvae.core.session import Session

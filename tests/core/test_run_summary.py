@@ -4,9 +4,10 @@ import math
 
 from catvae.core.config import resolve
 from catvae.core.model import ModelSpec
-from catvae.core.run_folder import DataRecord, Origin, RunFolder, RunRecord
+from catvae.core.run_folder import RunFolder
+from catvae.core.run_record import DataRecord, Origin, RunRecord
 from catvae.core.run_summary import POINTS, training_of
-from catvae.runtime.images import Preprocess
+from catvae.runtime.preprocess import Preprocess
 
 
 def record() -> RunRecord:

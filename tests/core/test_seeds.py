@@ -8,7 +8,8 @@ from typing import cast
 import pytest
 
 from catvae.core.guard import Verdict
-from catvae.core.run_folder import Origin, RunFolder, RunRecord
+from catvae.core.run_folder import RunFolder
+from catvae.core.run_record import Origin, RunRecord
 from catvae.core.seeds import best_seed, folder_of, plan, read_plan, train_seeds
 from catvae.core.session import Session
 from catvae.runtime.errors import DataError, NumericError, OutputError

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from catvae.core.checkpoint import read_position
-from catvae.core.run_folder import Origin, RunFolder
+from catvae.core.run_folder import RunFolder
+from catvae.core.run_record import Origin
 from catvae.core.session import Session
 from catvae.runtime.errors import DataError, NumericError, UsageError
 from catvae.runtime.interruption import Interrupted

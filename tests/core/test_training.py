@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from catvae.core import training
-from catvae.core.checkpoint import load_state, load_weights, read_position, save_state, weights_bytes
+from catvae.core.checkpoint import SCHEMA, load_state, load_weights, read_position, save_state, weights_bytes
 from catvae.core.devices import resolve_device
 from catvae.core.epoch_rows import close_epoch
 from catvae.core.evaluation import assign
@@ -93,7 +93,7 @@ def test_a_torn_or_foreign_state_is_refused(blobs, quick, tmp_path):
     other = Trainer(blobs, quick(hidden=8))
     with pytest.raises(DataError, match="does not fit this run"):
         resume(other, tmp_path)
-    (tmp_path / "state.json").write_text((tmp_path / "state.json").read_text().replace('"schema": 2', '"schema": 9'))
+    (tmp_path / "state.json").write_text((tmp_path / "state.json").read_text().replace(f'"schema": {SCHEMA}', '"schema": 9'))
     refused("schema 9")
     (tmp_path / "state.json").unlink()
     refused("cannot be resumed")
@@ -178,10 +178,10 @@ def test_the_pile_is_held_once_however_it_lies_in_memory(blobs, quick):
     """Images held back are among those that are resident, and never trained on; views and read-only arrays train alike."""
     many = dataclasses.replace(blobs, images=np.concatenate([blobs.images] * 10), labels=None)
     trainer = Trainer(many, quick())
-    assert np.shares_memory(trainer.images.numpy(), many.images)
+    assert np.shares_memory(trainer.batches.images.numpy(), many.images)
     held_back = split(len(many.images)).held_back
     assert len(held_back) > 0
-    assert not set(held_back.tolist()) & set(trainer.rows.tolist())
+    assert not set(held_back.tolist()) & set(trainer.batches.rows.tolist())
     frozen = many.images[::-1][::-1].copy()
     frozen.flags.writeable = False
     mirrored = dataclasses.replace(many, images=many.images[::-1].copy()[::-1])

@@ -16,7 +16,8 @@ ROOMS = {
     "runtime": {"runtime"},
 }
 CORE_MAY_USE_OF_RUNTIME = {
-    *("command", "decoding", "errors", "evenly", "files", "grid", "images", "interruption", "labelled", "matching", "report", "sources"),
+    *("command", "decoding", "errors", "evenly", "files", "grid", "images", "interruption", "labelled", "matching", "preprocess"),
+    *("report", "sources"),
     "training_record",
 }
 HEAVY = {"torch", "onnx", "onnxscript", "sklearn", "scipy", "matplotlib", "safetensors"}

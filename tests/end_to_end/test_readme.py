@@ -27,7 +27,7 @@ SCRIPTS = set(re.findall(r"^(catvae-\w+) =", (ROOT / "pyproject.toml").read_text
 
 def test_there_is_something_to_test():
     assert len(PYTHON) == 3
-    assert len(COMMANDS) == 22
+    assert len(COMMANDS) == 21
     assert len(SESSION) == 3
     assert {line.split()[0] for line in COMMANDS} == SCRIPTS - {"catvae-doctor"}
 

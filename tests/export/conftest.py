@@ -8,7 +8,8 @@ pytest.importorskip("torch")
 
 from catvae.core.config import resolve
 from catvae.core.data import load_data
-from catvae.core.run_folder import Origin, RunFolder
+from catvae.core.run_folder import RunFolder
+from catvae.core.run_record import Origin
 from catvae.core.session import Session
 from catvae.export.web_page import write_page
 from catvae.runtime.bundle_files import PRETRAINED

@@ -69,6 +69,14 @@ def test_a_channel_of_one_value_gives_its_bias():
     assert torch.isfinite(torch.autograd.grad(found.y, x, dy)[0]).all()
 
 
+def test_without_eps_a_channel_of_one_value_gives_its_bias_too():
+    _, weight, bias, dy = problem((50, 16))
+    x = torch.ones(50, 16, requires_grad=True)
+    found = norm_relu(x, weight, bias, 0.0)
+    assert found.y.equal(theirs(x, weight, bias).relu()) or found.y.equal(bias.detach().relu().expand(50, 16))
+    assert all(torch.isfinite(gradient).all() for gradient in torch.autograd.grad(found.y, (x, weight, bias), dy))
+
+
 def test_a_nan_is_not_swallowed():
     x, weight, bias, dy = problem((64, 16), torch.bfloat16)
     with torch.no_grad():
@@ -120,7 +128,7 @@ def test_bad_arguments_come_back_as_statuses():
         lambda x, w, b: (x.half(), w, b),
         lambda x, w, b: (x, w.double(), b.double()),
         lambda x, w, b: (x.contiguous(), w, b),
-        lambda x, w, b: (x[:, :24], w[:24], b[:24]),
+        lambda x, w, b: (x[:, :24].contiguous(memory_format=torch.channels_last), w[:24], b[:24]),
         lambda x, w, b: (x[:, :, :2], w, b),
         lambda x, w, b: (x[:1, :, :1, :1], w, b),
         lambda x, w, b: (x.to("meta"), w.to("meta"), b.to("meta")),

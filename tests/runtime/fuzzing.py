@@ -23,8 +23,9 @@ from catvae.runtime.bundle import Bundle
 from catvae.runtime.bundle_files import PRETRAINED
 from catvae.runtime.drift import Tally
 from catvae.runtime.errors import CatVAEError, DataError, ImageError
-from catvae.runtime.images import Preprocess, read_image
+from catvae.runtime.images import read_image
 from catvae.runtime.model_card import model_card
+from catvae.runtime.preprocess import Preprocess
 
 SLOWEST = 5.0
 """Seconds of processor time that one item may take, whatever else the machine does."""

@@ -16,7 +16,8 @@ import pytest
 from catvae.runtime import decoder_process, decoding, images
 from catvae.runtime.decoder_process import DecoderProcess, _enlarge, _pipe_size
 from catvae.runtime.decoding import AHEAD, HELD, Decoding
-from catvae.runtime.images import Preprocess, decode_all
+from catvae.runtime.images import decode_all
+from catvae.runtime.preprocess import Preprocess
 
 fcntl = pytest.importorskip("fcntl")  # where there are no such pipes, there is no second process
 RULES = Preprocess(height=28, width=28, channels=1)

@@ -8,7 +8,8 @@ from PIL import Image
 
 from catvae.runtime.errors import ImageError
 from catvae.runtime.frames import MOST, count_frames
-from catvae.runtime.images import Preprocess, decode_image
+from catvae.runtime.images import decode_image
+from catvae.runtime.preprocess import Preprocess
 
 RULES = Preprocess(height=8, width=8, channels=1)
 

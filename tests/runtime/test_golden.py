@@ -11,7 +11,8 @@ import pytest
 
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.errors import ImageError
-from catvae.runtime.images import Preprocess, decode_image
+from catvae.runtime.images import decode_image
+from catvae.runtime.preprocess import Preprocess
 from catvae.runtime.self_test import self_test
 
 GOLDEN = Path(__file__).parent / "golden"

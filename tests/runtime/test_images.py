@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from catvae.runtime.errors import ImageError
-from catvae.runtime.images import MAX_BYTES, Preprocess, decode_image, image_size_of, read_image
+from catvae.runtime.images import MAX_BYTES, decode_image, image_size_of, read_image
+from catvae.runtime.preprocess import Preprocess
 
 GREY = Preprocess(height=8, width=8, channels=1)
 COLOUR = Preprocess(height=8, width=8, channels=3)
@@ -96,7 +97,7 @@ def test_no_more_of_pillow_is_loaded_than_an_image_needs(tmp_path, format_):
     """All of its plugins take a quarter of a cold start."""
     (tmp_path / "image").write_bytes(encoded(Image.new("L", (8, 8)), format_))
     code = (
-        "import sys; from catvae.runtime.images import Preprocess, read_image;"
+        "import sys; from catvae.runtime.images import read_image; from catvae.runtime.preprocess import Preprocess;"
         "read_image(sys.argv[1], Preprocess(height=8, width=8, channels=1)); print('PIL.FliImagePlugin' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code, tmp_path / "image"], capture_output=True, text=True)

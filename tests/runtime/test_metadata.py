@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from catvae.runtime.errors import ImageError
-from catvae.runtime.images import Preprocess, read_image
+from catvae.runtime.images import read_image
 from catvae.runtime.metadata import MOST, require_modest
+from catvae.runtime.preprocess import Preprocess
 
 GREY = Preprocess(height=8, width=8, channels=1)
 

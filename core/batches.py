@@ -1,0 +1,52 @@
+"""The images of a run, and which of them each step trains on: every one once an epoch, in an order drawn from (seed, epoch)."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .devices import mix
+from .held_back import split
+from .ranks import ALONE, Ranks
+from .views import to_float
+
+
+class Batches:
+    """Images (N, H, W, C), uint8, resident on `device`: the pile itself where it lies in memory already.
+
+    Parameters
+    ----------
+    images : ndarray, (N, H, W, C), uint8
+        Those that are held back too, which no batch has.
+    size : int
+        Of a batch, at most; what an epoch leaves over is left out.
+    device : torch.device
+    ranks : Ranks
+        Each takes its part of every batch.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], size: int, device: torch.device, ranks: Ranks = ALONE):
+        rows = split(len(images)).trained
+        self.images = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)
+        self.rows = torch.from_numpy(rows).to(device)
+        """Of `images`, those that are trained on."""
+        self.size, self.ranks = min(size, len(rows)), ranks
+        self.per_epoch = len(rows) // self.size
+        self._order: tuple[int, int, Tensor] | None = None
+
+    def spread(self, at_most: int) -> Tensor:
+        """About that many of the images that are trained on, evenly spaced."""
+        return self.images[self.rows[:: max(1, len(self.rows) // at_most)]]
+
+    def rows_at(self, step: int, seed: int) -> Tensor:
+        """Of `images`, this rank's part of a batch."""
+        epoch, index = divmod(step, self.per_epoch)
+        if self._order is None or self._order[:2] != (seed, epoch):
+            generator = torch.Generator().manual_seed(mix(seed, epoch) ^ 0x5EED)
+            self._order = seed, epoch, torch.randperm(len(self.rows), generator=generator)
+        chosen = self.ranks.part(self._order[2][index * self.size : (index + 1) * self.size])
+        return self.rows[chosen.to(self.rows.device)]
+
+    def at(self, step: int, seed: int) -> Tensor:
+        """This rank's part of a batch, float (n, C, H, W) in [0, 1]."""
+        return to_float(self.images.index_select(0, self.rows_at(step, seed)))

@@ -1,0 +1,125 @@
+"""What a run folder tells of its run: `run.json` and its parts. The folder itself is `run_folder`'s."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from catvae.runtime.preprocess import Preprocess
+
+from .checkpoint import Event
+from .data import NAMED
+from .guard import Verdict
+from .model import ModelSpec
+
+SCHEMA = 3
+
+
+class DataRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The training data, as far as a run remembers it."""
+
+    name: str
+    count: int
+    hash: str
+    preprocess: Preprocess
+    policy: str
+    """View policy that was used."""
+    label_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One cluster after training."""
+
+    name: str
+    """Of the class it was matched with when labels exist (never used in training), else its number."""
+    share: float
+    """Of the training images."""
+    mean_confidence: float
+    """Mean q(c|x) over the images assigned to it; 0 for an empty cluster."""
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run's images come from, as its command named it: a resumed run reads them again."""
+
+    data: str
+    image_size: int | None = None
+    labels: str | None = None
+    """What --labels was."""
+    classes: bool = True
+    """Whether names of sub-folders and stored labels are classes."""
+
+    @classmethod
+    def of(cls, data: str, image_size: int | None = None, labels: str | None = None, *, classes: bool = True) -> "Origin":
+        """Paths made absolute."""
+
+        def absolute(path: str) -> str:
+            named = path in NAMED and not Path(path).is_dir()  # as `load_data` reads it
+            return path if named or not Path(path).exists() else str(Path(path).resolve())
+
+        return cls(data=absolute(data), image_size=image_size, labels=absolute(labels) if labels else None, classes=classes)
+
+
+class SeedRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several runs for one result."""
+
+    seed: int
+    clusters: int
+    neighbour_information: float
+    """Nats its clusters share with those of nearest neighbours, in the hidden layer and by pixels."""
+    agreement: float
+    """Mean adjusted Rand index with the other runs' clusters: what the kept run was chosen by."""
+    verdict: str
+    acc: dict[str, float]
+    """Per part that has labels; for the report alone."""
+    kept: bool
+
+
+class RunRecord(msgspec.Struct, kw_only=True):
+    """`run.json`."""
+
+    schema: int = SCHEMA
+    status: Literal["running", "finished", "interrupted", "failed"] = "running"
+    spec: ModelSpec
+    origin: Origin
+    config_hash: str
+    """SHA-256 of `config.json`: a resumed run must be the one that was started."""
+    labels_hash: str = ""
+    """SHA-256 of the images and classes given with --labels."""
+    start_scores: list[float] = []
+    """How far neighbours agreed with the merges of the short runs at the beginning, in nats; the best went on."""
+    data: DataRecord
+    clusters: list[ClusterRecord] = []
+    scores: dict[str, dict[str, float]] = {}
+    """Per part (train, test): acc, nmi, ari, ece, when labels exist."""
+    health: dict[str, float] = {}
+    bound: dict[str, float] = {}
+    """Exact bound, importance-weighted likelihood, in nats per image."""
+    verdict: Verdict | None = None
+    events: list[Event] = []
+    """What was done to the clusters while training."""
+    resumed: list[str] = []
+    """Where another device or other versions went on."""
+    seeds: list[SeedRecord] = []
+    """The runs this one was chosen from, when there were several."""
+    epochs: int = 0
+    """Finished epochs."""
+    seconds: float = 0.0
+    precision: str = "fp32"
+    device: str = "cpu"
+    ranks: int = 1
+    """Processes that trained together."""
+    versions: dict[str, str] = {}
+
+
+def versions() -> dict[str, str]:
+    """Of this package, Python and the libraries a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in ("catvae", "torch", "numpy", "Pillow", "scikit-learn"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
