@@ -1,7 +1,7 @@
 """The fused mixture loss: all-cluster Gaussian KL and soft assignment entropy, and their gradients; and batch norm with its ReLU.
 
-`mixture_kl` and `norm_relu` are what the rest of the project uses; they need torch, so they are imported on first use and this package can be
-inspected without it. The compiled CPU and CUDA kernels are optional: see `kernel_status`.
+`mixture_kl` and `norm_relu` are what the rest of the project uses; they need torch, so they are imported on first use and this package can
+be inspected without it. The compiled CPU and CUDA kernels are optional: see `kernel_status`.
 """
 
 from typing import TYPE_CHECKING
