@@ -30,7 +30,7 @@ class Position(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     schema: int
     start: int
-    """Which of the short runs went on."""
+    """Which of the short runs went on; of one alone, 1 where it was begun anew."""
     clusters: int
     """K of the network: the chosen one, once it is."""
     step: int = 0
@@ -41,6 +41,8 @@ class Position(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Cluster each over-cluster was last merged into; empty before the first merge."""
     unequal: bool = False
     """Clusters may be of unequal size: asked for, or what the first merge showed."""
+    doubtful: bool = False
+    """At the first merge groups came out uneven: see `Trainer.step`."""
     class_clusters: list[int] = []
     """Cluster of each class of the given labels; empty while not known."""
     shares: list[float] = []

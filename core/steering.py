@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .checkpoint import Event, Position
 from .config import TrainConfig
-from .grouping import choose_clusters, unequal_is_clearer
+from .grouping import EVEN, choose_clusters, evenness, unequal_is_clearer
 from .guard import said_of, watch
 from .head_surgery import Trained, reseed, split_into, take_merge, with_clusters
 from .joints import Joints, estimate_joints
@@ -105,6 +105,7 @@ class Steering:
         if_unequal = choose_clusters(joints, at_most, unequal=True) if choose else at_most
         position.unequal = sizes == "unequal" or (sizes == "auto" and unequal_is_clearer(joints, if_unequal))
         clusters = if_unequal if position.unequal or not choose else choose_clusters(joints, at_most)
+        position.doubtful = sizes != "unequal" and clusters > 1 and (position.unequal or evenness(joints.overclusters, clusters) < EVEN)
         if sizes == "auto" and position.unequal:
             what = "groups of unequal size clearly hold together better than equal ones: clusters may be unequal (--sizes equal: not)"
             position.events.append(Event(step=step, what=what))

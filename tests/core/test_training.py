@@ -75,6 +75,51 @@ def test_resume_is_bit_exact(blobs, quick, tmp_path, stop, clusters):
     assert [{k: row[k] for k in keys} for row in whole.position.rows] == [{k: row[k] for k in keys} for row in resumed.position.rows]
 
 
+@pytest.mark.parametrize(
+    ("unequal", "even"),
+    [([True, True], [1.0, 1.0]), ([True, False], [1.0, 1.0]), ([False, False], [0.9, 0.9])],
+    ids=["twice", "once", "uneven"],
+)
+def test_uneven_clusters_are_begun_anew_once(blobs, quick, tmp_path, monkeypatch, unequal, even):
+    looks = []
+    monkeypatch.setattr("catvae.core.steering.unequal_is_clearer", lambda *_: looks.append(1) or unequal[len(looks) - 1])
+    monkeypatch.setattr("catvae.core.steering.evenness", lambda *_: even[len(looks) - 1])
+    settings = quick(starts=0, regroup=[0.5])
+    trainer = Trainer(blobs, settings)
+    first = trainer.steering.merge_steps[0]
+    ran = []
+    trainer.run(on_step=lambda _: ran.append(trainer.position.step))
+    assert len(looks) == 2
+    assert (trainer.position.start, trainer.position.unequal) == (1, unequal[1])
+    assert ran == [*range(1, first + 1), *range(1, trainer.steps + 1)]
+    assert trainer.all_steps == len(ran)
+    assert trainer.position.events[0].step == first
+    assert "begun anew" in trainer.position.events[0].what
+    assert trainer.position.seconds > 0
+
+    looks.clear()
+    half = Trainer(blobs, settings)
+    for _ in range(first + 2):
+        half._advance(None)
+    assert (half.position.start, half.position.step) == (1, 2)
+    save_state(tmp_path, half.model, half.trained.optimizer, half.position)
+    resumed = resume(Trainer(blobs, settings), tmp_path)
+    resumed.run()
+    assert same(weights(trainer), weights(resumed))
+    assert resumed.position.unequal == unequal[1]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "even", "starts"), [("unequal", 0.5, 0), ("auto", 0.98, 0), ("equal", 0.98, 0), ("auto", 0.5, 1)], ids=str
+)
+def test_even_clusters_and_what_was_asked_for_are_not_doubted(blobs, quick, monkeypatch, sizes, even, starts):
+    monkeypatch.setattr("catvae.core.steering.unequal_is_clearer", lambda *_: False)
+    monkeypatch.setattr("catvae.core.steering.evenness", lambda *_: even)
+    trainer = Trainer(blobs, quick(starts=starts, regroup=[0.5], sizes=sizes))
+    trainer.run()
+    assert (trainer.position.start, trainer.position.unequal) == (0, sizes == "unequal")
+
+
 def test_a_torn_or_foreign_state_is_refused(blobs, quick, tmp_path):
     trainer = Trainer(blobs, quick())
     trainer.step()
