@@ -71,6 +71,16 @@ def test_the_session_is_the_demos_and_prints_what_is_shown(tmp_path, monkeypatch
     assert f"the studio: python3 -m http.server -d {demo.STUDIO}" in last
 
 
+def test_links_lead_somewhere():
+    for pair in re.findall(r"\]\(((?!http)\S+?)\)|src=\"(\S+?)\"", README):
+        path, _, anchor = "".join(pair).partition("#")
+        target = ROOT / (path or "README.md")
+        assert target.exists(), pair
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, pair
+
+
 def test_commands_run_in_order(tmp_path):
     digits = load_digits()
     (tmp_path / "my-images").mkdir()
@@ -101,5 +111,3 @@ def test_commands_run_in_order(tmp_path):
     ):
         assert (tmp_path / name).exists(), name
     assert (tmp_path / "my-small-bundle" / "manifest.json").exists()
-    for pair in re.findall(r"\]\(((?!http)\S+?)\)|src=\"(\S+?)\"", README):
-        assert (ROOT / "".join(pair)).exists(), pair
