@@ -25,8 +25,8 @@ UNEVEN = 0.955
 """Share of K below which the perplexity of equal groups says enough: information makes groups equal where it can, to 0.99 where classes of
 handwriting are all alike, 0.955 on garments; 0.89 to 0.97 where half of the classes are at 1/3 or 1/10."""
 EVEN = 0.97
-"""Share of K below which the perplexity of equal groups makes a beginning doubtful: it is 0.99 and more where classes of handwriting are
-all alike, but 0.94 to 0.965 in one of fifteen beginnings on digits, whose over-clusters came out badly."""
+"""Share of K below which the perplexity of equal groups makes a beginning doubtful: it is 0.997 and more where classes of handwriting are
+all alike (`benchmarks/first_merge.py`), and was lower where a beginning on digits came out badly, which is what this was set by."""
 CLEARLY = 2.0
 """Mean separation from the nearest group that unequal groups must gain for every unit of evenness above `UNEVEN`: they gain 0.04 to 0.19
 where classes differ by 10:1, and up to 0.055 where they are all alike and equal groups even, to 0.998, which asks for 0.086."""
@@ -59,8 +59,12 @@ class Signs(NamedTuple):
 
 
 def evenness(joint: NDArray[np.float64], clusters: int) -> float:
-    """Perplexity of the groups that information alone makes of small clusters, over K."""
-    return float(np.exp(entropy(grouped(joint, merge_clusters(joint, clusters).group, clusters)))) / clusters
+    """Perplexity over K of the groups that information alone makes of small clusters."""
+    return _perplexity_share(grouped(joint, merge_clusters(joint, clusters).group, clusters))
+
+
+def _perplexity_share(joint: NDArray[np.float64]) -> float:
+    return float(np.exp(entropy(joint))) / len(joint)
 
 
 def unequal_signs(joints: Joints, clusters: int) -> Signs:
@@ -71,7 +75,7 @@ def unequal_signs(joints: Joints, clusters: int) -> Signs:
     halved, apart = grouped(joint, merge_clusters(joint, clusters).group, clusters), grouped(joint, group, clusters)
     return Signs(
         kept_share(grouped(both, unequal, clusters)) - kept_share(grouped(both, equal, clusters)),
-        evenness(joint, clusters),
+        _perplexity_share(halved),
         mean_nearest(apart) - mean_nearest(halved),
         kept_share(apart),
         float(separations(apart).min() - inner_separations(joint, group, clusters).max()),

@@ -296,7 +296,7 @@ class Trainer:
         return loss
 
     def _begin_anew(self) -> None:
-        """Once, where the first merge is doubtful: what a second beginning shows holds. One beginning of fifteen fails on digits."""
+        """Once, where the first merge is doubtful: what a second beginning shows holds."""
         first = self.position
         self._begin(1)
         self.position.events.append(Event(step=first.step, what="clusters came out uneven: begun anew once, what comes out now holds"))

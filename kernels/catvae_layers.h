@@ -1,6 +1,6 @@
 /* What else training spends its time on, on the CPU alone (cuDNN does it on a GPU): batch norm with the ReLU behind it, as one operation.
  *
- * torch makes four passes forward and seven backward over what fits no cache; these make three and five. Notation:
+ * Three passes forward and five backward over what fits no cache, fewer than the two layers make apart (benchmarks/layers.py). Notation:
  *   x, y (N, C)  row-major: N >= 1 positions (of all images) by C channels, a multiple of 16, N*C at most 2^40; float, or bfloat16 with
  *                the arithmetic in float
  *   mean, variance (C,)  over the N positions, the variance divided by N;  a = gamma / sqrt(variance + eps)

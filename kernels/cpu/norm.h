@@ -168,7 +168,7 @@ DEFINE_PASS(input_gradient)
 static void FN(norm_relu_forward)(int64_t N, int64_t C, const void *x, int32_t type, const REAL *gamma, const REAL *beta, double eps, void *y,
                                   REAL *statistics, char *workspace, int32_t threads)
 {
-    const NormSpace s = norm_space(N, C, workspace);
+    const NormSpace s = norm_space(C, workspace);
     FN(NormBlock) b = {.C = C, .type = type, .x = x, .constants = s.constants, .partial = s.partial};
     FN(moments_all)(&b, N, threads);
     norm_combine_moments(N, C, &s, statistics);
@@ -180,7 +180,7 @@ static void FN(norm_relu_forward)(int64_t N, int64_t C, const void *x, int32_t t
 static void FN(norm_relu_backward)(int64_t N, int64_t C, const void *x, const void *dy, int32_t type, const REAL *gamma, const REAL *beta,
                                    double eps, const REAL *statistics, void *dx, REAL *dgamma, REAL *dbeta, char *workspace, int32_t threads)
 {
-    const NormSpace s = norm_space(N, C, workspace);
+    const NormSpace s = norm_space(C, workspace);
     FN(NormBlock) b = {.C = C, .type = type, .x = x, .dy = dy, .constants = s.constants, .partial = s.partial};
     norm_constants(C, gamma, beta, eps, statistics, &s);
     FN(gradient_sums_all)(&b, N, threads);

@@ -28,12 +28,11 @@ static inline int64_t norm_bytes(int64_t N, int64_t C)
     return 2 * C * (int64_t)sizeof(double) + (2 * norm_blocks(N) + 5) * C * (int64_t)sizeof(float) + ALIGNMENT;
 }
 
-static inline NormSpace norm_space(int64_t N, int64_t C, char *workspace)
+static inline NormSpace norm_space(int64_t C, char *workspace)
 {
     NormSpace s = {.sums = (double *)workspace};
     s.constants = (float *)(s.sums + 2 * C);
     s.partial = s.constants + 5 * C;
-    (void)N;
     return s;
 }
 

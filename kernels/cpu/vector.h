@@ -44,8 +44,7 @@ INLINE V FN(select)(VI mask, V yes, V no) { return (V)((mask & (VI)yes) | (~mask
 #endif
 
 /* Fetches what lies `bytes` behind p, whether or not that is still ours; AHEAD: what a stream reads 16 cache lines later. Where long
- * arithmetic stands between the loads, and in virtual machines, the processor alone does not look that far: the dense form's forward pass
- * takes twice as long without. */
+ * arithmetic stands between the loads, and in virtual machines, the processor alone may not look that far. */
 #define FETCH(p, bytes) __builtin_prefetch((const void *)((uintptr_t)(p) + (uintptr_t)(bytes)))
 #define AHEAD(p) FETCH(p, 1024)
 
