@@ -28,7 +28,12 @@ from .record import RESULTS, circumstances, rows_before, write_csv
 GROUPS = 3, 5
 """Runs of a group."""
 
+LOW = 0.05
+"""Share of the groups that do worse is told beside mean and minimum."""
+
 Group = tuple[int, ...]
+Rule = Callable[[Group], int]
+"""Which of a group is kept."""
 
 
 @click.command()
@@ -67,23 +72,34 @@ def _train(data: str, seed: int, compared: np.ndarray) -> tuple[dict[str, Any], 
 
 def summary(rows: list[dict[str, Any]]) -> list[str]:
     """A line for every rule and size of groups."""
-    acc = np.array([float(row["acc"]) for row in rows])
-    agreement = np.eye(len(rows))
-    for i, row in enumerate(rows):
-        agreement[i, :i] = agreement[:i, i] = [float(value) for value in str(row["agreement_with_earlier"]).split()]
+    acc, agreement = np.array([float(row["acc"]) for row in rows]), mutual_agreement(rows)
     columns = {key: np.array([float(row[key]) for row in rows]) for key in ("neighbour_information", "elbo")}
-    rules: dict[str, Callable[[Group], int]] = {
+    rules: dict[str, Rule] = {
         "agrees most with the others": lambda group: group[int(agreement[np.ix_(group, group)].sum(1).argmax())],
         "shares most with neighbours": lambda group: group[int(columns["neighbour_information"][list(group)].argmax())],
         "has the highest bound": lambda group: group[int(columns["elbo"][list(group)].argmax())],
     }
-    lines = [f"all {len(rows)} runs: ACC mean {acc.mean():.4f}, sd {acc.std(ddof=1):.4f}, min {acc.min():.4f}, max {acc.max():.4f}"]
-    for size in GROUPS:
-        groups = list(itertools.combinations(range(len(rows)), size))
+    return kept_by(acc, rules, GROUPS)
+
+
+def mutual_agreement(rows: list[dict[str, Any]]) -> np.ndarray:
+    """Adjusted Rand index of every two rows, (n, n)."""
+    agreement = np.eye(len(rows))
+    for i, row in enumerate(rows):
+        agreement[i, :i] = agreement[:i, i] = [float(value) for value in str(row["agreement_with_earlier"]).split()]
+    return agreement
+
+
+def kept_by(acc: np.ndarray, rules: dict[str, Rule], sizes: tuple[int, ...], *, ordered: bool = False) -> list[str]:
+    """All rows' accuracy, then what each rule keeps of all groups of every size; `ordered` where it matters which comes first."""
+    lines = [f"all {len(acc)}: ACC mean {acc.mean():.4f}, sd {acc.std(ddof=1):.4f}, min {acc.min():.4f}, max {acc.max():.4f}"]
+    for size in sizes:
+        groups = list((itertools.permutations if ordered else itertools.combinations)(range(len(acc)), size))
         for rule, choose in rules.items():
             chosen = np.array([acc[choose(group)] for group in groups])
             worst = np.mean([found == acc[list(group)].min() for found, group in zip(chosen, groups, strict=True)])
-            said = f"ACC mean {chosen.mean():.4f}, min {chosen.min():.4f}; the worst of its group in {worst:.0%}"
+            low = np.quantile(chosen, LOW)
+            said = f"ACC mean {chosen.mean():.4f}, {LOW:.0%} below {low:.4f}, min {chosen.min():.4f}; the worst of its group in {worst:.0%}"
             lines.append(f"of {size}, the one that {rule:<28} {said}")
     return lines
 
