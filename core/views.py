@@ -135,6 +135,11 @@ def at_a_time(images: Tensor | NDArray[np.uint8], at_most: int) -> int:
 
 def random_view(x: Tensor, policy: ViewPolicy) -> Tensor:
     """One random view of every image; `x` and the result are float (N, C, H, W) in [0, 1]."""
+    with torch.autocast(x.device.type, enabled=False):  # bfloat16 would place pixels to an eighth of one at 64 a side, to two at 1024
+        return _viewed(x, policy)
+
+
+def _viewed(x: Tensor, policy: ViewPolicy) -> Tensor:
     n, device = len(x), x.device
 
     def uniform(bound: float) -> Tensor:

@@ -41,6 +41,17 @@ def test_views_are_images_and_differ(name):
     assert not torch.allclose(view, x)
 
 
+@pytest.mark.parametrize(("name", "channels"), [("digits", 1), ("any-angle", 3)])
+def test_autocast_changes_no_view(name, channels):
+    x = torch.rand(4, channels, 64, 64)
+    views = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            views.append(random_view(x, choose_policy(name, (x * 255).byte().permute(0, 2, 3, 1).numpy())))
+    assert torch.equal(*views)
+
+
 def test_mirror_flips_left_and_right_for_about_half():
     x = torch.rand(200, 1, 8, 8)
     view = random_view(x, ViewPolicy(name="m", mirror=True))
