@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .devices import mix
 from .held_back import split
+from .joints import Sample
 from .ranks import ALONE, Ranks
 from .views import to_float
 
@@ -34,9 +35,9 @@ class Batches:
         self.per_epoch = len(rows) // self.size
         self._order: tuple[int, int, Tensor] | None = None
 
-    def spread(self, at_most: int) -> Tensor:
+    def spread(self, at_most: int) -> Sample:
         """About that many of the images that are trained on, evenly spaced."""
-        return self.images[self.rows[:: max(1, len(self.rows) // at_most)]]
+        return Sample(self.images, self.rows[:: max(1, len(self.rows) // at_most)])
 
     def rows_at(self, step: int, seed: int) -> Tensor:
         """Of `images`, this rank's part of a batch."""

@@ -50,6 +50,8 @@ class Position(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     guard_from: int = 0
     """Step before which the collapse guard waits."""
     guard_acts: int = 0
+    bad_steps: int = 0
+    """In a row, without finite numbers."""
     rewarm: int = 0
     """Step from which the learning rate rises."""
     events: list[Event] = []

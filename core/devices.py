@@ -1,6 +1,8 @@
 """Where training computes and in which precision, the seeding of its noise there, and the memory it frees."""
 
+import contextlib
 import ctypes
+from collections.abc import Iterator
 
 import torch
 
@@ -36,7 +38,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if _cpu_has_bf16() else "fp32"
 
 
@@ -46,10 +48,24 @@ def _cpu_has_bf16() -> bool:
 
 
 def seed_noise(device: torch.device, seed: int) -> None:
-    """Seed the default generator of `device`; torch.manual_seed also formats a stack trace for every absent accelerator: 1 ms a step."""
+    """Seed the default generators of the CPU and of `device`.
+
+    torch.manual_seed would seed every GPU, and formats a stack trace for every absent accelerator: 1 ms a step.
+    """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
-        torch.cuda.manual_seed_all(seed)
+        torch.cuda.manual_seed(seed)
+
+
+CPU = torch.device("cpu")
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
+    """The default generators of the CPU and of `device` begin at `seed` inside, and go on where they were outside."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        seed_noise(device, seed)
+        yield
 
 
 def mix(seed: int, index: int) -> int:

@@ -58,6 +58,8 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
             On other arrays, settings that are not known or out of range, fewer images than clusters.
         """
         images = _images(X)
+        if 0 in images.shape[1:]:
+            raise UsageError(f"images have no pixels: got {np.shape(X)}")
         for name, instead in {"clusters": "n_clusters", "seed": "random_state", "label_weight": "catvae-train --labels"}.items():
             if name in (self.settings or {}):
                 raise UsageError(f"settings has '{name}': give {instead} instead")

@@ -30,6 +30,15 @@ ROWS = 1000
 """Of the similarity matrix, computed at a time."""
 
 
+class Sample(NamedTuple):
+    """Some of the images, which stay where they are: taking them out would hold a set of 40,000 twice."""
+
+    images: Tensor
+    """(N, H, W, C), uint8."""
+    rows: Tensor
+    """(n,) of `images`."""
+
+
 class Joints(NamedTuple):
     """Symmetric distributions, each summing to 1; J small clusters."""
 
@@ -50,18 +59,19 @@ class Joints(NamedTuple):
 
 
 @torch.no_grad()
-def estimate_joints(model: CatVAE, images: Tensor, policy: ViewPolicy, batch: int = 1024) -> Joints:
-    """Estimate all of them on evenly spaced images, (N, H, W, C) uint8; views draw from the default generator."""
+def estimate_joints(model: CatVAE, sample: Sample, policy: ViewPolicy, batch: int = 1024) -> Joints:
+    """Estimate all of them on evenly spaced images of a sample; views draw from the default generator."""
     model.eval()
+    images = sample.images
     batch = at_a_time(images, batch)
-    chosen = images[:: max(1, len(images) // PAIRS)]
+    chosen = sample.rows[:: max(1, len(sample.rows) // PAIRS)]
     pairs = max(FEWEST, PAIRS * min(1.0, VALUES / math.prod(images.shape[1:])))
     rounds = max(1, round(pairs / len(chosen)))
     K, J = model.spec.clusters, model.spec.overclusters
     clusters, overclusters = (torch.zeros((size, size), dtype=torch.float64, device=images.device) for size in (K, J))
     hidden, pixels, a_pieces, o_pieces = [], [], [], []
     for start in range(0, len(chosen), batch):
-        x = to_float(chosen[start : start + batch])
+        x = to_float(images[chosen[start : start + batch]])
         h = model.encoder(x)
         own = model.read(h)
         a, o = own.logits.softmax(-1).double(), own.auxiliary.softmax(-1).double()

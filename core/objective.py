@@ -124,7 +124,7 @@ def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
     information = trained_information = zero
     if config.objective == "infocatvae":
         # Latents of images and of the prior are decoded together: fewer, larger products, and one gradient per weight.
-        drawn, c = sample_prior(model.prior, -(-_generated_per_cluster(config, model.spec.clusters) // ranks.count))
+        drawn, c = sample_prior(model.prior, _generated_per_cluster(config, model.spec.clusters, ranks))
         pixels, generated = model.decode(torch.cat([z, drawn])).split([n, len(c)])
         information, trained_information = _information(model, generated.sigmoid(), c, config, policy)
     else:
@@ -140,8 +140,10 @@ def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
     return BatchLoss(total, Terms(reconstruction, kl, neg_entropy, information, invariance, auxiliary, elbo), divergence.assignment)
 
 
-def _generated_per_cluster(config: TrainConfig, clusters: int) -> int:
-    return min(config.generated_per_cluster, max(1, MOST_GENERATED // clusters))
+def _generated_per_cluster(config: TrainConfig, clusters: int, ranks: Ranks) -> int:
+    """On one rank; of a single image batch norm knows no variance."""
+    number = min(config.generated_per_cluster, max(1, MOST_GENERATED // clusters))
+    return max(-(-number // ranks.count), 2 if clusters == 1 else 1)
 
 
 def _warm_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, taught: Taught | None, ranks: Ranks) -> BatchLoss:

@@ -115,7 +115,8 @@ class RunFolder:
 
     def write_metrics(self, rows: list[dict[str, float | None]]) -> None:
         """Rewrite `metrics.csv`; floats keep six significant digits, terms that were not computed are left empty."""
-        if not rows:
+        if not rows:  # of a beginning that was given up, some may be there
+            (self.path / "metrics.csv").unlink(missing_ok=True)
             return
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")

@@ -23,6 +23,7 @@ from catvae.runtime.files import atomic_write, make_folder, pretty_json
 from .checkpoint import read_position
 from .config import TrainConfig
 from .data import ImageData
+from .devices import seeded
 from .evaluation import assign
 from .labelled import LabelledImages
 from .report import run_report
@@ -141,7 +142,8 @@ def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -
     record = records[best]
     record.seeds = rows
     model, config, position = runs[best].read_model(), runs[best].read_config(), read_position(runs[best].path)
-    assignment = assign(model, data.images, dropout=config.legacy)
+    with seeded(best):
+        assignment = assign(model, data.images, dropout=config.legacy)
     atomic_write(folder.path / "report.html", run_report(model, data, assignment, record, config, position.rows))  # now with all seeds
     folder.write_record(record)
     return record
@@ -155,13 +157,10 @@ def compared_images(data: ImageData) -> NDArray[np.uint8]:
 def best_seed(records: dict[int, RunRecord], alike: Agreements) -> int:
     """The seed to keep: healthy runs before degenerate ones, of these the K that most runs chose, and of these the one that agrees most
     with the others; of two, which agree alike, the one that shares most information with neighbours."""
-    usual = Counter(len(record.clusters) for record in records.values()).most_common(1)[0][0]
-
-    def rank(seed: int) -> tuple[bool, bool]:
-        record = records[seed]
-        return record.verdict is not None and record.verdict.status == "healthy", len(record.clusters) == usual
-
-    first = [seed for seed in records if rank(seed) == max(map(rank, records))]
+    healthy = [seed for seed, record in records.items() if record.verdict is not None and record.verdict.status == "healthy"]
+    first = healthy or list(records)
+    usual = Counter(len(records[seed].clusters) for seed in first).most_common(1)[0][0]
+    first = [seed for seed in first if len(records[seed].clusters) == usual]
     return max(
         first,
         key=lambda seed: (_mean(alike[seed][other] for other in first if other != seed), records[seed].health["neighbour_information"]),

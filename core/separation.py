@@ -29,6 +29,8 @@ def separations(joint: NDArray[np.float64], pairs: NDArray[np.float64] | None = 
 @remembered
 def most_apart(joint: NDArray[np.float64], clusters: int) -> NDArray[np.int64]:
     """Groups (n,) left by merging what is least apart."""
+    if clusters == len(joint):  # nothing to merge, and a path of a thousand takes minutes
+        return np.arange(clusters)
     return cut(separation_path(joint), clusters)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Literal
 
 import msgspec
-import torch
 from PIL.Image import Image
 
 from catvae.runtime.errors import DataError, OutputError
@@ -18,6 +17,7 @@ from . import evaluation, pictures
 from .checkpoint import load_state, read_position, save_state, weights_bytes
 from .config import TrainConfig
 from .data import ImageData
+from .devices import seeded
 from .guard import verdict
 from .held_back import write_calibration
 from .joints import estimate_joints
@@ -152,8 +152,7 @@ class Session:
     def _finish(self) -> RunRecord:
         trainer, record, data = self.trainer, self.record, self.data
         model, seed, dropout = trainer.model, trainer.config.seed, trainer.config.legacy
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed, trainer.device):
             assignment = evaluation.assign(model, data.images, dropout=dropout)
             record.scores = evaluation.scores(model, assignment, data, dropout=dropout)
             joints = estimate_joints(model, trainer.looked_at, trainer.policy)

@@ -5,14 +5,13 @@ Everything is a function of the weights, the position and (seed, step), so a res
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .checkpoint import Event, Position
 from .config import TrainConfig
 from .grouping import EVEN, choose_clusters, evenness, unequal_is_clearer
 from .guard import said_of, watch
 from .head_surgery import Trained, reseed, split_into, take_merge, with_clusters
-from .joints import Joints, estimate_joints
+from .joints import Joints, Sample, estimate_joints
 from .labelled import LabelledImages, clusters_of_classes
 from .merging import agreement, align, merge_by_neighbours
 from .objective import Taught
@@ -38,14 +37,16 @@ class Steering:
     config : TrainConfig
     steps : int
         Of the whole run.
-    images : Tensor, (N, H, W, C), uint8
+    sample : Sample
+        The images that decisions are read from.
     policy : ViewPolicy
     labelled : LabelledImages, optional
         A few images whose class is known.
     """
 
-    def __init__(self, config: TrainConfig, steps: int, images: Tensor, policy: ViewPolicy, labelled: LabelledImages | None):
-        self.config, self.images, self.policy, self.labelled = config, images, policy, labelled
+    def __init__(self, config: TrainConfig, steps: int, sample: Sample, policy: ViewPolicy, labelled: LabelledImages | None):
+        self.config, self.sample, self.policy, self.labelled = config, sample, policy, labelled
+        self.device = sample.images.device
         self.merge_steps = sorted({min(steps - 1, round(share * steps)) for share in config.regroup}) if config.merges else []
 
     def decides(self, step: int, position: Position) -> bool:
@@ -70,7 +71,7 @@ class Steering:
         """The merge that clusters are taught, if there was one."""
         if not position.group:
             return None
-        member = torch.eye(trained.model.spec.clusters, device=self.images.device)[position.group]
+        member = torch.eye(trained.model.spec.clusters, device=self.device)[position.group]
         return Taught(member, alone=position.unequal)
 
     def observe(self, shares: list[float], position: Position) -> None:
@@ -80,7 +81,7 @@ class Steering:
 
     def _merge(self, step: int, trained: Trained, position: Position) -> Trained:
         """Merge over-clusters into K, which replace the clusters; at the first merge of ``clusters=auto``, choose K and prune."""
-        joints = estimate_joints(trained.model, self.images, self.policy)
+        joints = estimate_joints(trained.model, self.sample, self.policy)
         clusters = trained.model.spec.clusters
         if step == self.merge_steps[0]:
             clusters = self._first_look(step, joints, clusters, position)
@@ -89,10 +90,10 @@ class Steering:
         if len(last) and not position.unequal and agreement(joints, group, clusters) < agreement(joints, last, clusters) + GAIN:
             return trained  # neighbours hardly prefer it to the last merge: clusters stay as they are
         if clusters == trained.model.spec.clusters:
-            rows = torch.from_numpy(align(group, joints.shared)).to(self.images.device)
+            rows = torch.from_numpy(align(group, joints.shared)).to(self.device)
             take_merge(trained, rows)
         else:
-            rows = torch.from_numpy(group).to(self.images.device)
+            rows = torch.from_numpy(group).to(self.device)
             trained = with_clusters(trained, rows, clusters, self.config.learning_rate)
         position.clusters = clusters
         position.group, position.class_clusters = rows.tolist(), []
@@ -115,7 +116,7 @@ class Steering:
 
     def _guard(self, step: int, trained: Trained, position: Position) -> None:
         """Act on clusters that collapsed; see `guard`."""
-        undecided = self.config.choose_clusters and not position.group
+        undecided = self.config.choose_clusters and step <= self.merge_steps[0]
         if step < max(PATIENCE, position.guard_from) or undecided or position.guard_acts >= GUARD_ACTS or not position.shares:
             return
         alarm = watch(np.array(position.shares), unequal=position.unequal and bool(position.group))
@@ -126,7 +127,7 @@ class Steering:
             position.rewarm, position.group = step, []
             what = f"cluster {alarm.clusters[0]} held nearly every image: cluster outputs drawn anew, learning rate warmed up again"
         elif position.group:
-            take_merge(trained, torch.tensor(position.group, device=self.images.device))
+            take_merge(trained, torch.tensor(position.group, device=self.device))
             what = f"{said_of(alarm.clusters, 'was', 'were')} empty: taken back to their merge"
         else:
             split_into(trained, int(np.argmax(position.shares)), alarm.clusters)

@@ -24,7 +24,7 @@ from .batches import Batches
 from .checkpoint import SCHEMA, Event, Position, fill_state, state_bytes
 from .config import TrainConfig
 from .data import ImageData
-from .devices import mix, resolve_device, resolve_precision, seed_noise
+from .devices import mix, resolve_device, resolve_precision, seed_noise, seeded
 from .epoch_rows import add_step, close_epoch, summary
 from .feasible import trainable
 from .head_surgery import Trained
@@ -86,7 +86,6 @@ class Trainer:
         self.warm_steps = round(config.warm_start * self.steps) if config.invariance_weight else 0
         if config.choose_clusters:
             self.warm_steps = max(self.warm_steps, self.steering.merge_steps[0])  # the generator waits until K is known
-        self._bad_steps = 0
         self.whole = True
         """Weights, moments and position are those of one moment: not in the middle of a step."""
         self._given = ""
@@ -102,9 +101,8 @@ class Trainer:
         self.whole = True
 
     def _build(self, spec: ModelSpec, start: int) -> None:
-        with torch.random.fork_rng(devices=[]):
-            # torch's generator takes 32 bits of a seed: without mixing, every start would have the weights of the first.
-            torch.manual_seed(mix(self._seed(start), 0) if start else self.config.seed)
+        # torch's generator takes 32 bits of a seed: without mixing, every start would have the weights of the first.
+        with seeded(mix(self._seed(start), 0) if start else self.config.seed):
             model = CatVAE(spec)
         model = model.to(self.device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.trained = Trained(model, torch.optim.Adam(model.parameters(), self.config.learning_rate, fused=True))
@@ -278,15 +276,15 @@ class Trainer:
         self.ranks.average([*gradients, *_statistics(model), told, shares])
         norm = torch.nn.utils.get_total_norm(gradients).item()
         if math.isfinite(norm) and math.isfinite(told[0].item()):
-            self._bad_steps = 0
+            position.bad_steps = 0
             if norm > CLIP:
                 torch._foreach_mul_(gradients, CLIP / norm)  # pyright: ignore[reportPrivateImportUsage]
             optimizer.step()
             add_step(position, told.tolist())
             self.steering.observe(shares.tolist(), position)
         else:
-            self._bad_steps += 1
-            if self._bad_steps >= BAD_STEPS:
+            position.bad_steps += 1
+            if position.bad_steps >= BAD_STEPS:
                 raise NumericError(
                     f"the loss was not a finite number for {BAD_STEPS} steps in a row (step {at}): lower --learning-rate or use"
                     " --precision fp32"

@@ -31,6 +31,7 @@ def quick_config(**settings) -> TrainConfig:
         "clusters": 3,
         "epochs": 4,
         "batch_size": 32,
+        "device": "cpu",  # results are compared to the last bit
         "precision": "fp32",
         "hidden": 16,
         "starts": 1,

@@ -113,6 +113,20 @@ def test_a_collapse_into_one_class_is_undone(blobs, quick):
             assert len(set(clusters)) == 1
 
 
+def test_a_collapse_after_k_was_chosen_is_undone_more_than_once(blobs, quick):
+    """Drawn anew, clusters have no merge any more, as before K was chosen."""
+    trainer = Trainer(blobs, quick(clusters="auto", max_clusters=3))
+    after = trainer.steering.merge_steps[0] + 1000
+    for acts in (1, 2):
+        trainer.position.group, trainer.position.shares = [], [0.98, 0.01, 0.01]
+        trainer.position.guard_from = 0
+        trainer.steering._guard(after, trainer.trained, trainer.position)
+        assert trainer.position.guard_acts == acts
+    trainer.position.shares = [0.98, 0.01, 0.01]
+    trainer.steering._guard(0, trainer.trained, trainer.position)
+    assert trainer.position.guard_acts == 2
+
+
 @pytest.mark.parametrize("merged", [True, False])
 def test_a_dead_cluster_comes_back(blobs, quick, merged):
     regroup = (0.1,) if merged else ()

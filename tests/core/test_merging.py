@@ -87,6 +87,12 @@ def test_crumbs_do_not_become_groups():
     assert len({(truth[i], merged[i]) for i in others}) == 3
 
 
+def test_as_many_groups_as_small_clusters_is_no_merge(monkeypatch):
+    """A greedy path of a thousand would take minutes."""
+    monkeypatch.setattr("catvae.core.separation.merge_path", None)
+    assert most_apart(np.eye(1000) / 1000, 1000).tolist() == list(range(1000))
+
+
 def test_information_of_known_joints():
     assert mutual_information(np.eye(4) / 4) == pytest.approx(np.log(4))
     assert mutual_information(np.full((4, 4), 1 / 16)) == pytest.approx(0)

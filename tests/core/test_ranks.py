@@ -71,14 +71,14 @@ from catvae.core.checkpoint import weights_bytes
 
 ranks = join(torch.device("cpu"))
 images = np.load(sys.argv[1])["images"]
-settings = dict(precision="fp32", hidden=16, overclusters=2, generated_per_cluster=3, epochs=6, batch_size=32)
+settings = dict(device="cpu", precision="fp32", hidden=16, overclusters=2, generated_per_cluster=3, epochs=6, batch_size=32)
 config = resolve({**settings, "clusters": "auto", "max_clusters": 5})
 trainer = Trainer(ImageData("blobs", images, native_preprocess(images)), config, None, ranks)
 with torch.no_grad():  # nothing that one rank has beside the others is left
     for parameter in trainer.model.parameters():
         parameter += ranks.rank
 if ranks.rank:  # what it would decide by itself is something else
-    trainer.steering.images = trainer.steering.images.flip(0)[:100]
+    trainer.steering.sample = trainer.steering.sample._replace(rows=trainer.steering.sample.rows.flip(0)[:100])
 trainer.run()
 assert trainer.position.group, "clusters were never merged"
 assert trainer.model.spec.clusters == trainer.position.clusters
@@ -140,7 +140,7 @@ def test_two_ranks_stay_one_network_through_merges_and_the_choice_of_k(pile):
 def test_the_command_writes_one_run_and_goes_on_where_it_was_stopped(pile, tmp_path):
     """As an uninterrupted one, bit for bit; with another number of ranks, or for several seeds, it refuses."""
     train, whole, stopped = str(BIN / "catvae-train"), tmp_path / "whole", tmp_path / "stopped"
-    settings = [pile, "-k", "3", "--epochs", "40", "--batch-size", "32", "-q"]
+    settings = [pile, "-k", "3", "--epochs", "40", "--batch-size", "32", "--device", "cpu", "-q"]
     result = run(train, *settings, "-o", str(whole))
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("verdict") == 1
@@ -177,7 +177,7 @@ def test_ranks_that_were_given_different_things_do_not_begin(pile, tmp_path):
     images = np.load(pile)["images"]
     np.savez(tmp_path / "pile-1.npz", images=images[::-1].copy())
     (tmp_path / "pile-0.npz").write_bytes(Path(pile).read_bytes())
-    command = f"{BIN / 'catvae-train'} {tmp_path}/pile-$RANK.npz -k 3 -q -o {tmp_path / 'out'}"
+    command = f"{BIN / 'catvae-train'} {tmp_path}/pile-$RANK.npz -k 3 --device cpu -q -o {tmp_path / 'out'}"
     result = run("sh", "-c", command)
     assert result.returncode != 0
     assert "ranks differ in their images" in result.stderr

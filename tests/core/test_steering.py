@@ -6,7 +6,7 @@ import torch
 
 from catvae.core.checkpoint import Position
 from catvae.core.config import resolve
-from catvae.core.joints import Joints
+from catvae.core.joints import Joints, Sample
 from catvae.core.steering import Steering
 from catvae.core.views import ViewPolicy
 
@@ -24,7 +24,7 @@ def joints_of(truth: np.ndarray) -> Joints:
 
 def look(truth, **settings) -> tuple[Position, int]:
     config = resolve({"clusters": 5, **settings})
-    steering = Steering(config, 100, torch.zeros((4, 6, 5, 1), dtype=torch.uint8), ViewPolicy(name="none"), None)
+    steering = Steering(config, 100, Sample(torch.zeros((4, 6, 5, 1), dtype=torch.uint8), torch.arange(4)), ViewPolicy(name="none"), None)
     position = Position(schema=0, start=0, clusters=5)
     return position, steering._first_look(40, joints_of(truth), config.most_clusters, position)
 

@@ -10,7 +10,7 @@ import torch
 
 from catvae.core import training
 from catvae.core.checkpoint import SCHEMA, load_state, load_weights, read_position, save_state, weights_bytes
-from catvae.core.devices import resolve_device
+from catvae.core.devices import resolve_device, resolve_precision
 from catvae.core.epoch_rows import close_epoch
 from catvae.core.evaluation import assign
 from catvae.core.held_back import split
@@ -150,8 +150,10 @@ def test_one_bad_step_is_skipped_and_five_stop_training(blobs, quick):
     trainer.step()
     moved = [n for n, t in trainer.model.named_parameters() if not torch.equal(broken[n], t)]
     assert moved == []
+    assert trainer.position.bad_steps == 1  # resumed, a run gives up after as many
     trainer.model.load_state_dict(good)
     trainer.step()
+    assert trainer.position.bad_steps == 0
     trainer.model.E.data[0, 0] = float("inf")
     with pytest.raises(NumericError, match="5 steps in a row"):
         trainer.run()
@@ -178,6 +180,7 @@ def test_the_pile_is_held_once_however_it_lies_in_memory(blobs, quick):
     many = dataclasses.replace(blobs, images=np.concatenate([blobs.images] * 10), labels=None)
     trainer = Trainer(many, quick())
     assert np.shares_memory(trainer.batches.images.numpy(), many.images)
+    assert trainer.looked_at.images is trainer.batches.images
     held_back = split(len(many.images)).held_back
     assert len(held_back) > 0
     assert not set(held_back.tolist()) & set(trainer.batches.rows.tolist())
@@ -200,6 +203,18 @@ def test_every_image_is_seen_once_an_epoch(blobs, quick):
     everything = to_float(torch.from_numpy(blobs.images))
     assert torch.equal(seen.flatten(1).sum(1).sort().values, everything.flatten(1).sum(1).sort().values)
     assert not torch.equal(trainer._batch(0), trainer._batch(3))
+
+
+@pytest.mark.parametrize(("native", "chosen"), [(True, "bf16"), (False, "fp32")])
+def test_bfloat16_that_a_gpu_only_emulates_is_not_chosen(monkeypatch, native, chosen):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    assert resolve_precision("auto", torch.device("cuda")) == chosen
+
+
+def test_one_cluster_that_draws_one_image_trains(blobs, quick):
+    trainer = Trainer(blobs, quick(clusters=1, generated_per_cluster=1, epochs=1))
+    trainer.run()
+    assert trainer.finished
 
 
 def test_cuda_is_strict():
@@ -241,6 +256,8 @@ def test_estimator_follows_scikit_learn(blobs):
     for settings in ({"seed": 5}, {"clusters": 5}, {"label_weight": 1.0}):
         with pytest.raises(UsageError, match=f"settings has '{next(iter(settings))}': give"):
             InfoCatVAE(settings=settings).fit(blobs.images)
+    with pytest.raises(UsageError, match=r"images have no pixels: got \(20, 0, 8\)"):
+        InfoCatVAE(n_clusters=3).fit(np.zeros((20, 0, 8), np.uint8))
     with pytest.raises(UsageError, match="n_clusters is 'seven', expected a whole number or 'auto'"):
         InfoCatVAE(n_clusters="seven").fit(blobs.images)
     with pytest.raises(UsageError, match="random_state is 'now'"):
