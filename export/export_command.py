@@ -58,15 +58,18 @@ def export(
     if int8 and fp16:
         raise UsageError("--int8 and --fp16 are two bundles: export them one by one")
     from catvae.runtime.bundle_files import find_bundle, refuse_inside
+    from catvae.runtime.files import real_path
 
     precision = "int8" if int8 else "fp16" if fp16 else None
     target = (output or run / ("bundle" if precision is None else f"bundle-{precision}")) if run else find_bundle(bundle)
     for option, place in {"--web": web, "--triton": triton}.items():
         if place is not None:
             refuse_inside(target, place, option)
+            if run is not None and real_path(target).is_relative_to(real_path(place)):
+                raise UsageError(f"the bundle {target} would lie in {option} {place}, which holds its own files alone: give it another -o")
     if web is not None and triton is not None:
         for one, other in ((web, triton), (triton, web)):
-            if one.resolve().is_relative_to(other.resolve()):
+            if real_path(one).is_relative_to(real_path(other)):
                 raise UsageError("--web and --triton lie in one another: give each a folder of its own")
     from . import model_repository, web_page
 

@@ -2,10 +2,11 @@
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import DataError, UsageError
-from .files import sha256
+from .files import real_path, sha256
 from .manifest import MAX_BYTES, FileRecord, Manifest, parse_manifest
 
 MAX_GRAPH_BYTES = 2**30
@@ -31,17 +32,24 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a bundle that holds what it names and nothing else; raises `DataError`."""
     try:
         is_folder, exists = folder.is_dir(), folder.exists()
+        is_run = is_folder and not (folder / "manifest.json").exists() and (folder / "run.json").exists()
+        names = os.listdir(folder) if is_folder else []
     except OSError as error:
         raise DataError(f"cannot read {folder}: {error.strerror or error}") from error
     if not is_folder:
         if exists:
             raise DataError(f"{folder} is not a bundle: it is a file, a bundle is a folder")
         raise DataError(f"{folder} is not a bundle: no such folder; catvae-export --onnx RUN -o {folder} makes one")
-    if not (folder / "manifest.json").exists() and (folder / "run.json").exists():
+    if is_run:
         raise DataError(f"{folder} is a run, not a bundle: catvae-export --onnx {folder} makes one of it, in {folder / 'bundle'}")
-    manifest = parse_manifest(_read(folder / "manifest.json", MAX_BYTES), str(folder / "manifest.json"))
-    _refuse_others(folder, manifest)
+    manifest = parse_manifest(manifest_bytes(folder), str(folder / "manifest.json"))
+    _refuse_others(folder, names, manifest)
     return manifest
+
+
+def manifest_bytes(folder: Path) -> bytes:
+    """What is written in `manifest.json`; raises `DataError`."""
+    return _read(folder / "manifest.json", MAX_BYTES)
 
 
 def read_verified(folder: Path, record: FileRecord) -> bytes:
@@ -56,14 +64,14 @@ def read_verified(folder: Path, record: FileRecord) -> bytes:
 
 def refuse_inside(folder: Path, output: Path, option: str = "-o") -> None:
     """Raise `UsageError` when `output` lies in the bundle `folder`, which would then hold what its manifest does not name."""
-    if output.resolve().is_relative_to(folder.resolve()):
+    if real_path(output).is_relative_to(real_path(folder)):
         raise UsageError(f"{option} {output} lies in the bundle {folder}, which holds its own files alone: choose a place outside")
 
 
-def _refuse_others(folder: Path, manifest: Manifest) -> None:
+def _refuse_others(folder: Path, names: Sequence[str], manifest: Manifest) -> None:
     """A bundle holds what its manifest names and nothing else; hidden files and these two are the file manager's."""
     known = {*BESIDE, *(record.name for record in manifest.files), "Thumbs.db", "desktop.ini"}
-    others = sorted(name for name in os.listdir(folder) if name not in known and not name.startswith("."))
+    others = sorted(name for name in names if name not in known and not name.startswith("."))
     if others:
         raise DataError(f"{folder} holds {others[0]!r}, which its manifest does not name: move it away, or export the bundle again")
 

@@ -39,6 +39,17 @@ class FilePath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class SourceText(click.ParamType):
+    """Images as they are named: a path, a pattern or -, but not the nothing that an unset variable leaves."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value == "":
+            self.fail("an image's path is empty: name a file, a folder or a pattern", param, ctx)
+        return value
+
+
 class Choice(click.Choice):
     """A choice that names the nearest valid value when it does not know the given one."""
 

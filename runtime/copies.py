@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import OutputError, UsageError
-from .files import make_folder, umask
+from .files import make_folder, real_path, umask
 from .sources import STDIN, folders_searched
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ class Copies:
             raise UsageError(f"--copy-to is {folder}, which is a file: expected a folder")
         self.folder, self._folders = folder, folder_names(names)
         self._made = self._there = self._lost = 0
-        make_folder(folder)
-        self._here = folder.resolve()
+        self._here = real_path(folder)
         self._of_copies = {self._here / name for name in (UNKNOWN_FOLDER, *self._folders)}
 
     def require_apart(self, sources: Sequence[str]) -> None:
@@ -59,13 +58,13 @@ class Copies:
         for source in sources:
             if source == STDIN:
                 raise UsageError("--copy-to copies files: the image on standard input (-) is none")
-            if any(self._here.is_relative_to(Path(searched).resolve()) for searched in folders_searched(source)):
+            if any(self._here.is_relative_to(real_path(searched)) for searched in folders_searched(source)):
                 raise UsageError(f"--copy-to {self.folder} lies in {source}: copies would be sorted too; choose a folder outside")
 
     def add(self, row: Row) -> None:
         """Copy the image of a row, if it was read and is still there; a copy is not copied. Raises `OutputError`."""
         source = Path(row["path"])
-        if not row["ok"] or source.parent.resolve() in self._of_copies:
+        if not row["ok"] or real_path(source.parent) in self._of_copies:
             return
         target = self.folder / (self._folders[row["cluster"]] if row["cluster"] >= 0 else UNKNOWN_FOLDER)
         make_folder(target)
@@ -126,7 +125,10 @@ def _places(source: Path, target: Path) -> Iterator[Path]:
     """Names for a copy, likeliest first. Ten thousand `image.jpg` each look at two: counted names would look at every one before."""
     yield target / source.name
     checksum = zlib.crc32(source.read_bytes())
-    stem = os.fsdecode(os.fsencode(source.stem)[: LONGEST - len(os.fsencode(source.suffix))])
+    room = max(0, LONGEST - len(os.fsencode(source.suffix)))
+    stem = source.stem
+    while len(os.fsencode(stem)) > room:  # by letters: half of one is no name to some file systems
+        stem = stem[:-1]
     yield target / f"{stem}-{checksum:08x}{source.suffix}"
     for number in itertools.count(2):  # another file of the same sum
         yield target / f"{stem}-{checksum:08x}-{number}{source.suffix}"

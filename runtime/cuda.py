@@ -1,4 +1,4 @@
-"""Why CUDA would not run here: what onnxruntime's CUDA provider needs, looked for one by one. Nothing is loaded that stays loaded.
+"""Why CUDA would not run here: what onnxruntime's CUDA provider needs, looked for one by one, by loading each.
 
 onnxruntime lists the CUDA provider whenever its wheel has one, and falls back to the CPU without an error when a library is missing: the
 truth is what a session reports, the reason has to be searched for.
@@ -15,7 +15,7 @@ WHEELS = (
     "onnxruntime-gpu",
     *(f"onnxruntime-{kind}" for kind in ("directml", "openvino", "rocm", "migraphx", "qnn", "training")),
 )
-"""Every wheel that installs the module `onnxruntime`; others of that name (extensions, genai) stand beside it."""
+"""Wheels that install the module `onnxruntime`; others of that name (extensions, genai) stand beside it."""
 PROVIDER = "capi/libonnxruntime_providers_cuda.so"
 
 

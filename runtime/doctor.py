@@ -47,7 +47,9 @@ def _packages() -> list[Finding]:
         Finding("runtime", "broken" if missing else "ok", f"{versions}{'; missing ' + ', '.join(missing) if missing else ''}", fix)
     )
     wheels = installed_wheels()
-    if not wheels:
+    if not wheels and importlib.util.find_spec("onnxruntime") is not None:
+        found.append(Finding("engine", "ok", "onnxruntime, of a wheel whose name is not known here"))
+    elif not wheels:
         found.append(Finding("engine", "broken", "no onnxruntime", "pip install 'catvae[cpu]' or 'catvae[gpu]'"))
     elif len(wheels) > 1:
         fix = f"pip uninstall -y {' '.join(wheels)}, then pip install one of them"

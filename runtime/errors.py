@@ -55,8 +55,12 @@ class ImageError(CatVAEError):
 
 def printable(text: str) -> str:
     """`text` without anything that could move a terminal's cursor; bytes that are no UTF-8 shown escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in encodable(text))
+
+
+def encodable(text: str) -> str:
+    """`text` with what is no UTF-8 shown escaped: a file name's bytes, or half a letter, as names on Windows may hold."""
     try:
-        clean = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    except UnicodeEncodeError:  # half a letter, as names on Windows may hold
-        clean = text.encode(errors="backslashreplace").decode()
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in clean)
+        return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode(errors="backslashreplace").decode()

@@ -69,6 +69,11 @@ def refuse_special_target(target: Path) -> None:
         raise OutputError(f"cannot write {target}: it exists and is not a regular file; choose another name")
 
 
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """Absolute, links followed as far as they lead: `Path.resolve` raises RuntimeError on a loop of them before Python 3.13."""
+    return Path(os.path.realpath(path))
+
+
 def make_folder(folder: str | os.PathLike[str]) -> Path:
     """Create `folder` and its parents; raises `OutputError` when that is not possible."""
     path = Path(folder)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .command import Choice, FilePath, command_entry, say
+from .command import Choice, FilePath, SourceText, command_entry, say
 from .errors import DataError, ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ MOST_IMAGES = 100
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
-@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.argument("images", nargs=-1, type=SourceText(), metavar="[IMAGE]...")
 @click.option("-b", "--bundle", "bundle_path", type=FilePath(), help="Bundle folder. [default: $CATVAE_BUNDLE, else digits]")
 @click.option("-o", "--output", type=FilePath(), default=Path("generated.png"), show_default=True, help="PNG to write.")
 @click.option("-c", "--cluster", "clusters", multiple=True, metavar="CLUSTER", help="Only this cluster, by number or name; repeatable.")
@@ -58,11 +58,12 @@ def generate(
     from .bundle_files import refuse_inside
     from .files import atomic_write
     from .generate import interpolation, ring, samples, walks
-    from .grid import grid, png_bytes
+    from .grid import MARK, grid, png_bytes
     from .manifest import find_cluster
 
     if output.suffix.lower() not in ("", ".png"):
         raise UsageError(f"-o is '{output}': pictures are written as PNG, expected a name that ends in .png")
+    _refuse_to_replace(output, MARK)
     of_images = {"--reconstruct": reconstruct, "--between": between, "--transfer": transfer}
     asked = {"--interpolate": interpolate is not None, "--ring": around, "--walk": walked is not None, **of_images}
     chosen = [name for name, given in asked.items() if given]
@@ -93,9 +94,22 @@ def generate(
         picture = walks(bundle, every if all_of_them else [find_cluster(walked, bundle.names)], number)
     else:
         picture = samples(bundle, wanted, per_cluster=number, seed=seed)
-    atomic_write(output, png_bytes(grid(*picture)))
+    atomic_write(output, png_bytes(grid(*picture), mark=MARK))
     columns = max(len(row) for row in picture.rows)
     say(f"{output}: {len(picture.rows)} row{'s' * (len(picture.rows) > 1)} of {columns} image{'s' * (columns > 1)}")
+
+
+def _refuse_to_replace(output: Path, mark: str) -> None:
+    """Raise `UsageError` where a picture stands that no earlier call drew: `-o *.png` names an image of the user's."""
+    try:
+        if not output.is_file() or output.is_symlink():  # writing has words for it
+            return
+        with output.open("rb") as file:
+            theirs = mark.encode() not in file.read(1024)
+    except OSError:
+        return
+    if theirs:
+        raise UsageError(f"-o is '{output}', which is there and was not drawn by catvae-generate: choose another name, or remove it")
 
 
 def _of_images(bundle: Bundle, images: Images, how: str, number: int) -> Picture:

@@ -12,11 +12,11 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from .errors import ImageError
 from .frames import count_frames
-from .metadata import require_modest
+from .metadata import require_modest, require_modest_exif
 from .preprocess import Preprocess, fit_image, to_grey_or_rgb, transparent
 
 if TYPE_CHECKING:
@@ -30,6 +30,16 @@ MAX_PIXELS = 2**25
 ORIENTATION_TAG = 0x0112
 TURNED = (5, 6, 7, 8)
 """Orientations of images that lie on their side."""
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image of an orientation upright; Pillow's `exif_transpose` also writes all other tags anew, and fails where it cannot."""
 WIDTH_TAG, HEIGHT_TAG = 0x0100, 0x0101
 READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 """A pipe without a writer must not keep the open call waiting."""
@@ -81,7 +91,8 @@ def decode_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess)
             width, height = 2 * preprocess.width, 2 * preprocess.height
             image.draft(image.mode, (height, width) if _orientation(image) in TURNED else (width, height))
         image.load()
-        upright = ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION_TAG, 1) != 1 else image
+        lies = _exif(image).get(ORIENTATION_TAG, 1)
+        upright = image.transpose(UPRIGHT[lies]) if lies in UPRIGHT else image
         # What is transparent shows the background that the model knows, whichever way the image is turned over afterwards.
         background = 255 - preprocess.background if preprocess.invert else preprocess.background
         return Decoded(fit_image(to_grey_or_rgb(upright, background), preprocess).tobytes(), frames)
@@ -132,10 +143,25 @@ def may_be_transparent(source: str | os.PathLike[str] | bytes) -> bool:
 def _orientation(image: Image.Image) -> int:
     """How an image lies, before it is decoded: of a PNG, Pillow would decode it to look for what may stand behind its pixels."""
     if image.format != "PNG":
-        return image.getexif().get(ORIENTATION_TAG, 1)
+        return _exif(image).get(ORIENTATION_TAG, 1)
+    _require_modest_exif(image)
     exif = Image.Exif()
     exif.load(image.info.get("exif") or b"")
     return exif.get(ORIENTATION_TAG, 1)
+
+
+def _exif(image: Image.Image) -> Image.Exif:
+    _require_modest_exif(image)
+    return image.getexif()
+
+
+def _require_modest_exif(image: Image.Image) -> None:
+    """Raise `ImageError` for EXIF out of proportion, wherever Pillow would read it from."""
+    exif, written = image.info.get("exif"), image.info.get("Raw profile type exif")
+    if exif is None and written:  # as ImageMagick puts it into a PNG: hexadecimal, behind three lines
+        with contextlib.suppress(ValueError):
+            exif = bytes.fromhex("".join(written.split("\n")[3:]))
+    require_modest_exif(exif or b"")
 
 
 @contextlib.contextmanager

@@ -196,9 +196,11 @@ class _Count:
 
 def _copies(folder: Path, bundle: Bundle, sources: tuple[str, ...]) -> Copies:
     from .copies import Copies
+    from .files import make_folder
 
     copies = Copies(folder, bundle.names)
     copies.require_apart(sources)
+    make_folder(folder)  # where that is not possible, nothing is read in vain
     return copies
 
 

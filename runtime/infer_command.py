@@ -5,14 +5,14 @@ Nothing here or above imports numpy, Pillow or onnxruntime: bad options are answ
 
 import click
 
-from .command import Choice, FilePath, command_entry
+from .command import Choice, FilePath, SourceText, command_entry
 from .errors import UsageError
 from .infer import Request, answer
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
-@click.argument("sources", nargs=-1, metavar="SOURCE...")
+@click.argument("sources", nargs=-1, type=SourceText(), metavar="SOURCE...")
 @click.option("-b", "--bundle", "bundle", type=FilePath(), help="Bundle folder. [default: $CATVAE_BUNDLE, else digits]")
 @click.option(
     "--files-from",
@@ -59,7 +59,7 @@ def infer(shard: str | None, **options) -> int:
     Rows go to standard output; everything else to standard error. A file that cannot be read becomes an error row and the exit code 1.
     """
     from .files import refuse_special_target
-    from .sources import parse_shard
+    from .sources import is_image_name, parse_shard
 
     request = Request(part=parse_shard(shard) if shard else None, shard=shard, **options)
     if request.testing:
@@ -67,6 +67,8 @@ def infer(shard: str | None, **options) -> int:
     if request.tf32 and request.device == "cpu":
         raise UsageError("--tf32 is for CUDA: leave it out with --device cpu")
     if request.output is not None:
+        if is_image_name(request.output.name):
+            raise UsageError(f"-o is '{request.output}', the name of an image, which the rows would replace: choose another")
         refuse_special_target(request.output)
     if not request.testing:
         _require_sources(request)

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle
+from .bundle_files import manifest_bytes, refuse_inside
 from .errors import UsageError
-from .files import atomic_write, pretty_json
+from .files import atomic_write, pretty_json, real_path
 from .generate import preview
 from .labelled import LabelledImages
 from .manifest import Manifest
@@ -97,15 +98,19 @@ def write_names(bundle: Bundle, manifest: Manifest, output: Path) -> None:
     OutputError
         When it cannot be written.
     """
+    written = msgspec.json.decode(manifest_bytes(bundle.path))  # with what a newer version has written there
+    for cluster, name in zip(written["clusters"], manifest.names, strict=True):
+        cluster["name"] = name
     named: dict[str, bytes | str] = {
         "MODEL_CARD.md": model_card(manifest),
         "preview.png": preview(bundle, manifest.names),
-        "manifest.json": pretty_json(manifest),
+        "manifest.json": pretty_json(written),
     }
-    if output.resolve() == bundle.path.resolve():
+    if real_path(output) == real_path(bundle.path):
         for name, content in named.items():
             atomic_write(output / name, content)
         return
+    refuse_inside(bundle.path, output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} is {'not empty' if output.is_dir() else 'a file'}: choose another -o")
     write_folder(output, {record.name: bundle.file(record) for record in manifest.files} | named)

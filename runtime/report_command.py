@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .command import Choice, FilePath, command_entry, say
+from .command import Choice, FilePath, SourceText, command_entry, say
 from .errors import DataError, ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
 @click.argument("bundle_path", metavar="[BUNDLE|RUN]", required=False, type=FilePath())
-@click.argument("images", metavar="[IMAGES]...", nargs=-1)
+@click.argument("images", metavar="[IMAGES]...", nargs=-1, type=SourceText())
 @click.option("-o", "--output", type=FilePath(), default=Path("report.html"), show_default=True, help="Page to write.")
 @click.option("--invert", is_flag=True, help="Swap black and white first: for dark ink on white, when the model saw white on black.")
 @click.option("--device", type=Choice(["auto", "cpu", "cuda"]), default="cpu", show_default=True, help="Where to run.")
@@ -35,7 +35,10 @@ def report(bundle_path: Path | None, images: tuple[str, ...], output: Path, inve
     from .bundle_files import refuse_inside
     from .files import atomic_write
     from .report.page import render
+    from .sources import is_image_name
 
+    if is_image_name(output.name):
+        raise UsageError(f"-o is '{output}', the name of an image, which the page would replace: choose another")
     if output.is_dir():
         raise UsageError(f"{output} is a folder, expected the name of the page: -o {output / 'report.html'}")
     if bundle_path is not None and (bundle_path / "run.json").is_file() and not (bundle_path / "manifest.json").is_file():

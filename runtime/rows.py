@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import msgspec
 
-from .errors import UsageError, printable
+from .errors import UsageError, encodable, printable
 
 Row = dict[str, Any]
 Writer = Callable[[list[Row]], None]
@@ -63,17 +63,20 @@ def _quick_lines(rows: list[Row]) -> str:
 
 def _csv(stream: TextIO, score: bool) -> Writer:
     writer = csv.writer(stream, lineterminator="\n")
+    quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     columns = ["cluster", "name", "confidence", *(["score"] if score else []), "provider"]
     writer.writerow(["path", "ok", *columns, "error"])
 
     def fields(row: Row) -> list[Any]:
-        path = row["path"].encode(errors="surrogateescape").decode(errors="backslashreplace")
+        path = encodable(row["path"])
         if row["ok"]:
             return [path, "true", *(row[column] for column in columns), ""]
         return [path, "false", *[""] * len(columns), f"{row['error']['code']}: {row['error']['message']}"]
 
     def write(rows: list[Row]) -> None:
-        writer.writerows(map(fields, rows))
+        for line in map(fields, rows):
+            # Python before 3.13 leaves a name with a carriage return unquoted, which readers take for two lines.
+            (quoted if "\r" in line[0] else writer).writerow(line)
 
     return write
 

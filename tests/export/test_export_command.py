@@ -14,6 +14,8 @@ from catvae.runtime.errors import UsageError
         (["--onnx", "run", "-o", "b", "--web", "b"], "lies in the bundle"),
         (["--onnx", "run", "-o", "b", "--web", "b/page"], "lies in the bundle"),
         (["--onnx", "run", "--triton", "run/bundle/models"], "lies in the bundle"),
+        (["--onnx", "run", "-o", "out/b", "--web", "out"], "would lie in --web out"),
+        (["--onnx", "run", "-o", "out/b/c", "--triton", "out/b"], "would lie in --triton out/b"),
         (["--web", "x", "--triton", "x"], "lie in one another"),
         (["--web", "x/y", "--triton", "x"], "lie in one another"),
         (["--int8", "--web", "x"], "belong to --onnx"),

@@ -333,6 +333,16 @@ def test_a_file_swapped_after_loading_changes_nothing(copy, images):
     assert np.array_equal(loaded.predict(images), Bundle.load(PRETRAINED / "digits").predict(images))
 
 
+@pytest.mark.parametrize("call", ["os.listdir", "pathlib.Path.exists"])
+def test_a_folder_that_may_not_be_looked_into(copy, monkeypatch, call):
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(call, refused)
+    with pytest.raises(DataError, match=r"cannot read .*: Permission denied"):
+        Bundle.load(copy[0])
+
+
 def test_a_graph_without_a_manifest_is_never_run(tmp_path):
     shutil.copy(PRETRAINED / "digits" / "decoder.onnx", tmp_path / "decoder.onnx")
     with pytest.raises(DataError, match=r"manifest\.json is missing"):

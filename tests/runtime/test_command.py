@@ -102,6 +102,7 @@ def test_nothing_is_written_into_a_bundle(run, png, tmp_path):
         ("catvae-infer", "-b", "b", "a.png", "--copy-to", "b/sorted"),
         ("catvae-export", "-b", "b", "--web", "b/page"),
         ("catvae-export", "-b", "b", "--triton", "b/models"),
+        ("catvae-label", "b", "--name", "0=zero", "-o", "b/renamed"),
     ):
         result = run(*arguments)
         assert (result.returncode, b"lies in the bundle" in result.stderr) == (2, True), result.stderr

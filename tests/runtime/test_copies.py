@@ -85,11 +85,23 @@ def test_sums_that_agree_get_a_number_and_names_stay_short(tmp_path, monkeypatch
     assert {path.name for path in (tmp_path / "out" / "a").iterdir()} == {name, f"{short}.png", f"{short}-2.png"}
 
 
+def test_a_name_is_cut_between_letters(tmp_path):
+    """Half of one is no name to some file systems."""
+    copies, name = Copies(tmp_path / "out", ["a"]), "\u00e9" * 123 + ".png"
+    for i in range(2):
+        (tmp_path / f"{i}").mkdir()
+        (tmp_path / f"{i}" / name).write_text(f"{i}")
+        copies.add(row(tmp_path / f"{i}" / name))
+    found = {path.name for path in (tmp_path / "out" / "a").iterdir()}
+    assert found == {name, f"{chr(0xE9) * 118}-{crc32(b'1'):08x}.png"}
+
+
 def test_copies_are_not_made_where_they_would_be_sorted_too(run, png, tmp_path):
     png("in/a.png")
     for source, target in (("in", "in"), ("in", "in/sorted"), ("in/**/*.png", "in/sorted"), ("**", "sorted"), ("i*/**/a.png", "in")):
         result = run("catvae-infer", source, "--copy-to", target)
         assert (result.returncode, b"choose a folder outside" in result.stderr) == (2, True)
+        assert not (tmp_path / "sorted").exists()  # what is refused leaves nothing behind
     result = run("catvae-infer", "-", "--copy-to", "out", stdin=b"")
     assert (result.returncode, b"standard input" in result.stderr) == (2, True)
     (tmp_path / "file").write_text("")

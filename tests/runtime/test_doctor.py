@@ -40,8 +40,15 @@ def test_two_engines_are_broken(monkeypatch):
     assert engine.fix.startswith("pip uninstall -y onnxruntime onnxruntime-gpu")
 
 
+def test_an_engine_of_a_wheel_of_another_name_is_one(monkeypatch):
+    monkeypatch.setattr(doctor, "installed_wheels", lambda: [])
+    (engine,) = [finding for finding in doctor._packages() if finding.topic == "engine"]
+    assert (engine.state, "not known" in engine.what) == ("ok", True)
+
+
 def test_no_engine_is_broken(monkeypatch):
     monkeypatch.setattr(doctor, "installed_wheels", lambda: [])
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     (engine,) = [finding for finding in doctor._packages() if finding.topic == "engine"]
     assert engine.state == "broken"
     assert "catvae[cpu]" in engine.fix

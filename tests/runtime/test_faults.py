@@ -67,6 +67,14 @@ def test_13_links(run, png, tmp_path):
     assert found[3] == found[4]
 
 
+def test_13_loops_of_links_as_places_to_write(run, png, tmp_path):
+    png("a.png")
+    (tmp_path / "loop").symlink_to("loop")
+    for arguments in (("catvae-infer", "a.png", "--copy-to", "loop"), ("catvae-generate", "-n", "1", "-o", "loop/x.png")):
+        result = run(*arguments)
+        assert (result.returncode, len(result.stderr.splitlines())) == (5, 1), result.stderr
+
+
 def test_15_an_empty_folder_and_one_of_bad_files(run, tmp_path):
     (tmp_path / "empty").mkdir()
     result = run("catvae-infer", "empty")

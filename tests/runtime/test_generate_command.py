@@ -42,6 +42,7 @@ def test_one_cluster_interpolation_and_walk(run, tmp_path):
         (("-o", "new.jpg"), 2, "written as PNG"),
         (("-b", "nowhere"), 3, "no such folder"),
         (("-n", "0"), 2, "-n"),
+        (("",), 2, "an image's path is empty"),
     ],
 )
 def test_one_line_and_an_exit_code(run, arguments, code, message):
@@ -118,3 +119,15 @@ def test_given_images_and_how_to_draw_them_belong_together(run, png, tmp_path, a
     assert result.returncode == code
     assert message in result.stderr.decode()
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_image_of_the_users_is_not_replaced_by_a_picture(run, png):
+    """`-o *.png` names one."""
+    for name in ("a.png", "b.png"):
+        png(name)
+    before = png("a.png").read_bytes()
+    result = run("catvae-generate", "--reconstruct", "-o", "a.png", "b.png")
+    assert (result.returncode, b"was not drawn by catvae-generate" in result.stderr) == (2, True)
+    assert png("a.png").read_bytes() == before
+    for _ in range(2):  # what it drew itself, it may
+        assert run("catvae-generate", "-n", "1", "-o", "new.png").returncode == 0

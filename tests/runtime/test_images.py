@@ -125,6 +125,17 @@ def test_every_exif_orientation_gives_the_same_tensor(orientation):
     assert np.array_equal(read_image(data, Preprocess(height=4, width=8, channels=1))[..., 0], upright)
 
 
+def test_tags_that_cannot_be_written_again_do_not_matter():
+    """Cameras write them of wrong types; only how the image lies is needed."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "camera"
+    data = encoded(Image.new("L", (8, 4), 77), "JPEG", exif=exif)
+    entry = bytes.fromhex("010f00020000000700000026")  # Make, a text of 7 letters elsewhere
+    wrong = bytes.fromhex("010f0005000000010000000a")  # a fraction, of whatever stands there
+    assert data.count(entry) == 1
+    assert read_image(data.replace(entry, wrong), Preprocess(height=8, width=4, channels=1)).shape == (8, 4, 1)
+
+
 def test_a_tiff_is_as_large_as_it_is_shown():
     for orientation in range(1, 9):
         stream, exif = io.BytesIO(), Image.Exif()

@@ -125,6 +125,8 @@ def test_an_empty_folder_is_no_failure(run, tmp_path):
         (("a.png", "-b", "nowhere"), 3, "no such folder"),
         (("a.png", "-b", "."), 3, "manifest.json is missing"),
         (("--files-from", "nowhere.txt"), 3, "cannot read the list"),
+        (("a.png", ""), 2, "an image's path is empty"),
+        (("-o", "a.png", "b.png"), 2, "the name of an image, which the rows would replace"),
         (("a.png", "-o", "/dev/null"), 5, "not a regular file"),
         (("a.png", "-o", "a.png/rows"), 5, "a.png"),
     ],

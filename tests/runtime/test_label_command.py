@@ -225,3 +225,14 @@ def test_what_was_printed_before_a_failure_is_not_lost(run, bundle_copy):
     assert result.returncode == 5
     assert b"zero" in result.stdout
     assert b"/proc/nowhere" in result.stderr
+
+
+def test_what_a_newer_version_has_written_stays(run, bundle_copy):
+    path = bundle_copy / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["newer"], manifest["clusters"][0]["colour"] = [1], "red"
+    path.write_text(json.dumps(manifest))
+    assert run("catvae-label", "bundle", "--name", "0=zero").returncode == 0
+    for cluster in manifest["clusters"]:
+        cluster["name"] = "zero" if cluster["name"] == "0" else cluster["name"]
+    assert json.loads(path.read_text()) == manifest

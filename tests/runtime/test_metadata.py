@@ -4,10 +4,10 @@ import io
 import struct
 
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from catvae.runtime.errors import ImageError
-from catvae.runtime.images import read_image
+from catvae.runtime.images import decode_image, image_size_of, read_image
 from catvae.runtime.metadata import MOST, require_modest
 from catvae.runtime.preprocess import Preprocess
 
@@ -74,3 +74,48 @@ def test_other_files_are_left_at_their_beginning(kind):
 )
 def test_what_is_cut_short_is_left_to_pillow(data):
     require_modest(io.BytesIO(data))
+
+
+def exif_of(entries: int, values: int) -> bytes:
+    return b"Exif\0\0" + tiff_with(entries, values)
+
+
+def with_exif(kind: str, exif: bytes) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, kind, exif=exif)
+    return file.getvalue()
+
+
+def png_with_profile(exif: bytes) -> bytes:
+    """As ImageMagick writes it."""
+    file, info = io.BytesIO(), PngImagePlugin.PngInfo()
+    info.add_text("Raw profile type exif", f"\nexif\n{len(exif)}\n{exif.hex()}")
+    Image.new("L", (8, 8)).save(file, "PNG", pnginfo=info)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda exif: with_exif("PNG", exif), lambda exif: with_exif("WEBP", exif), lambda exif: with_exif("JPEG", exif), png_with_profile],
+)
+@pytest.mark.filterwarnings("ignore:Tag data larger than file")
+def test_exif_out_of_proportion_is_refused_wherever_it_stands(make):
+    for look in (lambda data: read_image(data, GREY), image_size_of):
+        look(make(exif_of(9, 1)))
+        with pytest.raises(ImageError, match="bytes of metadata"):
+            look(make(exif_of(50, 2**21)))
+
+
+def test_of_a_tiff_no_page_but_the_first_is_looked_into():
+    """Entries of a second one that all point at the same bytes were read, once for each, to count the pages."""
+    file = io.BytesIO()
+    Image.new("L", (8, 8), 77).save(file, "TIFF")
+    data = bytearray(file.getvalue())
+    (page,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, page)
+    struct.pack_into("<I", data, page + 2 + 12 * entries, len(data))
+    data += struct.pack("<H", 60_000) + struct.pack("<HHII", 40_000, 7, 2**21, 8) * 60_000 + bytes(4)
+    assert decode_image(bytes(data), GREY).frames == 2
+    assert decode_image(bytes(data[:-400_000]), GREY).frames == 1  # cut within its entries
+    struct.pack_into("<I", data, page + 2 + 12 * entries, page)
+    assert decode_image(bytes(data), GREY).frames == 1  # the next page is the first one

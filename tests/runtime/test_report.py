@@ -315,6 +315,8 @@ def test_without_images_the_bundle_shows_its_own(run, tmp_path):
         (("{bundle}", "no*.png"), 3, "no such file"),
         (("{bundle}", "torn.png"), 3, "none of 1 images could be read"),
         (("-o", "."), 2, "is a folder"),
+        (("{bundle}", "-o", "torn.png"), 2, "the name of an image, which the page would replace"),
+        (("{bundle}", ""), 2, "an image's path is empty"),
         (("run",), 3, "catvae-train --resume run"),
         (("run", "torn.png"), 2, "catvae-export --onnx run"),
     ],

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from catvae.runtime.errors import UsageError
 from catvae.runtime.rows import resolve_format, row_writer
 
+HALF = "\ud800.png"
+"""Half a letter, as names on Windows may hold."""
 ANSWER = {"ok": True, "cluster": 1, "name": "one", "confidence": 0.75, "assignment": [0.25, 0.75, 1e-07], "provider": "cpu"}
 
 
@@ -49,3 +51,15 @@ def test_embeddings_go_to_json_lines_alone():
     assert resolve_format("auto", None, embed=True) == "jsonl"
     with pytest.raises(UsageError, match="--embed needs --format jsonl"):
         resolve_format("csv", None, embed=True)
+
+
+@pytest.mark.parametrize("path", ["c\rd.png", "a\nb.png", 'q"uote,.png', "\udcff.png", HALF])
+def test_a_csv_row_is_one_whatever_the_name(path):
+    import csv
+
+    stream = io.StringIO(newline="")
+    row_writer("csv", stream)([{"path": path, **ANSWER}, {"path": path, "ok": False, "error": {"code": "missing", "message": "gone"}}])
+    _, good, bad = csv.reader(io.StringIO(stream.getvalue(), newline=""))
+    assert (good[1], bad[1]) == ("true", "false")
+    assert (good[0] == bad[0] == path) or "\\" in good[0]
+    assert float(good[4]) == ANSWER["confidence"]
