@@ -121,7 +121,7 @@ def train(
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise UsageError(f"training needs PyTorch ({error}): pip install 'catvae[train]'") from error
+        raise UsageError(f"training needs PyTorch ({error}): pip install '.[train]' in catvae's sources") from error
     from .launch import Request, launch
 
     return launch(

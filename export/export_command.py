@@ -97,7 +97,9 @@ def _export_run(run: Path, target: Path, precision: Precision, overwrite: bool, 
     try:
         from .bundle_writer import export_bundle, summary
     except ImportError as error:
-        raise UsageError(f"exporting needs PyTorch, onnx and onnxruntime ({error}): pip install 'catvae[train,cpu]'") from error
+        raise UsageError(
+            f"exporting needs PyTorch, onnx and onnxruntime ({error}): pip install '.[train,cpu]' in catvae's sources"
+        ) from error
     exported = export_bundle(run, target, precision=precision, overwrite=overwrite)
     for reason in exported.reasons:
         say(f"warning: clusters of {run} are degenerate: {reason}")

@@ -5,13 +5,15 @@ and no CUDA library. Leaves out everything about tensors: `calls` turns them int
 """
 
 import functools
+import multiprocessing
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .header import LOSS, abi, declarations
 
-_forked = False
+_forked = multiprocessing.parent_process() is not None and multiprocessing.get_start_method(allow_none=True) in (None, "fork")
+"""Whether this process was forked: at import, a worker of multiprocessing that may have been; later, whoever is."""
 
 
 def _mark_forked() -> None:
@@ -19,13 +21,21 @@ def _mark_forked() -> None:
     _forked = True
 
 
-# libgomp's thread pool does not survive fork: a child that enters a parallel region hangs. Children therefore use one thread.
+# libgomp's thread pool does not survive fork: a child that enters a parallel region hangs. Children therefore use one thread. One made by
+# os.fork alone, before this is first imported, cannot be told from any other process.
 if hasattr(os, "register_at_fork"):  # where processes fork
     os.register_at_fork(after_in_child=_mark_forked)
 
 
 class KernelUnavailable(ImportError):
     """A compiled library is missing or was built from another version of this package."""
+
+
+class _Missing(NamedTuple):
+    """Why there is no library."""
+
+    reason: str
+    cause: Exception | None = None
 
 
 def _switched_off() -> bool:
@@ -37,15 +47,15 @@ def _same_interface(lib: Any) -> bool:
 
 
 @functools.lru_cache(maxsize=1)
-def _cpu() -> tuple[Any, Any] | KernelUnavailable:
+def _cpu() -> tuple[Any, Any] | _Missing:
     if _switched_off():
-        return KernelUnavailable("the compiled kernel is switched off by CATVAE_KERNEL=off")
+        return _Missing("the compiled kernel is switched off by CATVAE_KERNEL=off")
     try:
         from . import _cpu
     except ImportError as error:
-        return KernelUnavailable(f"the compiled kernel is not installed ({error}): pip install -v catvae says what the C compiler did")
+        return _Missing(f"the compiled kernel is not installed ({error}): pip install -v, where catvae's sources are, says why", error)
     if not _same_interface(_cpu.lib):
-        return KernelUnavailable("the compiled kernel was built from other C headers: reinstall catvae")
+        return _Missing("the compiled kernel was built from other C headers: reinstall catvae")
     return _cpu.ffi, _cpu.lib
 
 
@@ -53,12 +63,12 @@ CUDA_LIBRARY = "libcatvae_cuda.so"
 
 
 @functools.lru_cache(maxsize=1)
-def _cuda() -> tuple[Any, Any] | KernelUnavailable:
+def _cuda() -> tuple[Any, Any] | _Missing:
     if _switched_off():
-        return KernelUnavailable("the compiled kernel is switched off by CATVAE_KERNEL=off")
+        return _Missing("the compiled kernel is switched off by CATVAE_KERNEL=off")
     path = Path(__file__).with_name(CUDA_LIBRARY)
     if not path.exists():
-        return KernelUnavailable("the CUDA kernel was not built: reinstall catvae from source where nvcc is on the PATH")
+        return _Missing("the CUDA kernel was not built: reinstall catvae from source where nvcc is on the PATH")
     try:
         from cffi import FFI
 
@@ -66,9 +76,9 @@ def _cuda() -> tuple[Any, Any] | KernelUnavailable:
         ffi.cdef(declarations(LOSS))
         lib = ffi.dlopen(str(path))
     except (ImportError, OSError) as error:
-        return KernelUnavailable(f"the CUDA kernel cannot be loaded ({error})")
+        return _Missing(f"the CUDA kernel cannot be loaded ({error})", error)
     if not _same_interface(lib):
-        return KernelUnavailable("the CUDA kernel was built from other C headers: reinstall catvae")
+        return _Missing("the CUDA kernel was built from other C headers: reinstall catvae")
     return ffi, lib
 
 
@@ -77,8 +87,11 @@ OLDEST_GPU = 75
 
 
 @functools.cache
-def runs(device: str) -> bool:
-    """Whether the compiled kernel works on ``cpu`` or ``cuda`` of this machine: loaded, and for CUDA the driver and GPU are new enough."""
+def runs(device: str, index: int | None = None) -> bool:
+    """Whether the compiled kernel works on ``cpu`` or ``cuda`` of this machine: loaded, and for CUDA the driver and GPU are new enough.
+
+    `index` is that of the current GPU: others may be older.
+    """
     if not available(device):
         return False
     return device != "cuda" or load(device)[1].catvae_best_isa() >= OLDEST_GPU
@@ -87,14 +100,14 @@ def runs(device: str) -> bool:
 def load(device: str = "cpu") -> tuple[Any, Any]:
     """The cffi pair ``(ffi, lib)`` of ``cpu`` or ``cuda``; raises `KernelUnavailable` with the reason when there is none."""
     loaded = _cuda() if device == "cuda" else _cpu()
-    if isinstance(loaded, KernelUnavailable):
-        raise loaded
+    if isinstance(loaded, _Missing):
+        raise KernelUnavailable(loaded.reason) from loaded.cause
     return loaded
 
 
 def available(device: str = "cpu") -> bool:
     """Whether `load` would succeed."""
-    return not isinstance(_cuda() if device == "cuda" else _cpu(), KernelUnavailable)
+    return not isinstance(_cuda() if device == "cuda" else _cpu(), _Missing)
 
 
 def usable_threads(wanted: int) -> int:
@@ -105,8 +118,8 @@ def usable_threads(wanted: int) -> int:
 def kernel_status(device: str = "cpu") -> str:
     """One line for people: which kernel runs on a device, or why the plain-torch form does."""
     loaded = _cuda() if device == "cuda" else _cpu()
-    if isinstance(loaded, KernelUnavailable):
-        return f"plain torch: {loaded}"
+    if isinstance(loaded, _Missing):
+        return f"plain torch: {loaded.reason}"
     best = loaded[1].catvae_best_isa()
     if device == "cuda":
         if best < OLDEST_GPU:

@@ -14,7 +14,9 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
+EXACT = ["-fno-fast-math"]
+"""Whatever a packager's CFLAGS say: they come before, and when linking would switch off subnormal numbers for the whole process."""
+FLAGS = ["-O3", "-std=gnu11", *EXACT, "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
 header = runpy.run_path(str(HERE / "header.py"))  # setuptools runs this file by its path, outside any package
 
 
@@ -22,15 +24,15 @@ def openmp_flags() -> list[str]:
     """``-fopenmp`` when a small OpenMP program compiles and links here, else nothing (a serial build)."""
     if os.environ.get("CATVAE_OPENMP", "1") == "0":
         return []
-    from setuptools._distutils.ccompiler import new_compiler
-    from setuptools._distutils.sysconfig import customize_compiler
-
-    compiler = new_compiler()
-    customize_compiler(compiler)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "probe.c"
         source.write_text("#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }\n", encoding="utf-8")
         try:
+            from setuptools._distutils.ccompiler import new_compiler
+            from setuptools._distutils.sysconfig import customize_compiler
+
+            compiler = new_compiler()
+            customize_compiler(compiler)
             objects = compiler.compile([str(source)], output_dir=folder, extra_postargs=["-fopenmp", "-fPIC"])
             compiler.link_shared_object(objects, str(Path(folder) / "probe.so"), extra_postargs=["-fopenmp"])
         except Exception as error:  # every compiler class raises its own kind; all mean "no OpenMP here"
@@ -42,6 +44,7 @@ def openmp_flags() -> list[str]:
 ffi = FFI()
 ffi.cdef(header["declarations"](header["LOSS"], header["LAYERS"]))
 # Sources are relative to the project root, where setup.py runs: setuptools refuses absolute paths.
+_windows = sysconfig.get_platform().startswith("win")
 _openmp = openmp_flags() if sysconfig.get_platform().startswith(("linux", "macosx")) else []
 ffi.set_source(
     "catvae.kernels._cpu",
@@ -51,7 +54,7 @@ ffi.set_source(
     define_macros=[("CATVAE_ABI", str(header["abi"]()))],
     depends=[f"kernels/{path.relative_to(HERE)}" for path in sorted([*HERE.glob("*.h"), *HERE.glob("cpu/*.h")])],
     extra_compile_args=[*FLAGS, *_openmp],
-    extra_link_args=_openmp,
-    libraries=[] if sysconfig.get_platform().startswith("win") else ["m"],
+    extra_link_args=_openmp if _windows else [*EXACT, *_openmp],
+    libraries=[] if _windows else ["m"],
     optional=True,
 )

@@ -50,7 +50,7 @@ def _packages() -> list[Finding]:
     if not wheels and importlib.util.find_spec("onnxruntime") is not None:
         found.append(Finding("engine", "ok", "onnxruntime, of a wheel whose name is not known here"))
     elif not wheels:
-        found.append(Finding("engine", "broken", "no onnxruntime", "pip install 'catvae[cpu]' or 'catvae[gpu]'"))
+        found.append(Finding("engine", "broken", "no onnxruntime", "pip install onnxruntime, or onnxruntime-gpu"))
     elif len(wheels) > 1:
         fix = f"pip uninstall -y {' '.join(wheels)}, then pip install one of them"
         found.append(Finding("engine", "broken", f"{' and '.join(wheels)} overwrite each other", fix))
@@ -58,7 +58,9 @@ def _packages() -> list[Finding]:
         found.append(Finding("engine", "ok", f"{wheels[0]} {_version(wheels[0])}"))
     absent = [name for name in TRAINING if _version(name) is None]
     if absent:
-        found.append(Finding("training", "off", f"missing {', '.join(absent)}", "pip install 'catvae[train]', to train and export"))
+        found.append(
+            Finding("training", "off", f"missing {', '.join(absent)}", "pip install '.[train]' in catvae's sources, to train and export")
+        )
     else:
         found.append(Finding("training", "ok", ", ".join(f"{name} {_version(name)}" for name in TRAINING)))
     return found
@@ -77,7 +79,7 @@ def _processors() -> Finding:
 def _kernel() -> Finding:
     """What the loader itself says, in a process of its own: a library that is there may be of another version, or not load."""
     if importlib.util.find_spec("catvae.kernels") is None or _version("cffi") is None:
-        return Finding("kernel", "off", "training is not installed", "pip install 'catvae[train]'")
+        return Finding("kernel", "off", "training is not installed", "pip install '.[train]' in catvae's sources")
     try:
         asked = subprocess.run([sys.executable, "-c", ASK_KERNELS], capture_output=True, text=True, timeout=60, check=False)
     except subprocess.TimeoutExpired:

@@ -149,7 +149,7 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise DeviceError(f"onnxruntime cannot be imported ({error}): pip install 'catvae[cpu]' or 'catvae[gpu]'") from error
+        raise DeviceError(f"onnxruntime cannot be imported ({error}): pip install onnxruntime, or onnxruntime-gpu") from error
     if os.environ["ORT_DISABLE_TELEMETRY"] == "1" and hasattr(onnxruntime, "disable_telemetry_events"):
         onnxruntime.disable_telemetry_events()  # what Windows listens to
     return onnxruntime

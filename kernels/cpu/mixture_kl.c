@@ -2,8 +2,12 @@
  *
  * The arithmetic stands once, in the headers beside this file, and is compiled here for each instruction set and each precision: the
  * same source under `#pragma GCC target` gives a table that a test can force entry by entry on one machine (target_clones cannot),
- * and needs no per-file compiler flags. Other compilers and processors get the portable entry alone.
+ * and needs no per-file compiler flags. Other processors get the portable entry alone; compilers are clang and gcc from 9 on, which know
+ * __builtin_convertvector.
  */
+#ifdef __FAST_MATH__
+#error "-ffast-math makes exp wrong and NaN unnoticed: leave it out"
+#endif
 #include "catvae_layers.h"
 #include "common.h"
 

@@ -231,7 +231,7 @@ static int32_t backward_of(int64_t N, int64_t K, int64_t D, const void *m_, cons
     int32_t status = launch(logit_gradient<R, I>, (N * K + THREADS - 1) / THREADS, stream, N, K, (const I *)logits, weight, assignment,
                             cluster_kl, statistics, g_kl, g_neg_entropy, (I *)dlogits);
     if (status) return status;
-    if (!g_kl) {
+    if (!g_kl || !N) { /* no samples: exp(F) may be infinite, and its product with a sum of nothing must be 0 all the same */
         const int64_t samples = N * D, clusters = K * D, most = samples > clusters ? samples : clusters;
         return launch(no_gradients<R, I>, (most + THREADS - 1) / THREADS, stream, samples, clusters, (I *)dm, (I *)dv, dE, dF);
     }

@@ -3,10 +3,10 @@
 import torch
 from torch.autograd import forward_ad
 
-_PLAIN = {torch.Tensor, torch.nn.Parameter}
+_PLAIN = {torch.Tensor, torch.nn.Parameter, type(None)}
 
 
-def traced(*inputs: torch.Tensor) -> bool:
+def traced(*inputs: torch.Tensor | None) -> bool:
     """Whether somebody looks on who must see an op: torch.compile, torch.jit, a dispatch mode, or fake tensors and other subclasses."""
     return (
         torch.compiler.is_compiling()

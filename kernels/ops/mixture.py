@@ -59,7 +59,7 @@ def mixture_kl(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits
         weight = None if weight is None else weight.to(E.dtype)
     if _compiled(m):
         inputs = m, v, E, F, prior, logits, weight
-        if traced(m, v, E, F, prior, logits):
+        if traced(*inputs):
             return MixtureKL(*torch.ops.catvae.mixture_kl(*inputs)[:4])
         if not transformed():
             return _joined(calls.mixture_forward(*inputs), calls.mixture_backward, inputs, (m, v, E, F, logits))
@@ -83,7 +83,7 @@ def dense_mixture_kl(mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weig
     weight = None if weight is None else weight.to(prior.dtype)
     if _compiled(mu):
         inputs = mu, lv, prior, logits, weight
-        if traced(mu, lv, prior, logits):
+        if traced(*inputs):
             return MixtureKL(*torch.ops.catvae.dense_kl(*inputs)[:4])
         if not transformed():
             return _joined(calls.dense_forward(*inputs), calls.dense_backward, inputs, (mu, lv, logits))
@@ -102,8 +102,11 @@ def _widened(x: Tensor) -> Tensor:
     return x.float() if x.dtype in HALF else x
 
 
-def _runs(device: str) -> bool:
-    return device in ("cpu", "cuda") and _loader.runs(device)
+def _runs(device: str, index: int | None) -> bool:
+    if device == "cuda":
+        with torch.cuda.device(index):
+            return _loader.runs(device, index)
+    return device == "cpu" and _loader.runs(device)
 
 
 # What `torch.compiler.assume_constant_result` does, which would load the whole compiler here.
@@ -112,7 +115,7 @@ _runs._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAcce
 
 def _compiled(x: Tensor) -> bool:
     device = x.device.type
-    if _runs(device):
+    if _runs(device, x.device.index):
         return True
     if device in ("cpu", "cuda") and not torch.compiler.is_compiling():
         _warn_once(device)

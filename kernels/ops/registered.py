@@ -21,10 +21,12 @@ _DENSE = "Tensor mu, Tensor lv, Tensor prior, Tensor logits, Tensor? weight"
 
 
 def _fake_mixture(m, v, E, F, prior, logits, weight):
+    check_mixture(m, v, E, F, prior, logits, weight)
     return _fake_forward(E, logits)
 
 
 def _fake_dense(mu, lv, prior, logits, weight):
+    check_dense(mu, lv, prior, logits, weight)
     return _fake_forward(prior, logits)
 
 

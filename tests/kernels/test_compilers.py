@@ -1,6 +1,7 @@
 """The CPU source through other compilers and under other flags than the installed library's: all instruction sets, the same error rule."""
 
 import platform
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,6 +18,19 @@ from .norms import check_norm  # noqa: E402
 KERNELS = Path(header.__file__).parent
 SOURCE = KERNELS / "cpu" / "mixture_kl.c"
 pytestmark = pytest.mark.skipif(not SOURCE.exists(), reason="the sources are not installed with a wheel")
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "gcc-11", "clang"])
+def test_fast_math_of_a_packager_is_undone_or_refused(compiler, tmp_path):
+    """It would make exp wrong, NaN unnoticed, and, where it is linked with, subnormal numbers zero for the whole process."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler} here")
+    recipe = runpy.run_path(str(KERNELS / "build_cpu.py"))
+    given = [compiler, "-ffast-math", "-fsyntax-only", f"-I{KERNELS}", "-DCATVAE_ABI=0"]
+    refused = subprocess.run([*given, "-std=gnu11", "-Wno-psabi", str(SOURCE)], capture_output=True, text=True)
+    assert (refused.returncode != 0, "-ffast-math makes exp wrong" in refused.stderr) == (True, True)
+    subprocess.run([*given, *recipe["FLAGS"], str(SOURCE)], check=True)
+    assert "-fno-fast-math" in recipe["ffi"]._assigned_source[3]["extra_link_args"]
 
 
 @pytest.mark.parametrize("flags", [(), ("-mavx2", "-mfma", "-mbmi", "-mbmi2"), ("-fopenmp",)], ids=["plain", "avx2 throughout", "OpenMP"])

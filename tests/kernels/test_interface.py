@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +20,10 @@ pytestmark = pytest.mark.skipif(not _loader.available(), reason="no compiled ker
 def test_every_instruction_set_keeps_the_error_rule_and_the_memory_behind_its_outputs(size):
     best = _loader.load()[1].catvae_best_isa()
     for isa in range(best + 1):
-        check(Call(_loader.load(), size), isa)
+        for dense in (False, True):
+            check(Call(_loader.load(), size, dense=dense, double=True), isa)
+            for type_ in (0, 1, 2):
+                check(Call(_loader.load(), size, dense=dense, type_=type_), isa)
 
 
 def test_bad_arguments_come_back_as_statuses():
@@ -50,6 +54,28 @@ def test_a_library_of_another_header_is_refused(monkeypatch):
     finally:
         monkeypatch.undo()
         _loader._cpu.cache_clear()
+
+
+def test_each_refusal_is_an_exception_of_its_own_with_its_cause(monkeypatch):
+    """One instance that is raised again and again would keep every caller's tensors alive in its traceback."""
+    cause = OSError("no such library")
+    monkeypatch.setattr(_loader, "_cpu", lambda: _loader._Missing("it cannot be loaded", cause))
+    raised = []
+    for _ in range(2):
+        with pytest.raises(_loader.KernelUnavailable, match="it cannot be loaded") as caught:
+            _loader.load()
+        assert caught.value.__cause__ is cause
+        raised.append(caught.value)
+    assert raised[0] is not raised[1]
+
+
+def test_every_gpu_of_a_machine_is_asked_for_itself(monkeypatch):
+    capabilities = iter((90, 61))
+    monkeypatch.setattr(_loader, "_cuda", lambda: (None, SimpleNamespace(catvae_best_isa=lambda: next(capabilities))))
+    _loader.runs.cache_clear()
+    found = [_loader.runs("cuda", index) for index in (0, 1, 0)]
+    _loader.runs.cache_clear()
+    assert found == [True, False, True]
 
 
 @pytest.mark.slow

@@ -303,3 +303,15 @@ def test_two_ranks_train_as_one(tmp_path):
         said, errors = rank.communicate(timeout=180)
         assert rank.returncode == 0, errors[-2000:]
         assert said.strip() == "gradients agree"
+
+
+@compiled
+def test_shapes_are_checked_while_tracing_and_a_fake_weight_is_seen(device):
+    values, weight = problem(5, 3, 4, device=device)
+    with torch._subclasses.FakeTensorMode() as mode:
+        fakes = [mode.from_tensor(x) for x in values.values()]
+        with pytest.raises((ValueError, RuntimeError), match="must have shape"):
+            torch.ops.catvae.mixture_kl(*fakes[:5], fakes[5].T, None)
+        fake_weight = mode.from_tensor(weight)
+    with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
+        assert isinstance(mixture_kl(*values.values(), fake_weight).kl, torch._subclasses.FakeTensor)

@@ -51,4 +51,4 @@ def test_no_engine_is_broken(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     (engine,) = [finding for finding in doctor._packages() if finding.topic == "engine"]
     assert engine.state == "broken"
-    assert "catvae[cpu]" in engine.fix
+    assert "pip install onnxruntime" in engine.fix
