@@ -17,7 +17,7 @@ from .model import CatVAE
 from .networks import Dropout
 from .run_record import ClusterRecord
 from .separation import separations
-from .views import at_a_time, to_float
+from .views import at_a_time, in_pieces
 
 DRAWN = 320
 """Images drawn to see how many return to their cluster: two of a hundred are seen, and a thousand clusters cost no more than ten."""
@@ -30,14 +30,9 @@ def assign(model: CatVAE, images: NDArray[np.uint8], *, batch: int = 1024, dropo
     for layer in model.modules():
         if isinstance(layer, Dropout):  # alone: batch norm would move its averages
             layer.train(dropout)
-    batch = at_a_time(images, batch)
-    device = model.prior.device
-    pieces = [
-        model(to_float(torch.from_numpy(np.ascontiguousarray(images[i : i + batch])).to(device))).cpu()
-        for i in range(0, max(1, len(images)), batch)  # no images: an empty answer of the right shape
-    ]
+    found = torch.cat([model(x).cpu() for x in in_pieces(images, model.prior.device, batch)])
     model.eval()
-    return torch.cat(pieces).numpy()
+    return found.numpy()
 
 
 def cluster_names(assignment: NDArray[np.float32], data: ImageData, labelled: LabelledImages | None, homes: list[int]) -> list[str]:
@@ -139,10 +134,9 @@ def drawn_return(model: CatVAE, seed: int) -> float:
 def encode_mean(model: CatVAE, images: NDArray[np.uint8], *, batch: int = 1024) -> NDArray[np.float32]:
     """Means (N, D) of q(z|x): cluster offsets mixed by the image's own assignment."""
     model.eval()
-    batch = at_a_time(images, batch)
     pieces = []
-    for i in range(0, max(1, len(images)), batch):
-        posterior = model.encode(to_float(torch.from_numpy(np.ascontiguousarray(images[i : i + batch])).to(model.prior.device)))
+    for x in in_pieces(images, model.prior.device, batch):
+        posterior = model.encode(x)
         pieces.append(model.component(posterior, posterior.logits.softmax(-1))[0].cpu())
     return torch.cat(pieces).numpy()
 

@@ -13,7 +13,7 @@ from catvae.runtime.labelled import LabelledImages, read_labelled
 from catvae.runtime.matching import match_counts
 
 from .model import CatVAE
-from .views import ViewPolicy, at_a_time, random_view, to_float
+from .views import ViewPolicy, in_pieces, random_view, to_float
 
 PER_STEP = 64
 """Labelled images in one step, at most."""
@@ -40,9 +40,8 @@ def require_room(labelled: LabelledImages, clusters: int) -> None:
 def clusters_of_classes(model: CatVAE, labelled: LabelledImages) -> list[int]:
     """The cluster matched one-to-one with each class, by the soft assignments of its images; -1 where K was chosen too small for it."""
     model.eval()
-    images = torch.from_numpy(np.ascontiguousarray(labelled.images))
-    parts = [model(to_float(part.to(model.prior.device))).cpu() for part in images.split(at_a_time(images, 1024))]
-    assignment = torch.cat(parts).numpy().astype(np.float64)
+    pieces = in_pieces(labelled.images, model.prior.device)
+    assignment = torch.cat([model(x).cpu() for x in pieces]).numpy().astype(np.float64)
     counts = np.zeros((assignment.shape[1], len(labelled.names)))
     np.add.at(counts.T, labelled.labels, assignment)
     of_cluster = match_counts(counts)

@@ -79,6 +79,8 @@ class Trainer:
         self.spec = ModelSpec.of(config, data.preprocess.shape)
         self.starts = starts.count_starts(config, self.spec.channels)
         self.start_steps = round(starts.SHARE * self.steps) if self.starts > 1 else 0
+        self.may_begin_anew = self.starts == 1 and config.starts == 0
+        """Once, where the first merge is doubtful, and nobody has asked for one beginning alone."""
         self.labelled = labelled
         self.looked_at = self.batches.spread(PAIRS)
         """What is decided about clusters is read from these."""
@@ -132,7 +134,7 @@ class Trainer:
     @property
     def all_steps(self) -> int:
         """Steps of the whole run, short runs and a beginning that are given up included."""
-        anew = self.steering.merge_steps[0] if self.starts == 1 and self.position.start else 0
+        anew = self.steering.merge_steps[0] if self.may_begin_anew and self.position.start else 0
         return self.steps + (self.starts - 1) * self.start_steps + anew
 
     @property
@@ -244,19 +246,12 @@ class Trainer:
 
     def step(self) -> BatchLoss:
         """One optimiser step on the next batch; raises `NumericError` after `BAD_STEPS` without finite numbers."""
-        at, self.whole = self.position.step, False
-        noise = mix(self._seed(self.position.start), at)
-        seed_noise(self.device, noise)
-        decides, acts = self.steering.decides(at, self.position), self.position.guard_acts
-        self.trained = self.steering.before(at, self.trained, self.position)
-        if self.ranks.count > 1:
-            if decides or self.position.guard_acts != acts:
-                self._follow_first()
-            seed_noise(self.device, mix(noise, self.ranks.rank))  # other views, other latents
-        if self.position.doubtful and self.starts == 1 and self.config.starts == 0 and self.position.start == 0:
+        self.whole = False
+        self._decide()
+        if self.position.doubtful and self.may_begin_anew and self.position.start == 0:
             self._begin_anew()
-            return self.step()
-        position = self.position
+            self._decide()
+        at, position = self.position.step, self.position
         model, optimizer = self.trained.model, self.trained.optimizer
         model.train()
         for group in optimizer.param_groups:
@@ -293,10 +288,23 @@ class Trainer:
         self.whole = True
         return loss
 
+    def _decide(self) -> None:
+        """What is due before the next step, the same on every rank, whose noise is its own from here on."""
+        at = self.position.step
+        noise = mix(self._seed(self.position.start), at)
+        seed_noise(self.device, noise)
+        decides, acts = self.steering.decides(at, self.position), self.position.guard_acts
+        self.trained = self.steering.before(at, self.trained, self.position)
+        if self.ranks.count > 1:
+            if decides or self.position.guard_acts != acts:
+                self._follow_first()
+            seed_noise(self.device, mix(noise, self.ranks.rank))  # other views, other latents
+
     def _begin_anew(self) -> None:
         """Once, where the first merge is doubtful: what a second beginning shows holds."""
         first = self.position
         self._begin(1)
+        self.whole = False
         self.position.events.append(Event(step=first.step, what="clusters came out uneven: begun anew once, what comes out now holds"))
         self.position.seconds = first.seconds
 

@@ -5,7 +5,7 @@ image, so one policy serves 8x8 and 224x224.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -131,6 +131,13 @@ def to_float(images: Tensor) -> Tensor:
 def at_a_time(images: Tensor | NDArray[np.uint8], at_most: int) -> int:
     """How many of images (N, ...) go through the encoder at a time: `at_most` of 56 x 56 in grey, fewer of larger ones."""
     return max(1, min(at_most, at_most * AT_A_TIME_PIXELS // max(1, math.prod(images.shape[1:]))))
+
+
+def in_pieces(images: NDArray[np.uint8], device: torch.device, at_most: int = 1024) -> Iterator[Tensor]:
+    """Images (N, H, W, C) as float (n, C, H, W), as many as `at_a_time` says; where there are none, one empty piece of that shape."""
+    size = at_a_time(images, at_most)
+    for start in range(0, max(1, len(images)), size):
+        yield to_float(torch.from_numpy(np.ascontiguousarray(images[start : start + size])).to(device))
 
 
 def random_view(x: Tensor, policy: ViewPolicy) -> Tensor:

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from catvae.core.held_back import Calibration
 from catvae.runtime.errors import DataError
-from catvae.runtime.manifest import Quantisation, Role
+from catvae.runtime.manifest import Quantisation
 from catvae.runtime.session import Session
 
-from .precision import Graphs, Precision
+from .precision import Graphs, Precision, run_over
 
 AT_LEAST = {"fp16": 0.999, "int8": 0.995}
 """Share of images that must keep their cluster."""
@@ -34,14 +34,14 @@ class Speed(NamedTuple):
 def check_agreement(full: Graphs, reduced: Graphs, precision: Precision, calibration: Calibration) -> Quantisation:
     """Compare clusters and reconstructions of the images that a run kept; raises `DataError` when too many, or too much, change."""
     images = np.concatenate([calibration.held_back, calibration.trained])
-    expected, found = (_over("classifier", graphs, images, "assignment").argmax(1) for graphs in (full, reduced))
+    expected, found = (run_over(graphs, "classifier", images, "assignment").argmax(1) for graphs in (full, reduced))
     agreement = float((expected == found).mean())
     if agreement < AT_LEAST[precision]:
         raise DataError(
             f"{precision}: {agreement:.2%} of {len(images):,} images keep their cluster, at least {AT_LEAST[precision]:.1%} must; nothing"
             f" was written: export without --{precision}"
         )
-    drawn, redrawn = (_over("decoder", graphs, _over("encoder", graphs, images, "mean"), "image") for graphs in (full, reduced))
+    drawn, redrawn = (run_over(graphs, "decoder", run_over(graphs, "encoder", images, "mean"), "image") for graphs in (full, reduced))
     pixels = float(np.abs(drawn - redrawn).mean())
     if not pixels <= PIXELS[precision]:  # also catches NaN
         raise DataError(
@@ -73,13 +73,6 @@ def compare_speed(full: Graphs, reduced: Graphs, precision: Precision, images: N
         for name, seconds in rounds.items():
             times[name].append(1000 * float(np.median(seconds)))
     return [Speed(name, _size(found), tuple(times[name])) for name, found in graphs.items()]
-
-
-def _over(role: Role, graphs: Graphs, data: NDArray, output: str) -> NDArray[np.float32]:
-    """One output of one graph for all rows of `data`."""
-    session = Session(graphs[role], role)
-    feed = "latent" if role == "decoder" else "image"
-    return np.concatenate([session.run({feed: data[i : i + 64]}, [output])[0] for i in range(0, len(data), 64)])
 
 
 def _size(graphs: Graphs) -> int:

@@ -47,8 +47,15 @@ def reduce_precision(graphs: Graphs, precision: Precision, images: NDArray[np.ui
         return graphs
     if precision == "fp16":
         return {role: _to_half(data) for role, data in graphs.items()}
-    latents = np.concatenate([Session(graphs["encoder"], "encoder").run({"image": batch}, ["mean"])[0] for batch in _batches(images)])
+    latents = run_over(graphs, "encoder", images, "mean")
     return {role: _to_int8(data, latents if role == "decoder" else images) for role, data in graphs.items()}
+
+
+def run_over(graphs: Graphs, role: Role, rows: NDArray, output: str) -> NDArray[np.float32]:
+    """One output of one graph for all `rows` of its input."""
+    session = Session(graphs[role], role)
+    feed = "latent" if role == "decoder" else "image"
+    return np.concatenate([session.run({feed: batch}, [output])[0] for batch in _batches(rows)])
 
 
 def _to_half(data: bytes) -> bytes:

@@ -22,7 +22,14 @@ MOST_IMAGES = 100
 @click.version_option(package_name="catvae")
 @click.argument("images", nargs=-1, type=SourceText(), metavar="[IMAGE]...")
 @click.option("-b", "--bundle", "bundle_path", type=FilePath(), help="Bundle folder. [default: $CATVAE_BUNDLE, else digits]")
-@click.option("-o", "--output", type=FilePath(), default=Path("generated.png"), show_default=True, help="PNG to write.")
+@click.option(
+    "-o",
+    "--output",
+    type=FilePath(),
+    default=Path("generated.png"),
+    show_default=True,
+    help="PNG to write; replaces only what this command drew.",
+)
 @click.option("-c", "--cluster", "clusters", multiple=True, metavar="CLUSTER", help="Only this cluster, by number or name; repeatable.")
 @click.option("-n", "--number", type=click.IntRange(1, 1000), help="Images per row. [default: 10]")
 @click.option("--interpolate", nargs=2, metavar="A B", help="The straight line between two clusters' centres.")
