@@ -15,7 +15,7 @@ import torch.nn.functional as nnF
 from sklearn.cluster import SpectralClustering
 from torch import Tensor, nn
 
-from catvae.core import objective, session, training
+from catvae.core import objective, session, steps
 from catvae.core.joints import CROWD, averaged, nearest
 from catvae.core.networks import ConvEncoder
 from catvae.core.objective import BatchLoss
@@ -49,7 +49,7 @@ class Plain(Trainer):
         return self.position.step / self.steps
 
     def step(self) -> BatchLoss:
-        with _replaced(objective, "random_view", self._view), _replaced(training, "batch_loss", self._loss):
+        with _replaced(objective, "random_view", self._view), _replaced(steps, "batch_loss", self._loss):
             loss = super().step()
         self.after_step()
         return loss
@@ -57,8 +57,8 @@ class Plain(Trainer):
     def _view(self, x: Tensor, policy: Any) -> Tensor:
         return self.second_view(x) if x is self._x else random_view(x, policy)
 
-    def _batch(self, step: int) -> Tensor:
-        self.rows, self._x = self.batches.rows_at(step, self._seed(self.position.start)), super()._batch(step)
+    def batch(self, step: int) -> Tensor:
+        self.rows, self._x = self.batches.rows_at(step, self._seed(self.position.start)), super().batch(step)
         return self._x
 
     def _loss(self, model: nn.Module, x: Tensor, *arguments: Any, **options: Any) -> BatchLoss:
@@ -221,7 +221,7 @@ def in_place(trainer: type[Plain] | None) -> Iterator[None]:
         yield
 
 
-_batch_loss = training.batch_loss
+_batch_loss = steps.batch_loss
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def test_interrupted_resumed_finished(interrupted, blobs):
     assert interrupted.read_model().spec == record.spec
 
 
-@pytest.mark.parametrize("where", ["steering.observe", "trained.optimizer.step", "_batch"])
+@pytest.mark.parametrize("where", ["steering.observe", "trained.optimizer.step", "batch"])
 def test_a_signal_in_the_middle_of_a_step_saves_nothing_of_it(blobs, quick, tmp_path, monkeypatch, where):
     """The second of two: it does not wait. What was last saved is whole, and the run goes on from there as if nothing had been."""
     whole = Session.start(RunFolder(tmp_path / "whole"), blobs, quick(), Origin(data="blobs"))

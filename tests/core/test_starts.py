@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from catvae.core.checkpoint import save_state
-from catvae.core.training import Trainer
+from catvae.core.training import NO_HOOKS, Trainer
 from catvae.runtime.interruption import Interrupted
 
 from .test_training import resume, same, weights
@@ -40,7 +40,7 @@ def test_uneven_clusters_are_begun_anew_once(blobs, quick, tmp_path, monkeypatch
     looks.clear()
     half = Trainer(blobs, settings)
     for _ in range(first + 2):
-        half._advance(None)
+        half.advance(NO_HOOKS)
     assert (half.position.start, half.position.step) == (1, 2)
     save_state(tmp_path, half.model, half.trained.optimizer, half.position)
     resumed = resume(Trainer(blobs, settings), tmp_path)
@@ -64,7 +64,7 @@ def test_every_start_has_weights_of_its_own(blobs, quick):
     trainer = Trainer(blobs, quick(seed=5))
     begun = []
     for start in (0, 1, 2, 0):
-        trainer._begin(start)
+        trainer.begin(start)
         begun.append(weights(trainer))
     assert same(begun[0], begun[3])
     assert not any(same(begun[a], begun[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
@@ -90,7 +90,7 @@ def test_the_start_that_shares_most_with_views_goes_on(blobs, quick):
     assert len(seen) == trainer.all_steps
     assert len(trainer.position.rows) == 5
     alone = Trainer(blobs, quick(starts=1, epochs=5))
-    alone._begin(trainer.position.start)
+    alone.begin(trainer.position.start)
     alone.run()
     assert same(weights(trainer), weights(alone))
 

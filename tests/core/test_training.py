@@ -198,11 +198,11 @@ def test_the_pile_is_held_once_however_it_lies_in_memory(blobs, quick):
 
 def test_every_image_is_seen_once_an_epoch(blobs, quick):
     trainer = Trainer(blobs, quick(batch_size=40))
-    seen = torch.cat([trainer._batch(step) for step in range(trainer.steps_per_epoch)])
+    seen = torch.cat([trainer.batch(step) for step in range(trainer.steps_per_epoch)])
     assert trainer.steps_per_epoch == 3
     everything = to_float(torch.from_numpy(blobs.images))
     assert torch.equal(seen.flatten(1).sum(1).sort().values, everything.flatten(1).sum(1).sort().values)
-    assert not torch.equal(trainer._batch(0), trainer._batch(3))
+    assert not torch.equal(trainer.batch(0), trainer.batch(3))
 
 
 @pytest.mark.parametrize(("native", "chosen"), [(True, "bf16"), (False, "fp32")])
