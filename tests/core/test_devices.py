@@ -1,4 +1,4 @@
-"""The memory that training frees; devices and precisions are tested through the trainer."""
+"""The memory that training frees; a whole run on each device there is. Precisions are tested through the trainer."""
 
 import platform
 import subprocess
@@ -6,7 +6,12 @@ import sys
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
+
+from catvae.core.run_folder import RunFolder  # noqa: E402
+from catvae.core.run_record import Origin  # noqa: E402
+from catvae.core.session import Session  # noqa: E402
+from catvae.runtime.interruption import Interrupted  # noqa: E402
 
 STEPS = """
 import resource, torch
@@ -31,3 +36,25 @@ def test_freed_memory_is_used_again_without_the_system():
     if cleared < 100_000:
         pytest.skip("large pages: hardly any are cleared here")
     assert pages("keep_freed_memory()") < cleared / 3
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_run_is_trained_stopped_resumed_and_scored_on_each_device(device, blobs, quick, tmp_path):
+    """On a GPU to no bit in particular: what must not happen there is a tensor of the other device."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU on this machine")
+    settings = quick(device=device, clusters="auto", max_clusters=5, precision="auto", recolour=1.0)
+    session = Session.start(RunFolder(tmp_path / "run"), blobs, settings, Origin(data="blobs"))
+
+    def stop(_loss) -> None:
+        if session.trainer.position.step == 7:
+            raise Interrupted(2)
+
+    with pytest.raises(Interrupted):
+        session.train(on_step=stop)
+    again = Session.resume(RunFolder(tmp_path / "run"), blobs)
+    again.train()
+    record = again.finish()
+    assert (record.status, record.device) == ("finished", device)
+    assert all(parameter.device.type == device for parameter in again.trainer.model.parameters())
+    assert record.bound["elbo"] < 0
