@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from catvae.kernels.ops.plain import MixtureKL, plain_dense_kl
-from catvae.kernels.reference import mixture_kl_reference
+from catvae.kernels.reference import dense_kl_reference, mixture_kl_reference
 
 CONSTANTS = ("prior", "weight")
 Values = dict[str, Tensor]
@@ -43,9 +43,10 @@ def evaluate(function: Callable[..., MixtureKL], values: Values, weight: Tensor 
 
 
 def oracle(values: Values, weight: Tensor | None = None, g1: float = 1.0, g2: float = 1.0):
-    """The reference's answer to factorised values."""
+    """The reference's answer to factorised or dense values."""
     arrays = {name: x.detach().cpu().double().numpy() for name, x in values.items()}
-    found = mixture_kl_reference(**arrays, weight=None if weight is None else weight.cpu().double().numpy(), g1=g1, g2=g2)
+    reference = dense_kl_reference if "mu" in values else mixture_kl_reference
+    found = reference(**arrays, weight=None if weight is None else weight.cpu().double().numpy(), g1=g1, g2=g2)
     return {name: np.asarray(value) for name, value in vars(found).items()}
 
 
