@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from catvae.runtime.bundle_files import refuse_inside
 from catvae.runtime.errors import DataError, OutputError, UsageError
 from catvae.runtime.files import atomic_write, lock, make_folder, pretty_json
 
@@ -60,6 +61,7 @@ class RunFolder:
         """Raise `UsageError` when the folder holds something a new run would replace."""
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file, expected the name of a run folder")
+        refuse_inside(None, self.path)
         if self.path.is_dir() and any(self.path.iterdir()):
             if not any((self.path / name).is_file() for name in ("run.json", "seeds.json")):
                 only = ": --overwrite only replaces runs" if overwrite else ""

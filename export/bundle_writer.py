@@ -18,7 +18,7 @@ from catvae.core.run_summary import training_of
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.bundle_files import BESIDE, refuse_inside
 from catvae.runtime.errors import DataError, UsageError
-from catvae.runtime.files import atomic_write, pretty_json, real_path, sha256
+from catvae.runtime.files import atomic_write, pretty_json, sha256
 from catvae.runtime.generate import preview
 from catvae.runtime.manifest import SCHEMA, Cluster, FileRecord, GraphRecord, Manifest, Provenance, Role, TensorRecord
 from catvae.runtime.manifest_checks import model_id
@@ -206,9 +206,7 @@ def _tensor_record(value: onnx.ValueInfoProto) -> TensorRecord:
 def _check_target(output: Path, overwrite: bool) -> None:
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file, expected the name of a folder: choose another -o")
-    for parent in real_path(output).parents:
-        if all((parent / name).is_file() for name in ("manifest.json", "classifier.onnx")):
-            refuse_inside(parent, output)
+    refuse_inside(None, output)
     if output.is_dir() and any(output.iterdir()):
         if output.is_symlink():
             raise UsageError(f"{output} is a link to a folder that is not empty: name the folder itself, or choose another -o")

@@ -62,10 +62,16 @@ def read_verified(folder: Path, record: FileRecord) -> bytes:
     return data
 
 
-def refuse_inside(folder: Path, output: Path, option: str = "-o") -> None:
-    """Raise `UsageError` when `output` lies in the bundle `folder`, which would then hold what its manifest does not name."""
-    if real_path(output).is_relative_to(real_path(folder)):
-        raise UsageError(f"{option} {output} lies in the bundle {folder}, which holds its own files alone: choose a place outside")
+def refuse_inside(folder: Path | None, output: Path, option: str = "-o") -> None:
+    """Raise `UsageError` when `output` is the bundle `folder`, or lies in it or in any other, which would hold what it does not name."""
+    place = real_path(output)
+    inside = folder if folder and place.is_relative_to(real_path(folder)) else next(filter(_is_bundle, place.parents), None)
+    if inside:
+        raise UsageError(f"{option} {output} lies in the bundle {inside}, which holds its own files alone: choose a place outside")
+
+
+def _is_bundle(folder: Path) -> bool:
+    return (folder / "manifest.json").is_file() and (folder / "classifier.onnx").is_file()
 
 
 def _refuse_others(folder: Path, names: Sequence[str], manifest: Manifest) -> None:

@@ -44,6 +44,7 @@ def report(bundle_path: Path | None, images: tuple[str, ...], output: Path, inve
     if bundle_path is not None and (bundle_path / "run.json").is_file() and not (bundle_path / "manifest.json").is_file():
         if invert or device != "cpu":
             raise UsageError(f"{bundle_path} is a run, whose page is copied: leave out {'--invert' if invert else '--device'}")
+        refuse_inside(None, output)
         atomic_write(output, _page_of_run(bundle_path, images))
         say(f"{output}: the page of {bundle_path}", quiet=quiet)
         return

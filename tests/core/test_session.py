@@ -139,6 +139,11 @@ def test_folders_are_not_overwritten_unasked(interrupted, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file"):
         RunFolder(tmp_path / "file").check_free(overwrite=True)
+    (tmp_path / "bundle").mkdir()
+    for name in ("manifest.json", "classifier.onnx"):
+        (tmp_path / "bundle" / name).write_text("")
+    with pytest.raises(UsageError, match="lies in the bundle"):
+        RunFolder(tmp_path / "bundle" / "run").check_free(overwrite=True)
 
 
 def test_starting_again_removes_what_the_last_run_left(interrupted, blobs, quick):

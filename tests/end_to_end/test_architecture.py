@@ -16,7 +16,20 @@ ROOMS = {
     "runtime": {"runtime"},
 }
 CORE_MAY_USE_OF_RUNTIME = {
-    *("command", "decoding", "errors", "evenly", "files", "grid", "images", "interruption", "labelled", "matching", "preprocess"),
+    *(
+        "bundle_files",
+        "command",
+        "decoding",
+        "errors",
+        "evenly",
+        "files",
+        "grid",
+        "images",
+        "interruption",
+        "labelled",
+        "matching",
+        "preprocess",
+    ),
     *("report", "sources"),
     "training_record",
 }

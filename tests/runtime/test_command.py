@@ -95,6 +95,8 @@ def test_nothing_is_written_into_a_bundle(run, png, tmp_path):
     bundle = tmp_path / "b"
     shutil.copytree(PRETRAINED / "digits", bundle)
     png("a.png")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
     for arguments in (
         ("catvae-report", "b", "-o", "b/report.html"),
         ("catvae-generate", "-b", "b", "-o", "b/generated.png"),
@@ -103,6 +105,9 @@ def test_nothing_is_written_into_a_bundle(run, png, tmp_path):
         ("catvae-export", "-b", "b", "--web", "b/page"),
         ("catvae-export", "-b", "b", "--triton", "b/models"),
         ("catvae-label", "b", "--name", "0=zero", "-o", "b/renamed"),
+        ("catvae-infer", "a.png", "-o", "b/rows.jsonl"),  # in another than the one that is used
+        ("catvae-generate", "-o", "b/generated.png"),
+        ("catvae-report", "run", "-o", "b/report.html"),
     ):
         result = run(*arguments)
         assert (result.returncode, b"lies in the bundle" in result.stderr) == (2, True), result.stderr
