@@ -120,11 +120,11 @@ def conclude(record: RunRecord, path: Path) -> None:
 
 def seed_lines(record: RunRecord) -> list[str]:
     """A table of the runs that were trained for one result."""
-    lines = ["seeds     seed   K  neighbours, nats  agreement  verdict"]
+    lines = ["seeds     seed   K       views, nats  agreement  verdict"]
     for run in record.seeds:
         acc = "".join(f"  {part} ACC {value:.4f}" for part, value in run.acc.items())
         lines.append(
-            f"          {run.seed:>4}{run.clusters:>4}{run.neighbour_information:>18.4f}{run.agreement:>11.4f}  {run.verdict}{acc}"
+            f"          {run.seed:>4}{run.clusters:>4}{run.view_information:>18.4f}{run.agreement:>11.4f}  {run.verdict}{acc}"
             f"{'  <- kept' if run.kept else ''}"
         )
     return lines

@@ -67,8 +67,8 @@ class SeedRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     seed: int
     clusters: int
-    neighbour_information: float
-    """Nats its clusters share with those of nearest neighbours, in the hidden layer and by pixels."""
+    view_information: float
+    """Nats that its clusters share with those of views."""
     agreement: float
     """Mean adjusted Rand index with the other runs' clusters: what the kept run was chosen by."""
     verdict: str

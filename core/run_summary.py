@@ -70,7 +70,7 @@ def _curves(rows: Sequence[dict[str, float | None]]) -> dict[str, list[tuple[flo
 
 def _seeds(record: RunRecord) -> dict[str, str]:
     return {
-        f"seed {run.seed}{' (kept)' if run.kept else ''}": f"{run.verdict}, {run.neighbour_information:.4f} nats shared with neighbours,"
+        f"seed {run.seed}{' (kept)' if run.kept else ''}": f"{run.verdict}, {run.view_information:.4f} nats shared with views,"
         f" agreement with the others {run.agreement:.3f}"
         for run in record.seeds
     }

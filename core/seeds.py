@@ -126,7 +126,7 @@ def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -
         SeedRecord(
             seed=seed,
             clusters=len(record.clusters),
-            neighbour_information=record.health["neighbour_information"],
+            view_information=record.health["view_information"],
             agreement=_mean(alike[seed].values()),
             verdict=record.verdict.status if record.verdict else "none",
             acc={part: score["acc"] for part, score in record.scores.items()},
@@ -156,14 +156,14 @@ def compared_images(data: ImageData) -> NDArray[np.uint8]:
 
 def best_seed(records: dict[int, RunRecord], alike: Agreements) -> int:
     """The seed to keep: healthy runs before degenerate ones, of these the K that most runs chose, and of these the one that agrees most
-    with the others; of two, which agree alike, the one that shares most information with neighbours."""
+    with the others; of two, which agree alike, the one whose clusters say most of those of a view, which is what they are trained for."""
     healthy = [seed for seed, record in records.items() if record.verdict is not None and record.verdict.status == "healthy"]
     first = healthy or list(records)
     usual = Counter(len(records[seed].clusters) for seed in first).most_common(1)[0][0]
     first = [seed for seed in first if len(records[seed].clusters) == usual]
     return max(
         first,
-        key=lambda seed: (_mean(alike[seed][other] for other in first if other != seed), records[seed].health["neighbour_information"]),
+        key=lambda seed: (_mean(alike[seed][other] for other in first if other != seed), records[seed].health["view_information"]),
     )
 
 

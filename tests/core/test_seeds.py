@@ -30,8 +30,8 @@ def test_the_best_of_three_is_kept_and_all_are_reported(blobs, quick, tmp_path):
     assert [run.seed for run in record.seeds] == [5, 6, 7]
     kept = next(run for run in record.seeds if run.kept)
     alike = [run for run in record.seeds if run.verdict == kept.verdict]
-    # of two that are left, by whatever a machine rounds, agreement with one another is the same: neighbours decide
-    worth = {run.seed: (run.agreement if len(alike) == 3 else 0.0, run.neighbour_information) for run in alike}
+    # of two that are left, by whatever a machine rounds, agreement with one another is the same: views decide
+    worth = {run.seed: (run.agreement if len(alike) == 3 else 0.0, run.view_information) for run in alike}
     assert worth[kept.seed] == max(worth.values())
     assert all(-0.5 <= run.agreement <= 1 for run in record.seeds)
     assert folder.read_config().seed == kept.seed
@@ -101,7 +101,7 @@ def test_a_degenerate_run_is_kept_only_for_want_of_a_healthy_one(blobs, quick, t
     records = {seed: RunFolder(folder.path / "seeds" / str(seed)).read_record() for seed in (0, 1)}
     for record in records.values():
         record.verdict = Verdict(status="healthy")
-    records[0].health["neighbour_information"], records[1].health["neighbour_information"] = 1.0, 0.1
+    records[0].health["view_information"], records[1].health["view_information"] = 1.0, 0.1
     alike = {0: {1: 0.5}, 1: {0: 0.5}}
     assert best_seed(records, alike) == 0
     records[0].verdict = Verdict(status="degenerate", reasons=("one class",))
@@ -144,14 +144,14 @@ def test_a_seed_that_fails_is_left_out(blobs, quick, tmp_path, capsys):
 
 
 def test_what_most_seeds_find_is_kept():
-    """Of healthy runs of the usual K; the one that neighbours agree with most may be the one that nobody else finds."""
+    """Of healthy runs of the usual K; the one that says most of its views may be the one that nobody else finds."""
 
-    def record(neighbours: float, clusters: int = 3, status: str = "healthy"):
-        found = SimpleNamespace(clusters=[None] * clusters, verdict=Verdict(status=status), health={"neighbour_information": neighbours})
+    def record(views: float, clusters: int = 3, status: str = "healthy"):
+        found = SimpleNamespace(clusters=[None] * clusters, verdict=Verdict(status=status), health={"view_information": views})
         return cast(RunRecord, found)
 
     alike = {0: {1: 0.9, 2: 0.8, 3: 0.3}, 1: {0: 0.9, 2: 0.6, 3: 0.3}, 2: {0: 0.8, 1: 0.6, 3: 0.9}, 3: {0: 0.3, 1: 0.3, 2: 0.9}}
-    records = {seed: record(neighbours) for seed, neighbours in enumerate((1.0, 1.2, 0.9, 2.0))}
+    records = {seed: record(views) for seed, views in enumerate((1.0, 1.2, 0.9, 2.0))}
     assert best_seed(records, alike) == 2
     assert best_seed({**records, 3: record(2.0, clusters=4)}, alike) == 0  # and has no say in what the others are
     assert best_seed({**records, 0: record(1.0, status="degenerate"), 2: record(1.0, status="degenerate")}, alike) == 3  # of two
