@@ -25,8 +25,8 @@ UNEVEN = 0.955
 """Share of K below which the perplexity of equal groups says enough: information makes groups equal where it can, to 0.99 where classes of
 handwriting are all alike, 0.955 on garments; 0.89 to 0.97 where half of the classes are at 1/3 or 1/10."""
 EVEN = 0.97
-"""Share of K below which the perplexity of equal groups makes a beginning doubtful: of forty on digits (`benchmarks/beginnings.py`) it was 0.983
-and more in 32, of which the worst sorts 0.88, below 0.97 in eight, of which the worst sorts 0.78."""
+"""Share of K below which the perplexity of equal groups makes a beginning doubtful: of forty on digits (`benchmarks/beginnings.py`) it was
+0.983 and more in 32, of which the worst sorts 0.88, below 0.97 in eight, of which the worst sorts 0.78."""
 CLEARLY = 2.0
 """Mean separation from the nearest group that unequal groups must gain for every unit of evenness above `UNEVEN`: they gain 0.04 to 0.19
 where classes differ by 10:1, and up to 0.055 where they are all alike and equal groups even, to 0.998, which asks for 0.086."""
