@@ -6,11 +6,9 @@ has finished are kept in `build/`, unless the code has changed since.
 """
 
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
-from sklearn.metrics import adjusted_rand_score
 
 from catvae.core.data import ImageData, load_data
 from catvae.core.grouping import EVEN, evenness, unequal_is_clearer
@@ -18,8 +16,8 @@ from catvae.core.merging import agreement, merge_by_neighbours
 from catvae.core.metrics import label_scores
 
 from .first_merge import at_first_merge
-from .record import RESULTS, circumstances, rows_before, write_csv
-from .seeds import Group, kept_by, mutual_agreement
+from .record import circumstances
+from .seeds import Group, Row, collected, kept_by, mutual_agreement
 
 GROUPS = 2, 3
 """Beginnings of a group."""
@@ -32,21 +30,11 @@ def main(data: str, seeds: int) -> None:
     """Train DATA up to the first merge from several seeds."""
     click.echo(str(circumstances()))
     name, images = f"beginnings-{Path(data).name}", load_data(data)
-    kept = RESULTS.parent.parent / "build" / name
-    kept.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = [row for row in rows_before(name) if (kept / f"{row['seed']}.npy").is_file()][:seeds]
-    for seed in range(len(rows), seeds):
-        row, groups = _begun(images, seed)
-        np.save(kept / f"{seed}.npy", groups)
-        others = [adjusted_rand_score(np.load(kept / f"{other}.npy"), groups) for other in range(seed)]
-        rows.append({**row, "agreement_with_earlier": " ".join(f"{value:.4f}" for value in others)})
-        write_csv(name, rows)
-        click.echo("  ".join(f"{key} {value}" for key, value in row.items()))
-    for line in summary(rows):
+    for line in summary(collected(name, seeds, lambda seed: _begun(images, seed))):
         click.echo(line)
 
 
-def _begun(images: ImageData, seed: int) -> tuple[dict[str, Any], np.ndarray]:
+def _begun(images: ImageData, seed: int) -> tuple[Row, np.ndarray]:
     """A row, and the group of each trained image."""
     joints, K, small, labels = at_first_merge(images, {"seed": seed, "starts": 1})
     group = merge_by_neighbours(joints, K).group
@@ -62,7 +50,7 @@ def _begun(images: ImageData, seed: int) -> tuple[dict[str, Any], np.ndarray]:
     return row, group[small].astype(np.int16)
 
 
-def summary(rows: list[dict[str, Any]]) -> list[str]:
+def summary(rows: list[Row]) -> list[str]:
     """A line for every rule and size of groups."""
     acc, alike = np.array([float(row["acc"]) for row in rows]), mutual_agreement(rows)
     doubtful = [str(row["doubtful"]) == "True" for row in rows]

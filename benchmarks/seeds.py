@@ -1,7 +1,7 @@
 """What keeping one of several runs is worth: `python -m benchmarks.seeds digits --seeds 20`.
 
 Every run is one `catvae-train` with nothing but its seed. All groups of 2, 3 and 5 of these runs are what `--seeds` could have
-met: for each rule that could choose among them, without labels, the accuracy of the run it keeps, beside the group's mean and best.
+met: for each rule that could choose among them, without labels, the accuracy of the run it keeps, and how often that is the worst.
 Labels score the finished runs. Runs that a stopped call has finished are kept in `build/`, unless the code has changed since.
 """
 
@@ -31,6 +31,7 @@ GROUPS = 2, 3, 5
 LOW = 0.05
 """Share of the groups that do worse is told beside mean and minimum."""
 
+Row = dict[str, Any]
 Group = tuple[int, ...]
 Rule = Callable[[Group], int]
 """Which of a group is kept."""
@@ -44,18 +45,26 @@ def main(data: str, seeds: int) -> None:
     click.echo(str(circumstances()))
     name, images = f"seeds-{Path(data).name}", load_data(data)
     compared = compared_images(images)
+    for line in summary(collected(name, seeds, lambda seed: _train(data, seed, compared))):
+        click.echo(line)
+
+
+def collected(name: str, seeds: int, make: Callable[[int], tuple[Row, np.ndarray]]) -> list[Row]:
+    """Rows of `results/NAME.csv`, one for each seed, with how far its clusters agree with those of earlier ones.
+
+    `make` gives a row and the clusters of images, which are kept: what a stopped call has finished is not made again.
+    """
     kept = RESULTS.parent.parent / "build" / name
     kept.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = [row for row in rows_before(name) if (kept / f"{row['seed']}.npy").is_file()][:seeds]
+    rows: list[Row] = [row for row in rows_before(name) if (kept / f"{row['seed']}.npy").is_file()][:seeds]
     for seed in range(len(rows), seeds):
-        row, clusters = _train(data, seed, compared)
+        row, clusters = make(seed)
         np.save(kept / f"{seed}.npy", clusters)
         others = [adjusted_rand_score(np.load(kept / f"{other}.npy"), clusters) for other in range(seed)]
         rows.append({**row, "agreement_with_earlier": " ".join(f"{value:.4f}" for value in others)})
         write_csv(name, rows)
-        click.echo(f"seed {seed:<3} ACC {row['acc']:.4f}  neighbours {row['neighbour_information']:.4f}  {row['verdict']}")
-    for line in summary(rows):
-        click.echo(line)
+        click.echo("  ".join(f"{key} {value}" for key, value in row.items()))
+    return rows
 
 
 def _train(data: str, seed: int, compared: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:

@@ -42,7 +42,7 @@ class Position(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     unequal: bool = False
     """Clusters may be of unequal size: asked for, or what the first merge showed."""
     doubtful: bool = False
-    """At the first merge groups came out uneven: see `Trainer.step`."""
+    """At the first merge groups came out uneven: see `Steps.step`."""
     class_clusters: list[int] = []
     """Cluster of each class of the given labels; empty while not known."""
     shares: list[float] = []

@@ -161,7 +161,8 @@ def _require_modest_exif(image: Image.Image) -> None:
     if exif is None and written:  # as ImageMagick puts it into a PNG: hexadecimal, behind three lines
         with contextlib.suppress(ValueError):
             exif = bytes.fromhex("".join(written.split("\n")[3:]))
-    require_modest_exif(exif or b"")
+    if exif:
+        require_modest_exif(exif)
 
 
 @contextlib.contextmanager

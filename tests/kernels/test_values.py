@@ -193,6 +193,14 @@ def test_nan_in_nan_out(name, device):
     assert torch.isfinite(out.assignment[[0, 1, 3, 4]]).all()
 
 
+@pytest.mark.parametrize("D", [1, 20, 200, 600])
+def test_a_posterior_equal_to_its_mode_has_hardly_any_divergence(D, device):
+    values, _ = problem(4, 3, D, device=device)
+    values["E"] = values["prior"] - values["m"][0]
+    values["F"] = -values["v"][0].expand(3, D)
+    assert mixture_kl(*values.values()).cluster_kl[0].abs().max() <= 5e-7 * D
+
+
 @pytest.mark.parametrize("log_variance", [0.0, 100.0])
 def test_no_samples_give_zeros(device, log_variance):
     values, weight = problem(0, 3, 4, device=device)
