@@ -12,7 +12,7 @@ import numpy as np
 
 from catvae.core.data import ImageData, load_data
 from catvae.core.grouping import EVEN, evenness, unequal_is_clearer
-from catvae.core.merging import agreement, merge_by_neighbours
+from catvae.core.merging import agreement, merge
 from catvae.core.metrics import label_scores
 
 from .first_merge import at_first_merge
@@ -37,7 +37,7 @@ def main(data: str, seeds: int) -> None:
 def _begun(images: ImageData, seed: int) -> tuple[Row, np.ndarray]:
     """A row, and the group of each trained image."""
     joints, K, small, labels = at_first_merge(images, {"seed": seed, "starts": 1})
-    group = merge_by_neighbours(joints, K).group
+    group = merge(joints, K)
     even, unequal = evenness(joints.overclusters, K), unequal_is_clearer(joints, K)
     row = {
         "seed": seed,

@@ -18,7 +18,7 @@ from catvae.core.data import ImageData, load_data
 from catvae.core.grouping import unequal_is_clearer, unequal_signs
 from catvae.core.held_back import split
 from catvae.core.joints import Joints, estimate_joints
-from catvae.core.merging import merge_by_neighbours
+from catvae.core.merging import merge
 from catvae.core.metrics import label_scores
 from catvae.core.training import Trainer
 from catvae.core.views import to_float
@@ -68,7 +68,7 @@ def at_first_merge(data: ImageData, settings: dict[str, Any]) -> tuple[Joints, i
 def _merged(data: ImageData, seed: int) -> dict[str, Any]:
     """The signs at the first merge of a run, and the accuracy of both kinds of groups."""
     joints, K, small, labels = at_first_merge(data, {"seed": seed})
-    groups = {name: merge_by_neighbours(joints, K, unequal=name == "unequal").group for name in ("equal", "unequal")}
+    groups = {name: merge(joints, K, unequal=name == "unequal") for name in ("equal", "unequal")}
     return {
         **{name: round(value, 4) for name, value in unequal_signs(joints, K)._asdict().items()},
         "chosen": "unequal" if unequal_is_clearer(joints, K) else "equal",

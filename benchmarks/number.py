@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from catvae.core.data import ImageData, load_data
 from catvae.core.grouping import choose_clusters
-from catvae.core.merging import merge_by_neighbours
+from catvae.core.merging import merge
 from catvae.core.metrics import label_scores
 
 from .first_merge import at_first_merge
@@ -56,7 +56,7 @@ def main(mnist: str, fashion: str, seeds: int) -> None:
             if not any((row["images"], int(row["seed"])) == (name, seed) for row in rows):
                 joints, at_most, small, classes = at_first_merge(data, {"clusters": "auto", "seed": seed})
                 chosen = choose_clusters(joints, at_most)
-                group = merge_by_neighbours(joints, chosen).group
+                group = merge(joints, chosen)
                 nmi = round(label_scores(group[small], classes).nmi, 4)
                 rows.append({"images": name, "seed": seed, "classes": len(np.unique(classes)), "chosen": chosen, "nmi": nmi})
                 write_csv("number", rows)

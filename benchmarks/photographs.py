@@ -13,7 +13,7 @@ import click
 
 from catvae.core.data import ImageData
 from catvae.core.grouping import unequal_is_clearer
-from catvae.core.merging import merge_by_neighbours
+from catvae.core.merging import merge
 from catvae.core.metrics import label_scores
 
 from .first_merge import at_first_merge
@@ -51,7 +51,7 @@ def main(seeds: int) -> None:
 def _merged(data: ImageData, settings: dict[str, Any]) -> dict[str, Any]:
     joints, K, small, labels = at_first_merge(data, settings)
     unequal = bool(unequal_is_clearer(joints, K))
-    scores = label_scores(merge_by_neighbours(joints, K, unequal=unequal).group[small], labels)
+    scores = label_scores(merge(joints, K, unequal=unequal)[small], labels)
     return {"sizes": "unequal" if unequal else "equal", "acc": round(scores.acc, 4), "nmi": round(scores.nmi, 4)}
 
 

@@ -15,7 +15,9 @@ from torch import Tensor
 from catvae.runtime.errors import DataError, OutputError
 from catvae.runtime.files import atomic_write, sha256
 
-SCHEMA = 3
+from .starts import Start
+
+SCHEMA = 4
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,19 +32,17 @@ class Position(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     schema: int
     start: int
-    """Which of the short runs went on; of one alone, 1 where it was begun anew."""
+    """Which of the short runs this is; once all are finished, the one that went on."""
     clusters: int
     """K of the network: the chosen one, once it is."""
     step: int = 0
     """Steps taken."""
-    start_scores: list[float] = []
-    """How far neighbours agreed with each of the short runs that are finished, in nats; the state is that of the best."""
+    starts: list[Start] = []
+    """The short runs that are finished, where there are several; the state is that of the best."""
     group: list[int] = []
     """Cluster each over-cluster was last merged into; empty before the first merge."""
     unequal: bool = False
     """Clusters may be of unequal size: asked for, or what the first merge showed."""
-    doubtful: bool = False
-    """At the first merge groups came out uneven: see `Steps.step`."""
     class_clusters: list[int] = []
     """Cluster of each class of the given labels; empty while not known."""
     shares: list[float] = []

@@ -70,8 +70,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Shares of the steps at which over-clusters are merged into K; clusters are taught the first merge, a later one if it says more."""
     sizes: Literal["auto", "equal", "unequal"] = "auto"
     """equal: where images leave a choice, clusters of about equal size; unequal: whatever is furthest apart, where some kinds are rare, or
-    one fills most of the set; auto: equal, unless the first merge shows unequal groups that clearly hold together better,
-    and after a new beginning once more."""
+    one fills most of the set; auto: equal, unless unequal groups clearly hold together better at the first merge, of several short runs
+    in most."""
     warm_start: float = 0.4
     """Share of the steps that train the clusters alone; the generator joins them then."""
     guard: bool = True
@@ -79,8 +79,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     label_weight: float = 0.0
     """Weight of the cross-entropy of the few labelled images given with --labels, in nats; 0: they only name clusters."""
     starts: int = 0
-    """Short runs to begin with; of several, the one goes on whose groups nearest neighbours agree on most. 0: three for colour images,
-    whose seeds differ more than those of grey ones, else one, and another where that comes out uneven."""
+    """Short runs to begin with; the one goes on whose groups say most of those that a view is in. 0: three where clusters are trained by
+    views, else one."""
     augment: Augment = "auto"
     """Views: digits (affine), objects (mirror, brightness, slight affine), any-angle (the same, turned all round), none (noise only),
     auto (by symmetry)."""

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .agglomeration import cut, entropy, grouped, kept_share, mutual_information, refine
+from .config import TrainConfig
 from .joints import Joints
-from .merging import information_paths, merge_apart, merge_by_neighbours, merge_clusters, sources
+from .merging import information_paths, merge, merge_apart, merge_clusters, sources
 from .separation import inner_separations, mean_nearest, most_apart, separation_path, separations
 
 WORTH = 0.8
@@ -24,9 +25,6 @@ decides: 0.10 to 0.26 where one kind fills most of a set of digits or garments; 
 UNEVEN = 0.955
 """Share of K below which the perplexity of equal groups says enough: information makes groups equal where it can, to 0.99 where classes of
 handwriting are all alike, 0.955 on garments; 0.89 to 0.97 where half of the classes are at 1/3 or 1/10."""
-EVEN = 0.97
-"""Share of K below which the perplexity of equal groups makes a beginning doubtful: of forty on digits (`benchmarks/beginnings.py`) it was
-0.983 and more in 32, of which the worst sorts 0.88, below 0.97 in eight, of which the worst sorts 0.78."""
 CLEARLY = 2.0
 """Mean separation from the nearest group that unequal groups must gain for every unit of evenness above `UNEVEN`: they gain 0.04 to 0.19
 where classes differ by 10:1, and up to 0.055 where they are all alike and equal groups even, to 0.998, which asks for 0.086."""
@@ -70,7 +68,7 @@ def _perplexity_share(joint: NDArray[np.float64]) -> float:
 def unequal_signs(joints: Joints, clusters: int) -> Signs:
     """The signs for K >= 2."""
     joint, both = joints.overclusters, (joints.overclusters + joints.pixels) / 2
-    equal, unequal = merge_by_neighbours(joints, clusters).group, merge_apart(joints, clusters)
+    equal, unequal = merge(joints, clusters), merge_apart(joints, clusters)
     group = most_apart(joint, clusters)
     halved, apart = grouped(joint, merge_clusters(joint, clusters).group, clusters), grouped(joint, group, clusters)
     return Signs(
@@ -91,6 +89,21 @@ def unequal_is_clearer(joints: Joints, clusters: int) -> bool:
     needed = max(0.0, CLEARLY * (signs.evenness - UNEVEN))
     together = signs.further >= needed and signs.kept >= KEPT and signs.gap >= GAP and signs.stays >= STAYS
     return signs.more >= KEEP_MORE or together
+
+
+def sizes_and_number(joints: Joints, config: TrainConfig, *, shown: bool | None = None) -> tuple[bool, int]:
+    """Whether clusters may be of unequal size, and K; each decided where the configuration leaves it open.
+
+    Parameters
+    ----------
+    shown : bool, optional
+        What was decided of sizes already.
+    """
+    at_most, choose = config.most_clusters, config.choose_clusters
+    if_unequal = choose_clusters(joints, at_most, unequal=True) if choose else at_most
+    if shown is None:
+        shown = config.sizes == "unequal" or (config.sizes == "auto" and unequal_is_clearer(joints, if_unequal))
+    return shown, if_unequal if shown or not choose else choose_clusters(joints, at_most)
 
 
 def choose_clusters(joints: Joints, at_most: int, *, unequal: bool = False) -> int:

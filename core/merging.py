@@ -3,9 +3,9 @@
 A view sometimes lands in another small cluster than its image; clusters that exchange views belong together, and so do those of nearest
 neighbours. Two kinds of partition into K groups are sought:
 
-- the most informative: pairs are merged greedily by loss of the mutual information I(c; c') and by rate of exchange, then small clusters
-  change groups one by one while that gains information. Information prefers equal groups: among ten rare and frequent classes it halves the
-  frequent ones.
+- the most informative of views: pairs are merged greedily by loss of the mutual information I(c; c') and by rate of exchange, then small
+  clusters change groups one by one while that gains information. Information prefers equal groups: among ten rare and frequent classes it
+  halves the frequent ones.
 - the most apart: pairs are merged by `separation`, whatever their sizes. Where kinds shade into each other it grows one large blob and
   picks crumbs off it.
 
@@ -40,22 +40,20 @@ MARGIN = 0.025
 """Share of their own entropy that groups by neighbours must keep beyond those by views to be taken instead."""
 
 
-def merge_by_neighbours(joints: Joints, clusters: int, *, unequal: bool = False) -> Merge:
-    """The merge to take: the one that says most about the small clusters of an image's nearest neighbours in the hidden layer.
+def merge(joints: Joints, clusters: int, *, unequal: bool = False) -> NDArray[np.int64]:
+    """The groups to take, (overclusters,): those that say most of the ones that a view is in.
 
-    Greedy merging ends in different places from different joint distributions; each place is refined on the neighbours. Of merges that tie,
-    the one that says most about neighbours by pixels. `unequal` merges by separation instead: see `merge_apart`.
+    Greedy merging ends in different places from different joint distributions; each place counts as it is, and refined on views. Of those
+    that tie, the one that says most of neighbours by pixels. `unequal` merges by separation instead: see `merge_apart`.
     """
     if unequal:
-        group = merge_apart(joints, clusters)
-        return Merge(group, mutual_information(grouped(joints.neighbours, group, clusters)))
-    neighbours, pixels = joints.neighbours, joints.pixels
-    places = [merge_clusters(source, clusters).group for source in sources(joints)]
-    merges = [refine(neighbours, place, clusters) for place in places]
-    merges += [Merge(place, mutual_information(grouped(neighbours, place, clusters))) for place in places]
-    most = max(merge.information for merge in merges)
-    tied = [merge for merge in merges if merge.information >= most - TIE]
-    return max(tied, key=lambda merge: mutual_information(grouped(pixels, merge.group, clusters)))
+        return merge_apart(joints, clusters)
+    views, pixels = joints.overclusters, joints.pixels
+    ends = [merge_clusters(source, clusters).group for source in sources(joints)]
+    places = [*ends, *(refine(views, end, clusters).group for end in ends)]
+    said = [information(views, place, clusters) for place in places]
+    tied = [place for place, nats in zip(places, said, strict=True) if nats >= max(said) - TIE]
+    return max(tied, key=lambda place: information(pixels, place, clusters))
 
 
 def merge_apart(joints: Joints, clusters: int) -> NDArray[np.int64]:
@@ -87,7 +85,12 @@ def agreement(joints: Joints, group: NDArray[np.int64], clusters: int) -> float:
     What compares different networks, and different times of one: in its own hidden layer a network finds near what it has put together, by
     pixels nothing follows it. Three of six MNIST starts put crossed sevens with the twos; the hidden layer alone would go on with one.
     """
-    return sum(mutual_information(grouped(joint, group, clusters)) for joint in (joints.neighbours, joints.pixels)) / 2
+    return sum(information(joint, group, clusters) for joint in (joints.neighbours, joints.pixels)) / 2
+
+
+def information(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int) -> float:
+    """I of the groups of small clusters, in nats."""
+    return mutual_information(grouped(joint, group, clusters))
 
 
 @remembered

@@ -55,7 +55,6 @@ def train_with_bar(session: Session, quiet: bool, prefix: str = "") -> None:
 
         def show(loss: BatchLoss) -> None:
             nonlocal said, steps
-            bar.total = trainer.all_steps  # more, once a run is begun anew
             bar.update()
             steps += 1
             if bar.disable and time.monotonic() - said > EVERY:

@@ -13,6 +13,7 @@ from .checkpoint import Event
 from .data import NAMED
 from .guard import Verdict
 from .model import ModelSpec
+from .starts import Start
 
 SCHEMA = 3
 
@@ -88,8 +89,10 @@ class RunRecord(msgspec.Struct, kw_only=True):
     """SHA-256 of `config.json`: a resumed run must be the one that was started."""
     labels_hash: str = ""
     """SHA-256 of the images and classes given with --labels."""
-    start_scores: list[float] = []
-    """How far neighbours agreed with the merges of the short runs at the beginning, in nats; the best went on."""
+    starts: list[Start] = []
+    """What each of several short runs at the beginning showed."""
+    start: int = 0
+    """Which of them went on."""
     data: DataRecord
     clusters: list[ClusterRecord] = []
     scores: dict[str, dict[str, float]] = {}

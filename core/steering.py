@@ -8,12 +8,12 @@ import torch
 
 from .checkpoint import Event, Position
 from .config import TrainConfig
-from .grouping import EVEN, choose_clusters, evenness, unequal_is_clearer
+from .grouping import sizes_and_number
 from .guard import said_of, watch
 from .head_surgery import Trained, reseed, split_into, take_merge, with_clusters
 from .joints import Joints, Sample, estimate_joints
 from .labelled import LabelledImages, clusters_of_classes
-from .merging import agreement, align, merge_by_neighbours
+from .merging import agreement, align, merge
 from .objective import Taught
 from .views import ViewPolicy
 
@@ -84,9 +84,9 @@ class Steering:
         joints = estimate_joints(trained.model, self.sample, self.policy)
         clusters = trained.model.spec.clusters
         if step == self.merge_steps[0]:
-            clusters = self._first_look(step, joints, clusters, position)
-        merge = merge_by_neighbours(joints, clusters, unequal=position.unequal)
-        group, last = merge.group, np.array(position.group)
+            clusters = self._first_look(step, joints, position)
+        group = merge(joints, clusters, unequal=position.unequal)
+        last = np.array(position.group)
         if len(last) and not position.unequal and agreement(joints, group, clusters) < agreement(joints, last, clusters) + GAIN:
             return trained  # neighbours hardly prefer it to the last merge: clusters stay as they are
         if clusters == trained.model.spec.clusters:
@@ -100,18 +100,15 @@ class Steering:
         position.guard_from = step + PATIENCE
         return trained
 
-    def _first_look(self, step: int, joints: Joints, at_most: int, position: Position) -> int:
-        """K, chosen where it is to be; and whether clusters may be of unequal size, decided where it is to be."""
-        choose, sizes = self.config.choose_clusters, self.config.sizes
-        if_unequal = choose_clusters(joints, at_most, unequal=True) if choose else at_most
-        position.unequal = sizes == "unequal" or (sizes == "auto" and unequal_is_clearer(joints, if_unequal))
-        clusters = if_unequal if position.unequal or not choose else choose_clusters(joints, at_most)
-        position.doubtful = sizes != "unequal" and clusters > 1 and (position.unequal or evenness(joints.overclusters, clusters) < EVEN)
-        if sizes == "auto" and position.unequal:
+    def _first_look(self, step: int, joints: Joints, position: Position) -> int:
+        """K, and whether clusters may be of unequal size: of several short runs, what was shown when this one was chosen."""
+        shown = position.starts[position.start].unequal if position.starts else None
+        position.unequal, clusters = sizes_and_number(joints, self.config, shown=shown)
+        if self.config.sizes == "auto" and position.unequal:
             what = "groups of unequal size clearly hold together better than equal ones: clusters may be unequal (--sizes equal: not)"
             position.events.append(Event(step=step, what=what))
-        if choose:
-            position.events.append(Event(step=step, what=f"K = {clusters} chosen of at most {at_most}"))
+        if self.config.choose_clusters:
+            position.events.append(Event(step=step, what=f"K = {clusters} chosen of at most {self.config.most_clusters}"))
         return clusters
 
     def _guard(self, step: int, trained: Trained, position: Position) -> None:

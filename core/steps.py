@@ -16,7 +16,7 @@ from catvae.runtime.errors import NumericError
 
 from . import starts
 from .batches import Batches
-from .checkpoint import SCHEMA, Event, Position, fill_state, state_bytes
+from .checkpoint import SCHEMA, Position, fill_state, state_bytes
 from .config import TrainConfig
 from .data import ImageData
 from .devices import mix, resolve_device, resolve_precision, seed_noise, seeded
@@ -72,10 +72,8 @@ class Steps:
         self.epochs = config.epochs_for(self.steps_per_epoch)
         self.steps = self.epochs * self.steps_per_epoch
         self.spec = ModelSpec.of(config, data.preprocess.shape)
-        self.starts = starts.count_starts(config, self.spec.channels)
+        self.starts = starts.count_starts(config)
         self.start_steps = round(starts.SHARE * self.steps) if self.starts > 1 else 0
-        self.may_begin_anew = self.starts == 1 and config.starts == 0
-        """Once, where the first merge is doubtful, and nobody has asked for one beginning alone."""
         self.labelled = labelled
         self.looked_at = self.batches.spread(PAIRS)
         """What is decided about clusters is read from these."""
@@ -121,9 +119,6 @@ class Steps:
         """One optimiser step on the next batch; raises `NumericError` after `BAD_STEPS` without finite numbers."""
         self.whole = False
         self._decide()
-        if self.position.doubtful and self.may_begin_anew and self.position.start == 0:
-            self._begin_anew()
-            self._decide()
         at, position = self.position.step, self.position
         model, optimizer = self.trained.model, self.trained.optimizer
         model.train()
@@ -172,14 +167,6 @@ class Steps:
             if decides or self.position.guard_acts != acts:
                 self._follow_first()
             seed_noise(self.device, mix(noise, self.ranks.rank))  # other views, other latents
-
-    def _begin_anew(self) -> None:
-        """Once, where the first merge is doubtful: what a second beginning shows holds."""
-        first = self.position
-        self.begin(1)
-        self.whole = False
-        self.position.events.append(Event(step=first.step, what="clusters came out uneven: begun anew once, what comes out now holds"))
-        self.position.seconds = first.seconds
 
     def batch(self, step: int) -> Tensor:
         return self.batches.at(step, self._seed(self.position.start))

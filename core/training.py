@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import msgspec
 import torch
 
 from catvae.runtime.interruption import Interrupted, stop_on_signals
@@ -18,6 +19,7 @@ from .devices import mix, seed_noise
 from .epoch_rows import close_epoch
 from .joints import estimate_joints
 from .objective import BatchLoss
+from .starts import Start
 from .steps import Steps
 
 
@@ -42,18 +44,17 @@ class Trainer(Steps):
     @property
     def decided(self) -> bool:
         """Whether the short run that goes on is chosen."""
-        return self.starts == 1 or len(self.position.start_scores) == self.starts
+        return self.starts == 1 or len(self.position.starts) == self.starts
 
     @property
     def all_steps(self) -> int:
-        """Steps of the whole run, short runs and a beginning that are given up included."""
-        anew = self.steering.merge_steps[0] if self.may_begin_anew and self.position.start else 0
-        return self.steps + (self.starts - 1) * self.start_steps + anew
+        """Steps of the whole run, short runs that are given up included."""
+        return self.steps + (self.starts - 1) * self.start_steps
 
     @property
     def steps_left(self) -> int:
         """Of `all_steps`, from the present position of a run that is decided, or between two of its short runs."""
-        left = 0 if self.decided else self.starts - max(1, len(self.position.start_scores))
+        left = 0 if self.decided else self.starts - max(1, len(self.position.starts))
         return self.steps - self.position.step + left * self.start_steps
 
     def run(
@@ -112,31 +113,31 @@ class Trainer(Steps):
             raise Interrupted(stop[0] if stop else signal.SIGTERM)
 
     def choose_start(self, hooks: Hooks = NO_HOOKS, stop: Sequence[int] = ()) -> None:
-        """Go on from the short run whose clusters neighbours agree with most; no label is involved.
+        """Go on from the best of several short runs, see `starts`; no label is involved.
 
         After each of them the best so far stands as the present one, and `on_start` may save it. Interrupted, the first one goes on where
         it was, and may be saved after each of its epochs; of a later one nothing is left, since the best so far stands in its place.
         """
-        best = (self.trained, self.position) if self.position.start_scores else None
-        scores = list(self.position.start_scores)
+        shown = list(self.position.starts)
+        best = (self.trained, self.position) if shown else None
         seconds = self.position.seconds if best else 0.0  # of every short run, the ones given up included
-        for start in range(len(scores), self.starts):
+        for start in range(len(shown), self.starts):
             try:
-                scores.append(self._try_start(start, hooks._replace(on_epoch=None) if best else hooks, stop))
+                shown.append(self._try_start(start, hooks._replace(on_epoch=None) if best else hooks, stop))
             except BaseException:  # of a signal too, whenever it comes: what is saved then is what is finished
                 if best:
                     (self.trained, self.position), self.whole = best, True
                 raise
             seconds += self.position.seconds
-            if best is None or scores[-1] == max(scores):
+            if best is None or starts.goes_on(shown, best[1].start):
                 best = self.trained, self.position
             self.trained, self.position = best
-            self.position.start_scores, self.position.seconds = list(scores), seconds
+            self.position.starts, self.position.seconds = list(shown), seconds
             if hooks.on_start:
                 hooks.on_start()
 
-    def _try_start(self, start: int, hooks: Hooks, stop: Sequence[int]) -> float:
-        """Train one short run, the first one from where it stands; returns what it is worth, in nats."""
+    def _try_start(self, start: int, hooks: Hooks, stop: Sequence[int]) -> Start:
+        """Train one short run, the first one from where it stands; returns what it shows."""
         if start:
             self.begin(start)
         self._follow_first()
@@ -145,5 +146,5 @@ class Trainer(Steps):
             self._end_if_told(stop)
         seed_noise(self.device, mix(self.config.seed, self.start_steps))
         joints = estimate_joints(self.model, self.looked_at, self.policy)
-        worth = starts.worth(joints, self.config, merges=bool(self.steering.merge_steps))
-        return float(self.ranks.from_first(repr(worth).encode(), self.device))
+        shown = starts.look(joints, self.config, merges=bool(self.steering.merge_steps))
+        return msgspec.json.decode(self.ranks.from_first(msgspec.json.encode(shown), self.device), type=Start)

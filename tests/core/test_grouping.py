@@ -5,7 +5,7 @@ import pytest
 
 from catvae.core.grouping import KEEP_MORE, choose_clusters, unequal_is_clearer, unequal_signs
 from catvae.core.joints import Joints
-from catvae.core.merging import merge_apart, merge_by_neighbours, merge_clusters
+from catvae.core.merging import information, merge, merge_apart, merge_clusters
 
 
 def joints_of(views: np.ndarray, pixels: np.ndarray | None = None) -> Joints:
@@ -28,11 +28,11 @@ ALIKE = np.repeat(np.arange(5), 4)
 def test_rare_classes_are_not_joined_to_halve_frequent_ones():
     """Two classes ten times as frequent as three others: ten small clusters and one."""
     joints = joints_of(exchanging(RARE))
-    group = merge_by_neighbours(joints, 5, unequal=True).group
+    group = merge(joints, 5, unequal=True)
     assert all(len(set(group[k == RARE])) == 1 for k in range(5))
     assert unequal_is_clearer(joints, 5)
     views = joints.overclusters
-    assert merge_clusters(views, 5).information > merge_by_neighbours(joints, 5, unequal=True).information
+    assert merge_clusters(views, 5).information > information(views, group, 5)
 
 
 def test_classes_all_alike_and_a_collapsed_network_show_no_rare_ones():

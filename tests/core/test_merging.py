@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from catvae.core.agglomeration import REMEMBERED, cut, grouped, merge_losses, merge_path, mutual_information, plogp, refine, remembered
 from catvae.core.joints import Joints
-from catvae.core.merging import agreement, align, merge_by_neighbours, merge_clusters
+from catvae.core.merging import agreement, align, merge, merge_clusters
 from catvae.core.separation import most_apart, separations
 from catvae.core.training import Trainer
 
@@ -117,10 +117,10 @@ def blocks(*groups: list[int], size: int = 6, within: float = 0.2) -> np.ndarray
     return joint
 
 
-def test_neighbours_decide_where_views_say_something_else():
-    views, neighbours = blocks([0, 1], [2, 3], [4, 5]), blocks([0, 2], [1, 3], [4, 5])
-    group = merge_by_neighbours(joints_from(views, neighbours, views), 3).group
-    assert group[0] == group[2] != group[1] == group[3] != group[4] == group[5]
+def test_views_decide_where_neighbours_say_something_else():
+    views, others = blocks([0, 1], [2, 3], [4, 5]), blocks([0, 2], [1, 3], [4, 5])
+    group = merge(joints_from(views, others, others), 3)
+    assert group[0] == group[1] != group[2] == group[3] != group[4] == group[5]
 
 
 def test_agreement_counts_neighbours_of_both_kinds():
@@ -138,7 +138,7 @@ def test_pixels_decide_between_merges_that_tie():
     for friends, others in (([0, 1], [3, 4]), ([3, 4], [0, 1])):
         pixels = either.copy()
         pixels[np.ix_([2], friends)] = pixels[np.ix_(friends, [2])] = 0.3
-        group = merge_by_neighbours(joints_from(either, either, pixels), 2).group
+        group = merge(joints_from(either, either, pixels), 2)
         assert group[2] == group[friends[0]] != group[others[0]]
 
 
