@@ -32,7 +32,7 @@ from .record import rows_before, write_csv
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "the recipe": {},
-    "three starts": {"starts": 3},
+    "one start": {"starts": 1},
     "no merges of over-clusters": {"regroup": []},
     "no over-clusters": {"overclusters": 0, "regroup": []},
     "over-clusters 10 per cluster": {"overclusters": 10},

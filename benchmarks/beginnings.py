@@ -1,8 +1,8 @@
 """What tells a good beginning from a bad one: `python -m benchmarks.beginnings digits --seeds 40`.
 
-Every row is a run up to its first merge: how well its groups would sort, and what can be seen of that without labels. The last lines say
-what rules would keep that choose among such beginnings, or that begin anew, as the default recipe does. Partitions that a stopped call
-has finished are kept in `build/`, unless the code has changed since.
+Every row is a run up to its first merge: how well the groups that it takes would sort, how well those would that say most of neighbours in
+the hidden layer, and what can be seen of the taken ones without labels. The last lines say what rules would keep of such beginnings.
+Partitions that a stopped call has finished are kept in `build/`, unless the code has changed since.
 """
 
 from pathlib import Path
@@ -10,14 +10,14 @@ from pathlib import Path
 import click
 import numpy as np
 
+from catvae.core.agglomeration import entropy, grouped, refine
 from catvae.core.data import ImageData, load_data
-from catvae.core.grouping import EVEN, evenness, unequal_is_clearer
-from catvae.core.merging import agreement, merge
-from catvae.core.metrics import label_scores
+from catvae.core.joints import Joints
+from catvae.core.merging import agreement, information, merge, merge_clusters, sources
 
-from .first_merge import at_first_merge
+from .first_merge import Clusters, at_first_merge
 from .record import circumstances
-from .seeds import Group, Row, collected, kept_by, mutual_agreement
+from .seeds import Row, Rule, collected, kept_by, mutual_agreement
 
 GROUPS = 2, 3
 """Beginnings of a group."""
@@ -36,36 +36,49 @@ def main(data: str, seeds: int) -> None:
 
 def _begun(images: ImageData, seed: int) -> tuple[Row, np.ndarray]:
     """A row, and the group of each trained image."""
-    joints, K, small, labels = at_first_merge(images, {"seed": seed, "starts": 1})
+    begun = at_first_merge(images, {"seed": seed, "starts": 1})
+    joints, K = begun.joints, begun.K
     group = merge(joints, K)
-    even, unequal = evenness(joints.overclusters, K), unequal_is_clearer(joints, K)
     row = {
         "seed": seed,
-        "acc": round(label_scores(group[small], labels).acc, 4),
-        "evenness": round(even, 4),
-        "unequal": unequal,
-        "doubtful": unequal or even < EVEN,
+        "acc": begun.acc(group),
+        "acc_by_neighbours": begun.acc(_by_neighbours(joints, K)),
+        "views": round(information(joints.overclusters, group, K), 4),
         "neighbours": round(agreement(joints, group, K), 4),
+        "evenness": round(float(np.exp(entropy(grouped(joints.overclusters, group, K)))) / K, 4),
+        "unequal": begun.unequal,
     }
-    return row, group[small].astype(np.int16)
+    return row, group[begun.small].astype(np.int16)
+
+
+def _by_neighbours(joints: Joints, K: int) -> Clusters:
+    """The groups that say most of neighbours in the hidden layer instead of views, from the same ends of greedy merging."""
+    ends = [merge_clusters(source, K).group for source in sources(joints)]
+    places = [*ends, *(refine(joints.neighbours, end, K).group for end in ends)]
+    return max(places, key=lambda place: information(joints.neighbours, place, K))
 
 
 def summary(rows: list[Row]) -> list[str]:
     """A line for every rule and size of groups."""
-    acc, alike = np.array([float(row["acc"]) for row in rows]), mutual_agreement(rows)
-    doubtful = [str(row["doubtful"]) == "True" for row in rows]
-    columns = {key: np.array([float(row[key]) for row in rows]) for key in ("evenness", "neighbours")}
+    acc, by_neighbours, alike = _column(rows, "acc"), _column(rows, "acc_by_neighbours"), mutual_agreement(rows)
 
-    def anew(group: Group) -> int:
-        return group[1] if doubtful[group[0]] else group[0]
+    def most(name: str) -> Rule:
+        values = _column(rows, name)
+        return lambda group: group[int(values[list(group)].argmax())]
 
     rules = {
-        "is the most even": lambda group: group[int(columns["evenness"][list(group)].argmax())],
-        "shares most with neighbours": lambda group: group[int(columns["neighbours"][list(group)].argmax())],
+        "shares most with views": most("views"),
+        "shares most with neighbours": most("neighbours"),
+        "is the most even": most("evenness"),
         "agrees most with the others": lambda group: group[int(alike[np.ix_(group, group)].sum(1).argmax())],
     }
-    begun_anew = kept_by(acc, {"follows, where the first is doubtful": anew}, (2,), ordered=True)
-    return [f"doubtful: {sum(doubtful)} of {len(rows)}", *begun_anew, *kept_by(acc, rules, GROUPS)[1:]]
+    unequal = sum(str(row["unequal"]) == "True" for row in rows)
+    by = f"groups by neighbours: ACC mean {by_neighbours.mean():.4f}, sd {by_neighbours.std(ddof=1):.4f}, min {by_neighbours.min():.4f}"
+    return [f"unequal groups clearer: {unequal} of {len(rows)}", by, *kept_by(acc, rules, GROUPS)]
+
+
+def _column(rows: list[Row], name: str) -> np.ndarray:
+    return np.array([float(row[name]) for row in rows])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """What the first merge shows of rare classes: `python -m benchmarks.first_merge digits --seeds 3`.
 
-Every row is a run up to its first merge: the signs that `unequal_is_clearer` reads, and how well equal and unequal groups would sort.
-The thresholds in `core/grouping.py` were set by rows like these. Labels thin the data and score; a larger set is cut down to `--images`.
+Every row is one beginning, up to its first merge: the signs that `unequal_is_clearer` reads, and how well equal and unequal groups would
+sort. The thresholds in `core/grouping.py` were set by rows like these. Labels thin the data and score; a larger set is cut down to
+`--images`.
 """
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 
 from catvae.core.config import resolve
 from catvae.core.data import ImageData, load_data
-from catvae.core.grouping import unequal_is_clearer, unequal_signs
+from catvae.core.grouping import sizes_and_number, unequal_signs
 from catvae.core.held_back import split
 from catvae.core.joints import Joints, estimate_joints
-from catvae.core.merging import merge
+from catvae.core.merging import merge, merge_apart
 from catvae.core.metrics import label_scores
 from catvae.core.training import Trainer
 from catvae.core.views import to_float
@@ -49,30 +50,48 @@ def main(data: str, seeds: int, images: int) -> None:
             click.echo(f"{kind:<22} " + "  ".join(f"{key} {value}" for key, value in rows[-1].items() if key != "kind"))
 
 
-def at_first_merge(data: ImageData, settings: dict[str, Any]) -> tuple[Joints, int, Clusters, Clusters]:
-    """A run up to its first merge: its joint distributions, K, and of each trained image the over-cluster and the class."""
+class Beginning(NamedTuple):
+    """A run up to its first merge."""
+
+    joints: Joints
+    K: int
+    unequal: bool
+    """The run would take groups of unequal size."""
+    small: Clusters
+    """Over-cluster of each trained image."""
+    labels: Clusters
+    """Class of each trained image."""
+
+    def acc(self, group: Clusters) -> float:
+        """Accuracy of groups of the over-clusters."""
+        return round(label_scores(group[self.small], self.labels).acc, 4)
+
+
+def at_first_merge(data: ImageData, settings: dict[str, Any]) -> Beginning:
+    """Train up to the first merge, from as many starts as `settings` ask for."""
     trainer = Trainer(data, resolve(settings))
     if trainer.starts > 1:
         trainer.choose_start()
     while trainer.position.step < trainer.steering.merge_steps[0]:
         trainer.step()
     joints = estimate_joints(trainer.model, trainer.looked_at, trainer.policy)
+    unequal, K = sizes_and_number(joints, trainer.config)
     assert data.labels is not None
     with torch.no_grad():
         small = torch.cat(
             [trainer.model.encode(to_float(x)).auxiliary.argmax(1) for x in trainer.batches.images[trainer.batches.rows].split(1000)]
         ).numpy()
-    return joints, trainer.spec.clusters, small, data.labels[split(len(data.images)).trained]
+    return Beginning(joints, K, unequal, small, data.labels[split(len(data.images)).trained])
 
 
 def _merged(data: ImageData, seed: int) -> dict[str, Any]:
     """The signs at the first merge of a run, and the accuracy of both kinds of groups."""
-    joints, K, small, labels = at_first_merge(data, {"seed": seed})
-    groups = {name: merge(joints, K, unequal=name == "unequal") for name in ("equal", "unequal")}
+    begun = at_first_merge(data, {"seed": seed, "starts": 1})
     return {
-        **{name: round(value, 4) for name, value in unequal_signs(joints, K)._asdict().items()},
-        "chosen": "unequal" if unequal_is_clearer(joints, K) else "equal",
-        **{f"acc_{name}": round(label_scores(group[small], labels).acc, 4) for name, group in groups.items()},
+        **{name: round(value, 4) for name, value in unequal_signs(begun.joints, begun.K)._asdict().items()},
+        "chosen": "unequal" if begun.unequal else "equal",
+        "acc_equal": begun.acc(merge(begun.joints, begun.K)),
+        "acc_unequal": begun.acc(merge_apart(begun.joints, begun.K)),
     }
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catvae.core.data import ImageData, load_data
-from catvae.core.grouping import choose_clusters
 from catvae.core.merging import merge
 from catvae.core.metrics import label_scores
 
@@ -54,11 +53,11 @@ def main(mnist: str, fashion: str, seeds: int) -> None:
         data = loaded(*draw())
         for seed in range(seeds):
             if not any((row["images"], int(row["seed"])) == (name, seed) for row in rows):
-                joints, at_most, small, classes = at_first_merge(data, {"clusters": "auto", "seed": seed})
-                chosen = choose_clusters(joints, at_most)
-                group = merge(joints, chosen)
-                nmi = round(label_scores(group[small], classes).nmi, 4)
-                rows.append({"images": name, "seed": seed, "classes": len(np.unique(classes)), "chosen": chosen, "nmi": nmi})
+                begun = at_first_merge(data, {"clusters": "auto", "seed": seed})
+                group = merge(begun.joints, begun.K, unequal=begun.unequal)
+                nmi = round(label_scores(group[begun.small], begun.labels).nmi, 4)
+                classes = len(np.unique(begun.labels))
+                rows.append({"images": name, "seed": seed, "classes": classes, "chosen": begun.K, "nmi": nmi})
                 write_csv("number", rows)
         mine = [row for row in rows if row["images"] == name]
         click.echo(f"{name:<28} {mine[0]['classes']} classes, chosen {', '.join(str(row['chosen']) for row in mine)}")

@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 from catvae.core.data import ImageData
-from catvae.core.grouping import unequal_is_clearer
 from catvae.core.merging import merge
 from catvae.core.metrics import label_scores
 
@@ -49,10 +48,9 @@ def main(seeds: int) -> None:
 
 
 def _merged(data: ImageData, settings: dict[str, Any]) -> dict[str, Any]:
-    joints, K, small, labels = at_first_merge(data, settings)
-    unequal = bool(unequal_is_clearer(joints, K))
-    scores = label_scores(merge(joints, K, unequal=unequal)[small], labels)
-    return {"sizes": "unequal" if unequal else "equal", "acc": round(scores.acc, 4), "nmi": round(scores.nmi, 4)}
+    begun = at_first_merge(data, settings)
+    scores = label_scores(merge(begun.joints, begun.K, unequal=begun.unequal)[begun.small], begun.labels)
+    return {"sizes": "unequal" if begun.unequal else "equal", "acc": round(scores.acc, 4), "nmi": round(scores.nmi, 4)}
 
 
 if __name__ == "__main__":

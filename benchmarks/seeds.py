@@ -100,11 +100,11 @@ def mutual_agreement(rows: list[dict[str, Any]]) -> np.ndarray:
     return agreement
 
 
-def kept_by(acc: np.ndarray, rules: dict[str, Rule], sizes: tuple[int, ...], *, ordered: bool = False) -> list[str]:
-    """All rows' accuracy, then what each rule keeps of all groups of every size; `ordered` where it matters which comes first."""
+def kept_by(acc: np.ndarray, rules: dict[str, Rule], sizes: tuple[int, ...]) -> list[str]:
+    """All rows' accuracy, then what each rule keeps of all groups of every size."""
     lines = [f"all {len(acc)}: ACC mean {acc.mean():.4f}, sd {acc.std(ddof=1):.4f}, min {acc.min():.4f}, max {acc.max():.4f}"]
     for size in sizes:
-        groups = list((itertools.permutations if ordered else itertools.combinations)(range(len(acc)), size))
+        groups = list(itertools.combinations(range(len(acc)), size))
         for rule, choose in rules.items():
             chosen = np.array([acc[choose(group)] for group in groups])
             worst = np.mean([found == acc[list(group)].min() for found, group in zip(chosen, groups, strict=True)])

@@ -15,8 +15,6 @@ from torch import Tensor
 from catvae.runtime.errors import DataError, OutputError
 from catvae.runtime.files import atomic_write, sha256
 
-from .starts import Start
-
 SCHEMA = 4
 
 
@@ -32,13 +30,13 @@ class Position(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     schema: int
     start: int
-    """Which of the short runs this is; once all are finished, the one that went on."""
+    """Which of the short runs it is; once all are finished, the one that went on."""
     clusters: int
     """K of the network: the chosen one, once it is."""
     step: int = 0
     """Steps taken."""
-    starts: list[Start] = []
-    """The short runs that are finished, where there are several; the state is that of the best."""
+    start_scores: list[float] = []
+    """What each of the short runs that are finished is worth, in nats; the state is that of the best."""
     group: list[int] = []
     """Cluster each over-cluster was last merged into; empty before the first merge."""
     unequal: bool = False

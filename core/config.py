@@ -70,8 +70,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Shares of the steps at which over-clusters are merged into K; clusters are taught the first merge, a later one if it says more."""
     sizes: Literal["auto", "equal", "unequal"] = "auto"
     """equal: where images leave a choice, clusters of about equal size; unequal: whatever is furthest apart, where some kinds are rare, or
-    one fills most of the set; auto: equal, unless unequal groups clearly hold together better at the first merge, of several short runs
-    in most."""
+    one fills most of the set; auto: equal, unless unequal groups clearly hold together better at the first merge."""
     warm_start: float = 0.4
     """Share of the steps that train the clusters alone; the generator joins them then."""
     guard: bool = True

@@ -91,19 +91,12 @@ def unequal_is_clearer(joints: Joints, clusters: int) -> bool:
     return signs.more >= KEEP_MORE or together
 
 
-def sizes_and_number(joints: Joints, config: TrainConfig, *, shown: bool | None = None) -> tuple[bool, int]:
-    """Whether clusters may be of unequal size, and K; each decided where the configuration leaves it open.
-
-    Parameters
-    ----------
-    shown : bool, optional
-        What was decided of sizes already.
-    """
+def sizes_and_number(joints: Joints, config: TrainConfig) -> tuple[bool, int]:
+    """Whether clusters may be of unequal size, and K; each decided where the configuration leaves it open."""
     at_most, choose = config.most_clusters, config.choose_clusters
     if_unequal = choose_clusters(joints, at_most, unequal=True) if choose else at_most
-    if shown is None:
-        shown = config.sizes == "unequal" or (config.sizes == "auto" and unequal_is_clearer(joints, if_unequal))
-    return shown, if_unequal if shown or not choose else choose_clusters(joints, at_most)
+    unequal = config.sizes == "unequal" or (config.sizes == "auto" and unequal_is_clearer(joints, if_unequal))
+    return unequal, if_unequal if unequal or not choose else choose_clusters(joints, at_most)
 
 
 def choose_clusters(joints: Joints, at_most: int, *, unequal: bool = False) -> int:

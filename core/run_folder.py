@@ -117,7 +117,7 @@ class RunFolder:
 
     def write_metrics(self, rows: list[dict[str, float | None]]) -> None:
         """Rewrite `metrics.csv`; floats keep six significant digits, terms that were not computed are left empty."""
-        if not rows:  # of a beginning that was given up, some may be there
+        if not rows:  # killed before its state was saved, a run may have left some
             (self.path / "metrics.csv").unlink(missing_ok=True)
             return
         text = io.StringIO()

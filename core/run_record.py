@@ -13,7 +13,6 @@ from .checkpoint import Event
 from .data import NAMED
 from .guard import Verdict
 from .model import ModelSpec
-from .starts import Start
 
 SCHEMA = 3
 
@@ -89,10 +88,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
     """SHA-256 of `config.json`: a resumed run must be the one that was started."""
     labels_hash: str = ""
     """SHA-256 of the images and classes given with --labels."""
-    starts: list[Start] = []
-    """What each of several short runs at the beginning showed."""
-    start: int = 0
-    """Which of them went on."""
+    start_scores: list[float] = []
+    """What each of several short runs at the beginning was worth: the nats that its groups shared with views'. The best went on."""
     data: DataRecord
     clusters: list[ClusterRecord] = []
     scores: dict[str, dict[str, float]] = {}

@@ -216,7 +216,7 @@ class Session:
         self.record.epochs = self.trainer.position.step // self.trainer.steps_per_epoch
         self.record.spec = self.trainer.model.spec
         self.record.events = self.trainer.position.events
-        self.record.starts, self.record.start = self.trainer.position.starts, self.trainer.position.start
+        self.record.start_scores = self.trainer.position.start_scores
         self.record.seconds = round(self.trainer.position.seconds, 2)
 
 

@@ -101,9 +101,8 @@ class Steering:
         return trained
 
     def _first_look(self, step: int, joints: Joints, position: Position) -> int:
-        """K, and whether clusters may be of unequal size: of several short runs, what was shown when this one was chosen."""
-        shown = position.starts[position.start].unequal if position.starts else None
-        position.unequal, clusters = sizes_and_number(joints, self.config, shown=shown)
+        """K, chosen where it is to be; and whether clusters may be of unequal size, decided where it is to be."""
+        position.unequal, clusters = sizes_and_number(joints, self.config)
         if self.config.sizes == "auto" and position.unequal:
             what = "groups of unequal size clearly hold together better than equal ones: clusters may be unequal (--sizes equal: not)"
             position.events.append(Event(step=step, what=what))

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import msgspec
 import torch
 
 from catvae.runtime.interruption import Interrupted, stop_on_signals
@@ -19,7 +18,6 @@ from .devices import mix, seed_noise
 from .epoch_rows import close_epoch
 from .joints import estimate_joints
 from .objective import BatchLoss
-from .starts import Start
 from .steps import Steps
 
 
@@ -44,7 +42,7 @@ class Trainer(Steps):
     @property
     def decided(self) -> bool:
         """Whether the short run that goes on is chosen."""
-        return self.starts == 1 or len(self.position.starts) == self.starts
+        return self.starts == 1 or len(self.position.start_scores) == self.starts
 
     @property
     def all_steps(self) -> int:
@@ -54,7 +52,7 @@ class Trainer(Steps):
     @property
     def steps_left(self) -> int:
         """Of `all_steps`, from the present position of a run that is decided, or between two of its short runs."""
-        left = 0 if self.decided else self.starts - max(1, len(self.position.starts))
+        left = 0 if self.decided else self.starts - max(1, len(self.position.start_scores))
         return self.steps - self.position.step + left * self.start_steps
 
     def run(
@@ -113,31 +111,31 @@ class Trainer(Steps):
             raise Interrupted(stop[0] if stop else signal.SIGTERM)
 
     def choose_start(self, hooks: Hooks = NO_HOOKS, stop: Sequence[int] = ()) -> None:
-        """Go on from the best of several short runs, see `starts`; no label is involved.
+        """Go on from the short run that is worth most, see `starts`; no label is involved.
 
         After each of them the best so far stands as the present one, and `on_start` may save it. Interrupted, the first one goes on where
         it was, and may be saved after each of its epochs; of a later one nothing is left, since the best so far stands in its place.
         """
-        shown = list(self.position.starts)
-        best = (self.trained, self.position) if shown else None
+        best = (self.trained, self.position) if self.position.start_scores else None
+        scores = list(self.position.start_scores)
         seconds = self.position.seconds if best else 0.0  # of every short run, the ones given up included
-        for start in range(len(shown), self.starts):
+        for start in range(len(scores), self.starts):
             try:
-                shown.append(self._try_start(start, hooks._replace(on_epoch=None) if best else hooks, stop))
+                scores.append(self._try_start(start, hooks._replace(on_epoch=None) if best else hooks, stop))
             except BaseException:  # of a signal too, whenever it comes: what is saved then is what is finished
                 if best:
                     (self.trained, self.position), self.whole = best, True
                 raise
             seconds += self.position.seconds
-            if best is None or starts.goes_on(shown, best[1].start):
+            if best is None or scores[-1] > max(scores[:-1]):
                 best = self.trained, self.position
             self.trained, self.position = best
-            self.position.starts, self.position.seconds = list(shown), seconds
+            self.position.start_scores, self.position.seconds = list(scores), seconds
             if hooks.on_start:
                 hooks.on_start()
 
-    def _try_start(self, start: int, hooks: Hooks, stop: Sequence[int]) -> Start:
-        """Train one short run, the first one from where it stands; returns what it shows."""
+    def _try_start(self, start: int, hooks: Hooks, stop: Sequence[int]) -> float:
+        """Train one short run, the first one from where it stands; returns what it is worth, in nats."""
         if start:
             self.begin(start)
         self._follow_first()
@@ -146,5 +144,5 @@ class Trainer(Steps):
             self._end_if_told(stop)
         seed_noise(self.device, mix(self.config.seed, self.start_steps))
         joints = estimate_joints(self.model, self.looked_at, self.policy)
-        shown = starts.look(joints, self.config, merges=bool(self.steering.merge_steps))
-        return msgspec.json.decode(self.ranks.from_first(msgspec.json.encode(shown), self.device), type=Start)
+        worth = starts.worth(joints, self.config, merges=bool(self.steering.merge_steps))
+        return float(self.ranks.from_first(repr(worth).encode(), self.device))

@@ -38,5 +38,5 @@ def test_metrics_are_read_as_they_were_written(tmp_path):
     rows: list[dict[str, float | None]] = [{"epoch": 1.0, "elbo": -12.5, "kl": None}, {"epoch": 2.0, "elbo": -3.25, "kl": 0.5}]
     RunFolder(tmp_path).write_metrics(rows)
     assert RunFolder(tmp_path).read_metrics() == rows
-    RunFolder(tmp_path).write_metrics([])  # begun anew: what is there is of another beginning
+    RunFolder(tmp_path).write_metrics([])  # resumed from before its first epoch: what is there is of what was lost
     assert RunFolder(tmp_path).read_metrics() == []

@@ -310,7 +310,7 @@ def test_a_second_signal_between_two_steps_keeps_the_finished_starts_too(blobs, 
     with pytest.raises(Interrupted):
         trainer.run()
     assert trainer.whole
-    assert (trainer.position.start, len(trainer.position.starts)) == (0, 1)
+    assert (trainer.position.start, len(trainer.position.start_scores)) == (0, 1)
 
 
 def test_few_images_bound_the_largest_k_that_may_be_chosen(blobs, quick):

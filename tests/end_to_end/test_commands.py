@@ -86,7 +86,7 @@ def test_the_defaults_sort_digits(tmp_path):
     assert result.returncode == 0, result.stderr
     record = json.loads((tmp_path / "runs" / "digits" / "run.json").read_text())
     assert record["scores"]["train"]["acc"] >= 0.80
-    assert len(record["starts"]) == 3
+    assert len(record["start_scores"]) == 3
 
 
 def test_several_seeds_for_one_result_with_k_chosen_and_names_given(work, tmp_path):
