@@ -26,7 +26,7 @@ def test_every_setting_has_its_defaults():
 def test_the_example_is_read():
     found = re.search(r"```json\n(\{\"clusters.*)\n", PAGE)
     assert found
-    assert config.resolve(json.loads(found[1])).starts == 3
+    assert config.resolve(json.loads(found[1])).starts == 1
 
 
 def test_every_error_code_is_there():
