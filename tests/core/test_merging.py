@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from catvae.core.agglomeration import REMEMBERED, cut, grouped, merge_losses, merge_path, mutual_information, plogp, refine, remembered
 from catvae.core.joints import Joints
-from catvae.core.merging import agreement, align, merge, merge_clusters
+from catvae.core.merging import TIE, agreement, align, information, merge, merge_clusters
 from catvae.core.separation import most_apart, separations
 from catvae.core.training import Trainer
 
@@ -121,6 +121,16 @@ def test_views_decide_where_neighbours_say_something_else():
     views, others = blocks([0, 1], [2, 3], [4, 5]), blocks([0, 2], [1, 3], [4, 5])
     group = merge(joints_from(views, others, others), 3)
     assert group[0] == group[1] != group[2] == group[3] != group[4] == group[5]
+
+
+@given(st.integers(2, 4), st.integers(0, 1000))
+def test_a_merge_says_of_views_what_can_be_said_but_for_a_tie(clusters, seed):
+    views, hidden, pixels = (random_joint(8, seed + shift) for shift in range(3))
+    joints = joints_from(views, hidden, pixels)
+    group = merge(joints, clusters)
+    assert set(group) == set(range(clusters))
+    most = merge_clusters(joints.overclusters, clusters).information
+    assert information(joints.overclusters, group, clusters) >= most - TIE - 1e-12
 
 
 def test_agreement_counts_neighbours_of_both_kinds():
