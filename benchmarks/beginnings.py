@@ -10,12 +10,11 @@ from pathlib import Path
 import click
 import numpy as np
 
-from catvae.core.agglomeration import entropy, grouped, refine
+from catvae.core.agglomeration import entropy, grouped
 from catvae.core.data import ImageData, load_data
-from catvae.core.joints import Joints
-from catvae.core.merging import agreement, information, merge, merge_clusters, sources
+from catvae.core.merging import agreement, information, merge, merge_by_neighbours
 
-from .first_merge import Clusters, at_first_merge
+from .first_merge import at_first_merge
 from .record import circumstances
 from .seeds import Row, Rule, collected, kept_by, mutual_agreement
 
@@ -42,20 +41,13 @@ def _begun(images: ImageData, seed: int) -> tuple[Row, np.ndarray]:
     row = {
         "seed": seed,
         "acc": begun.acc(group),
-        "acc_by_neighbours": begun.acc(_by_neighbours(joints, K)),
+        "acc_by_neighbours": begun.acc(merge_by_neighbours(joints, K)),
         "views": round(information(joints.overclusters, group, K), 4),
         "neighbours": round(agreement(joints, group, K), 4),
         "evenness": round(float(np.exp(entropy(grouped(joints.overclusters, group, K)))) / K, 4),
         "unequal": begun.unequal,
     }
     return row, group[begun.small].astype(np.int16)
-
-
-def _by_neighbours(joints: Joints, K: int) -> Clusters:
-    """The groups that say most of neighbours in the hidden layer instead of views, from the same ends of greedy merging."""
-    ends = [merge_clusters(source, K).group for source in sources(joints)]
-    places = [*ends, *(refine(joints.neighbours, end, K).group for end in ends)]
-    return max(places, key=lambda place: information(joints.neighbours, place, K))
 
 
 def summary(rows: list[Row]) -> list[str]:

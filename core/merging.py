@@ -49,11 +49,22 @@ def merge(joints: Joints, clusters: int, *, unequal: bool = False) -> NDArray[np
     if unequal:
         return merge_apart(joints, clusters)
     views, pixels = joints.overclusters, joints.pixels
-    ends = [merge_clusters(source, clusters).group for source in sources(joints)]
-    places = [*ends, *(refine(views, end, clusters).group for end in ends)]
+    places = _places(joints, clusters, views)
     said = [information(views, place, clusters) for place in places]
     tied = [place for place, nats in zip(places, said, strict=True) if nats >= max(said) - TIE]
     return max(tied, key=lambda place: information(pixels, place, clusters))
+
+
+def merge_by_neighbours(joints: Joints, clusters: int) -> NDArray[np.int64]:
+    """The groups that say most of those of neighbours in the hidden layer instead, from the same ends of greedy merging."""
+    neighbours = joints.neighbours
+    return max(_places(joints, clusters, neighbours), key=lambda place: information(neighbours, place, clusters))
+
+
+def _places(joints: Joints, clusters: int, judge: NDArray[np.float64]) -> list[NDArray[np.int64]]:
+    """Where greedy merging ends, as it is and refined on `judge`."""
+    ends = [merge_clusters(source, clusters).group for source in sources(joints)]
+    return [*ends, *(refine(judge, end, clusters).group for end in ends)]
 
 
 def merge_apart(joints: Joints, clusters: int) -> NDArray[np.int64]:
