@@ -13,7 +13,7 @@ ENOUGH = 50
 FAR = 0.2
 """Total variation, half the sum of |share - training share|, that is called drift if it is also no accident."""
 UNLIKELY = 4.0
-"""Standard deviations above what a batch of this size drawn from the training images would show by chance."""
+"""Standard deviations above what a batch of this size drawn from images like those of training would show by chance."""
 DRAWS = 200
 
 
@@ -56,7 +56,8 @@ class Tally:
         if not (scored and rejected and count >= ENOUGH):
             return "", False
         share, expected = rejected / count, scored.quantile
-        spread = np.sqrt(expected * (1 - expected) / count)
+        # Thresholds are quantiles of a sample, too: those of 1,000 images are off by as much as a batch of 1,000 is.
+        spread = np.sqrt(expected * (1 - expected) * (1 / count + 1 / max(1, scored.images)))
         said = f"{share:.1%} of the images score below their cluster's threshold, {expected:.0%} were expected"
         return said, bool(share > 2 * expected and share > expected + UNLIKELY * spread)
 

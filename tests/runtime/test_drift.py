@@ -1,6 +1,8 @@
 """The closing comparison with training: silent about chance, loud about another mix."""
 
+import msgspec
 import numpy as np
+import pytest
 
 from catvae.runtime.bundle import UNKNOWN
 from catvae.runtime.drift import ENOUGH, Tally
@@ -57,3 +59,14 @@ def test_many_unknown_images_are_told(bundle):
     assert lines[-1].startswith("unknown   25.0%")
     assert "another kind" in lines[-1]
     assert "another kind" not in tally(bundle, [*mix, UNKNOWN, UNKNOWN]).summary()[-1]
+
+
+@pytest.mark.parametrize(("unknown", "read_from", "alarm"), [(105, 1_000, False), (105, 1_000_000, True), (150, 1_000, True)])
+def test_thresholds_read_from_few_images_are_not_taken_for_exact(bundle, unknown, read_from, alarm):
+    """2.1 % of 5,000 may be called unknown where 1 % was read from 1,000 images, but not where it was from a million, nor may 3 %."""
+    scoring = msgspec.structs.replace(bundle.manifest.scoring, images=read_from)
+    found = Tally(msgspec.structs.replace(bundle.manifest, scoring=scoring))
+    mix = np.random.default_rng(0).choice(len(bundle.names), 5000 - unknown, p=shares(bundle))
+    for cluster in [*mix, *[UNKNOWN] * unknown]:
+        found.add({"ok": True, "cluster": int(cluster)})
+    assert bool(found.warnings()) == alarm
