@@ -57,11 +57,6 @@ class Signs(NamedTuple):
     """Smallest share of an unequal group that a view leaves in it; see `STAYS`."""
 
 
-def evenness(joint: NDArray[np.float64], clusters: int) -> float:
-    """Perplexity over K of the groups that information alone makes of small clusters."""
-    return _perplexity_share(grouped(joint, merge_clusters(joint, clusters).group, clusters))
-
-
 def _perplexity_share(joint: NDArray[np.float64]) -> float:
     return float(np.exp(entropy(joint))) / len(joint)
 

@@ -93,8 +93,7 @@ def sources(joints: Joints) -> tuple[NDArray[np.float64], ...]:
 def agreement(joints: Joints, group: NDArray[np.int64], clusters: int) -> float:
     """Nats that groups share with those of nearest neighbours, the mean of those in the hidden layer and those by pixels; at most log K.
 
-    What compares different networks, and different times of one: in its own hidden layer a network finds near what it has put together, by
-    pixels nothing follows it. Three of six MNIST starts put crossed sevens with the twos; the hidden layer alone would go on with one.
+    What compares different times of one network: its own hidden layer finds near what it has put together, by pixels nothing follows it.
     """
     return sum(information(joint, group, clusters) for joint in (joints.neighbours, joints.pixels)) / 2
 
