@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from catvae.core.agglomeration import entropy, grouped
+from catvae.core.agglomeration import entropy, grouped, information
 from catvae.core.data import ImageData, load_data
-from catvae.core.merging import agreement, information, merge, merge_by_neighbours
+from catvae.core.merging import agreement, merge, merge_by_neighbours
 
 from .first_merge import at_first_merge
 from .record import circumstances

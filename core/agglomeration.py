@@ -125,6 +125,11 @@ def grouped(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int)
     return member.T @ joint @ member
 
 
+def information(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int) -> float:
+    """I of groups of small clusters, in nats."""
+    return mutual_information(grouped(joint, group, clusters))
+
+
 def cut(path: Path, clusters: int) -> NDArray[np.int64]:
     """Groups (n,) in 0..clusters-1 that are left when `clusters` remain of a path's n."""
     group = np.arange(len(path) + 1)
@@ -164,7 +169,7 @@ def refine(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int) 
             _shift(Q, R, q, f, joint, share, j, group[j], 1)
         if not moved:
             break
-    return Merge(group, mutual_information(grouped(joint, group, clusters)))
+    return Merge(group, information(joint, group, clusters))
 
 
 def _shift(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .agglomeration import cut, entropy, grouped, kept_share, mutual_information, refine
+from .agglomeration import cut, entropy, grouped, information, kept_share, mutual_information, refine
 from .config import TrainConfig
 from .joints import Joints
 from .merging import information_paths, merge_apart, merge_by_neighbours, merge_clusters, sources
@@ -127,7 +127,7 @@ def _informative(joints: Joints) -> Callable[[int], NDArray[np.int64]]:
 
     def groups(clusters: int) -> NDArray[np.int64]:
         places = [cut(path, clusters) for path in paths]
-        best = max(places, key=lambda place: mutual_information(grouped(neighbours, place, clusters)))
+        best = max(places, key=lambda place: information(neighbours, place, clusters))
         return refine(neighbours, best, clusters).group
 
     return groups

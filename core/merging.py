@@ -24,6 +24,7 @@ from .agglomeration import (
     cut,
     exchange_rates,
     grouped,
+    information,
     kept_share,
     merge_losses,
     merge_path,
@@ -96,11 +97,6 @@ def agreement(joints: Joints, group: NDArray[np.int64], clusters: int) -> float:
     What compares different times of one network: its own hidden layer finds near what it has put together, by pixels nothing follows it.
     """
     return sum(information(joint, group, clusters) for joint in (joints.neighbours, joints.pixels)) / 2
-
-
-def information(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int) -> float:
-    """I of the groups of small clusters, in nats."""
-    return mutual_information(grouped(joint, group, clusters))
 
 
 @remembered

@@ -1,9 +1,9 @@
 """Short runs to begin with: how many, how long, and what each is worth without labels. Training them is `training`'s."""
 
-from .agglomeration import mutual_information
+from .agglomeration import information, mutual_information
 from .config import TrainConfig
 from .joints import Joints
-from .merging import information, merge
+from .merging import merge
 
 SHARE = 0.4
 """Of the steps that a short run takes: up to the first merge of over-clusters."""

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from catvae.core.agglomeration import information
 from catvae.core.grouping import KEEP_MORE, choose_clusters, unequal_is_clearer, unequal_signs
 from catvae.core.joints import Joints
-from catvae.core.merging import information, merge, merge_apart, merge_clusters
+from catvae.core.merging import merge, merge_apart, merge_clusters
 
 
 def joints_of(views: np.ndarray, pixels: np.ndarray | None = None) -> Joints:

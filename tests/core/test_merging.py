@@ -6,9 +6,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catvae.core.agglomeration import REMEMBERED, cut, grouped, merge_losses, merge_path, mutual_information, plogp, refine, remembered
+from catvae.core.agglomeration import (
+    REMEMBERED,
+    cut,
+    grouped,
+    information,
+    merge_losses,
+    merge_path,
+    mutual_information,
+    plogp,
+    refine,
+    remembered,
+)
 from catvae.core.joints import Joints
-from catvae.core.merging import TIE, agreement, align, information, merge, merge_clusters
+from catvae.core.merging import TIE, agreement, align, merge, merge_by_neighbours, merge_clusters
 from catvae.core.separation import most_apart, separations
 from catvae.core.training import Trainer
 
@@ -119,8 +130,11 @@ def blocks(*groups: list[int], size: int = 6, within: float = 0.2) -> np.ndarray
 
 def test_views_decide_where_neighbours_say_something_else():
     views, others = blocks([0, 1], [2, 3], [4, 5]), blocks([0, 2], [1, 3], [4, 5])
-    group = merge(joints_from(views, others, others), 3)
+    joints = joints_from(views, others, others)
+    group = merge(joints, 3)
     assert group[0] == group[1] != group[2] == group[3] != group[4] == group[5]
+    group = merge_by_neighbours(joints, 3)
+    assert group[0] == group[2] != group[1] == group[3] != group[4] == group[5]
 
 
 @given(st.integers(2, 4), st.integers(0, 1000))
