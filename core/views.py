@@ -72,7 +72,7 @@ POLICIES = {
     policy.name: policy
     for policy in (
         ViewPolicy(name="digits", rotation=10, shift=2 / 28, scale=0.1, stretch=0.1, shear=0.25),
-        ViewPolicy(name="objects", rotation=10, shift=0.14, scale=0.15, mirror=True, brightness=0.3),
+        ViewPolicy(name="objects", rotation=10, shift=0.2, scale=0.3, mirror=True, brightness=0.3),
         ViewPolicy(name="any-angle", rotation=180, shift=0.2, scale=0.2, mirror=True, brightness=0.3),
         ViewPolicy(name="none", noise=0.1),
     )
