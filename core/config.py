@@ -15,6 +15,7 @@ from catvae.runtime.errors import DataError, UsageError
 
 Net = Literal["conv", "mlp"]
 Augment = Literal["auto", "digits", "objects", "any-angle", "none"]
+Device = Literal["auto", "cpu", "cuda"]
 
 LARGEST_SEED = 2**31 - 1
 
@@ -94,7 +95,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Adam's step size; with recipe=robust it warms up and decays along a cosine."""
     schedule: Literal["cosine", "constant"] = "cosine"
     seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16: every matrix product and convolution in bfloat16, all else of the loss in fp32; auto: where the processor has bfloat16
     instructions."""

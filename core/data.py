@@ -77,6 +77,8 @@ def load_data(
 def _load(source: str, image_size: int | None, warn: Callable[[str], None]) -> ImageData:
     if source in NAMED and not Path(source).is_dir():
         return _digits() if source == "digits" else _openml(source)
+    if not source:
+        raise DataError("the path of the images is empty")  # not the working folder, which Path makes of it
     path = Path(source)
     if not path.exists():
         near = difflib.get_close_matches(source, NAMED, 1)
@@ -89,7 +91,8 @@ def _load(source: str, image_size: int | None, warn: Callable[[str], None]) -> I
         if pairs:
             return _idx(path, pairs)
         found = read_folder(path, image_size, warn)
-        return ImageData(path.resolve().name, found.images, found.preprocess, found.labels, found.names, notes=found.notes)
+        names = _class_names(found.names)
+        return ImageData(path.resolve().name, found.images, found.preprocess, found.labels, names, notes=found.notes)
     if path.suffix in (".npz", ".npy"):
         return _arrays(path)
     raise DataError(f"{source} is not a data set: expected a folder, an .npz or an .npy file")
@@ -155,7 +158,7 @@ def _idx(folder: Path, pairs: dict[str, tuple[Path, Path | None]]) -> ImageData:
         raise DataError(f"{folder}: test images have shape {test[0].shape[1:]}, training images {images.shape[1:]}")
     _require_some(images, folder)
     return ImageData(
-        folder.name,
+        folder.resolve().name,
         images,
         native_preprocess(images),
         labels,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .agglomeration import mutual_information
 from .data import ImageData
 from .joints import Joints
-from .labelled import LabelledImages
+from .labelled import LabelledImages, unnamed
 from .likelihood import likelihood
 from .metrics import Health, calibration_error, generation_ceiling, label_scores, match
 from .model import CatVAE
@@ -50,7 +50,7 @@ def cluster_names(assignment: NDArray[np.float32], data: ImageData, labelled: La
     count = assignment.shape[1]
     names = [str(i) for i in range(count)]
     if labelled is not None:
-        names = [f"cluster {i}" for i in range(count)]  # a bare number might be the name of a class
+        names = [unnamed(i, labelled.names) for i in range(count)]  # a bare number might be the name of a class
         for name, cluster in zip(labelled.names, homes, strict=True):
             if cluster >= 0:
                 names[cluster] = name
@@ -58,7 +58,8 @@ def cluster_names(assignment: NDArray[np.float32], data: ImageData, labelled: La
         clusters = assignment.argmax(1)
         matched = match(clusters, data.labels, count, len(data.label_names))
         share = [float((data.labels[clusters == i] == c).mean()) if (clusters == i).any() else 0.0 for i, c in enumerate(matched)]
-        names = [data.label_names[c] if c >= 0 and share[i] >= 0.5 else f"cluster {i}" for i, c in enumerate(matched)]
+        known = data.label_names
+        names = [known[c] if c >= 0 and share[i] >= 0.5 else unnamed(i, known) for i, c in enumerate(matched)]
     return names
 
 

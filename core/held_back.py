@@ -54,11 +54,11 @@ def write_calibration(folder: Path, images: NDArray[np.uint8]) -> None:
     atomic_write(folder / FILE, safetensors.numpy.save(kept))
 
 
-def read_calibration(folder: Path) -> Calibration | None:
-    """What `write_calibration` kept, None where a run is older than that; raises `DataError` when it is damaged."""
+def read_calibration(folder: Path) -> Calibration:
+    """What `write_calibration` kept; raises `DataError` when it is missing or damaged."""
     path = folder / FILE
     if not path.is_file():
-        return None
+        raise DataError(f"{path} is missing: the images that thresholds are read from; restore it, or train again")
     try:
         kept = safetensors.numpy.load(path.read_bytes())
         return Calibration(kept["trained"], kept["held_back"])

@@ -20,7 +20,7 @@ from catvae.runtime.decoding import Decoding
 from catvae.runtime.errors import DataError, ImageError, printable
 from catvae.runtime.images import image_size_of, may_be_transparent, read_image
 from catvae.runtime.preprocess import Preprocess
-from catvae.runtime.sources import SUFFIXES, is_image_name
+from catvae.runtime.sources import SUFFIXES, is_image_name, left_by_us
 
 AT_A_TIME = 64
 """Images that are handed over by who decodes them."""
@@ -29,7 +29,8 @@ EVERY = 60.0
 DARK = 32
 """Of 255: piles without a brighter pixel are told to be dark."""
 LARGEST_NATIVE = 64
-"""A folder of equally sized images keeps their size up to this many pixels a side; else images are fitted into a square of it."""
+"""A folder of equally sized images keeps their size up to this many pixels a side; else images are fitted into a square of
+their longest side, at most this one."""
 LOOKED_AT = 200
 """Images whose borders are looked at for a common background, at most."""
 PLAIN = 8
@@ -191,10 +192,10 @@ def _labels(files: Sequence[Path], folder: Path) -> tuple[Labels | None, tuple[s
 
 
 def _image_files(folder: Path, warn: Callable[[str], None]) -> Iterator[Path]:
-    """Images below `folder` in sorted order; hidden files and folders are passed over, and pictures that runs of ours have left there."""
+    """Images below `folder` in sorted order; hidden files and folders are passed over, and runs and bundles of ours."""
     for parent, folders, names in os.walk(folder, onerror=lambda error: warn(f"left out: {error}")):
-        if any(name in names for name in ("run.json", "seeds.json")):
-            warn(f"left out {parent}: it is a run folder")
+        if what := left_by_us(names):
+            warn(f"left out {parent}: it is {what}")
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import torch
 
 from catvae.runtime.command import say
 from catvae.runtime.errors import UsageError
-from catvae.runtime.interruption import Interrupted
+from catvae.runtime.interruption import Interrupted, stop_on_signals
 
-from .config import TrainConfig
+from .config import Device, TrainConfig
 from .data import NAMED, ImageData, is_image_folder, load_data
 from .devices import keep_freed_memory, resolve_device
 from .feasible import trainable, within_memory
@@ -42,6 +43,8 @@ class Request(NamedTuple):
     seeds: int
     overwrite: bool
     quiet: bool
+    device: Device | None = None
+    """Where a resumed run is to go on, if that was named."""
 
 
 class _Run(NamedTuple):
@@ -60,6 +63,8 @@ class _Prepared(NamedTuple):
     """Of one run, where this rank leads."""
     trainer: Trainer | None
     """Where it follows."""
+    told: list[int]
+    """Signals that came while the folder's first files were written, which replace those of an earlier run."""
 
 
 def launch(request: Request) -> int:
@@ -71,7 +76,7 @@ def launch(request: Request) -> int:
         Whatever kept it from being trained, with the exit code of its kind.
     """
     keep_freed_memory()
-    run = _new(request) if request.resume is None else _resumed(request.resume, request.data)
+    run = _new(request) if request.resume is None else _resumed(request.resume, request)
     if run.finished:
         say(f"{request.resume} is finished: nothing to resume", quiet=request.quiet)
         return 0
@@ -84,6 +89,8 @@ def launch(request: Request) -> int:
         with ranks, within_memory(run.config), ExitStack() as until_the_end:
             prepared = _prepare(request, run, ranks, device, until_the_end)
             begun = True
+            if prepared.told:
+                raise Interrupted(prepared.told[0])
             record = _train(request, run, ranks, prepared)
     except Interrupted as interruption:
         hint = "; nothing was trained"
@@ -98,27 +105,31 @@ def launch(request: Request) -> int:
 
 
 def _new(request: Request) -> _Run:
-    source = request.data or "digits"
+    source = "digits" if request.data is None else request.data
     path = Path(source).resolve()
     folder = RunFolder(request.output or Path("runs") / (path.stem if path.is_file() else path.name))
     labels = str(request.labels) if request.labels else None
     return _Run(folder, request.config, Origin.of(source, request.image_size, labels, classes=request.classes), request.seeds > 1)
 
 
-def _resumed(path: Path, data: str | None) -> _Run:
+def _resumed(path: Path, request: Request) -> _Run:
     folder, settings = RunFolder(path), folder_of(path)
     record, config = settings.read_record(), settings.read_config()
     origin = record.origin
-    if data:
-        origin = Origin.of(data, origin.image_size, origin.labels, classes=origin.classes)
+    if request.data is not None or request.labels is not None:  # they lie elsewhere now
+        labels = origin.labels if request.labels is None else str(request.labels)
+        origin = Origin.of(origin.data if request.data is None else request.data, origin.image_size, labels, classes=origin.classes)
     several = is_planned(folder)
-    return _Run(folder, config if several else as_begun(config, record), origin, several, settings.path == path and settings.complete)
+    device = request.device or config.device
+    config = msgspec.structs.replace(config, device=device) if several else as_begun(config, record, device)
+    return _Run(folder, config, origin, several, settings.path == path and settings.complete)
 
 
 def _prepare(request: Request, run: _Run, ranks: Ranks, device: torch.device, until_the_end: ExitStack) -> _Prepared:
     """Read and check everything, and take the folder; what is refused or interrupted here has made and removed nothing."""
     new = request.resume is None
     session = trainer = None
+    told: list[int] = []
     with ranks.preparing(device):
         if new and ranks.leads:
             run.folder.check_free(overwrite=request.overwrite)  # reading the images may take long
@@ -131,15 +142,14 @@ def _prepare(request: Request, run: _Run, ranks: Ranks, device: torch.device, un
             until_the_end.enter_context(run.folder.locked())
             if new:
                 run.folder.check_free(overwrite=request.overwrite)  # another call may have finished there in the meantime
-            if not run.several:
-                session = (
-                    Session.start(run.folder, images, run.config, run.origin, labelled, ranks)
-                    if new
-                    else Session.resume(run.folder, images, labelled, ranks, run.origin)
-                )
+            if new and not run.several:
+                with stop_on_signals() as told:
+                    session = Session.start(run.folder, images, run.config, run.origin, labelled, ranks)
+            elif not run.several:
+                session = Session.resume(run.folder, images, labelled, ranks, run.origin, run.config.device)
         for note in images.notes:
             say(note, quiet=not ranks.leads)
-    return _Prepared(images, labelled, session, trainer)
+    return _Prepared(images, labelled, session, trainer, told)
 
 
 def _train(request: Request, run: _Run, ranks: Ranks, prepared: _Prepared) -> RunRecord | None:

@@ -11,7 +11,6 @@ import contextlib
 import csv
 import io
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,17 +96,20 @@ class RunFolder:
         """Remove what an earlier run left; raises `OutputError` where it cannot be."""
         try:
             for folder in (self.path / "seeds").glob("[0-9]*"):
-                if folder.name.isdecimal() and (folder / "config.json").is_file():
-                    shutil.rmtree(folder)
-            with contextlib.suppress(OSError):  # it is not there, or holds what is not ours
-                (self.path / "seeds").rmdir()
-            for name in PICTURES:
-                for picture in (self.path / "samples").glob(name):
-                    picture.unlink()
-            for name in FILES:
-                (self.path / name).unlink(missing_ok=True)
+                if folder.name.isdecimal() and any((folder / name).is_file() for name in ("config.json", "run.json")):
+                    RunFolder(folder).clear()
+                    _remove_empty(folder)
+            _remove_empty(self.path / "seeds")
+            for file in self.files():
+                file.unlink()
+            _remove_empty(self.path / "samples")
         except OSError as error:
             raise OutputError(f"cannot remove {error.filename} of the run that was there: {error.strerror or error}") from error
+
+    def files(self) -> list[Path]:
+        """What a run has written here, without those of its seeds: what else lies here, such as a bundle, is somebody else's."""
+        pictures = [picture for name in PICTURES for picture in sorted((self.path / "samples").glob(name))]
+        return [*pictures, *(file for name in FILES if (file := self.path / name).is_file())]
 
     def write_config(self, config: TrainConfig) -> None:
         atomic_write(self.path / "config.json", pretty_json(config))
@@ -179,3 +181,9 @@ class RunFolder:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from error
         except (msgspec.DecodeError, ValueError) as error:
             raise DataError(f"{path} is damaged: {error}") from error
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder, unless it holds what is not ours."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -101,7 +101,7 @@ def train_seeds(
                 run.write_record(record)
             continue
         if (run.path / "state.json").is_file():
-            session = Session.resume(run, data, labelled, origin=origin)
+            session = Session.resume(run, data, labelled, origin=origin, device=config.device)
         else:
             session = Session.start(run, data, msgspec.structs.replace(config, seed=seed), origin, labelled)
         try:
@@ -134,8 +134,8 @@ def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -
         )
         for seed, record in records.items()
     ]
-    for source in sorted(runs[best].path.rglob("*")):
-        if source.is_file() and source.name != "run.json":
+    for source in runs[best].files():
+        if source.name != "run.json":
             target = folder.path / source.relative_to(runs[best].path)
             make_folder(target.parent)
             atomic_write(target, source.read_bytes())

@@ -15,7 +15,7 @@ from catvae.runtime.interruption import Interrupted, stop_on_signals
 
 from . import evaluation, pictures
 from .checkpoint import load_state, read_position, save_state, weights_bytes
-from .config import TrainConfig
+from .config import Device, TrainConfig
 from .data import ImageData
 from .devices import seeded
 from .guard import verdict
@@ -91,8 +91,9 @@ class Session:
         labelled: LabelledImages | None = None,
         ranks: Ranks = ALONE,
         origin: Origin | None = None,
+        device: Device | None = None,
     ) -> "Session":
-        """Go on with the run in `folder`, in the precision it was begun in; `origin` says where its images are now.
+        """Go on with the run in `folder`, in the precision it was begun in; `origin` says where its images are now, `device` what is used.
 
         Raises
         ------
@@ -111,7 +112,7 @@ class Session:
                 f"{folder.path} was begun by {record.ranks} ranks and would go on with {ranks.count}, on other parts of each batch:"
                 f" {torchrun}catvae-train --resume {folder.path}"
             )
-        trainer = Trainer(data, as_begun(config, record), labelled, ranks)
+        trainer = Trainer(data, as_begun(config, record, device), labelled, ranks)
         position = read_position(folder.path)
         trainer.restore(position)
         load_state(folder.path, position, trainer.model, trainer.trained.optimizer)
@@ -133,7 +134,7 @@ class Session:
                 self._write("interrupted")
             raise
         except Exception:
-            with stop_on_signals():
+            with stop_on_signals(), contextlib.suppress(OutputError):  # of a full disc the first message is the one that counts
                 self._write("failed")
             raise
 
@@ -145,7 +146,7 @@ class Session:
             self._write("interrupted")
             raise
         except Exception:
-            with contextlib.suppress(OutputError):  # of a full disc the first message is the one that counts
+            with contextlib.suppress(OutputError):
                 self._write("failed")
             raise
 
@@ -220,9 +221,10 @@ class Session:
         self.record.seconds = round(self.trainer.position.seconds, 2)
 
 
-def as_begun(config: TrainConfig, record: RunRecord) -> TrainConfig:
-    """A run's configuration with the precision that `auto` meant where it was begun: another machine may choose otherwise."""
-    return msgspec.structs.replace(config, precision=record.precision)
+def as_begun(config: TrainConfig, record: RunRecord, device: Device | None = None) -> TrainConfig:
+    """A run's configuration with the precision that `auto` meant where it was begun, which another machine may choose otherwise, and with
+    another device, where one is named: what it was begun on may be gone."""
+    return msgspec.structs.replace(config, precision=record.precision, device=device or config.device)
 
 
 def require_same(folder: RunFolder, record: RunRecord, data: ImageData, labelled: LabelledImages | None) -> None:
@@ -233,7 +235,12 @@ def require_same(folder: RunFolder, record: RunRecord, data: ImageData, labelled
             f" they are now, catvae-train DATA --resume {folder.path}"
         )
     if record.labels_hash != labels_hash(labelled):
-        raise DataError(f"{record.origin.labels} holds other images or classes than this run was started with: restore them")
+        if not record.labels_hash:
+            raise DataError(f"{folder.path} was started without --labels: leave them out; catvae-label names clusters of its bundle")
+        raise DataError(
+            f"--labels holds other images or classes than {folder.path} was started with ({record.origin.labels}): restore them, or name"
+            f" where they are now, catvae-train --labels PATH --resume {folder.path}"
+        )
 
 
 def _note_the_machine(record: RunRecord, trainer: Trainer) -> None:

@@ -10,6 +10,9 @@ SHARE = 0.4
 STARTS = 3
 """Short runs where one is to be chosen: of forty on digits one in seven sorts worse than 0.90, see `benchmarks/beginnings.py`."""
 
+FAILED = -1.0
+"""Nats of a short run whose loss stopped being a number: less than any is worth."""
+
 
 def count_starts(config: TrainConfig) -> int:
     """How many short runs there are; one is simply the run."""

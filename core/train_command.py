@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from catvae.runtime.command import Choice, FilePath, command_entry, say
+from catvae.runtime.command import Choice, FilePath, SourceText, command_entry, say
 from catvae.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +36,12 @@ class ClusterCount(click.ParamType):
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
-@click.argument("data", required=False, metavar="[DATA]")
+@click.argument(
+    "data",
+    required=False,
+    metavar="[DATA]",
+    type=SourceText("the path of the images is empty: name a folder, a file or a data set, or leave it out for the digits"),
+)
 @click.option("-o", "--output", type=FilePath(), help="Run folder to create. [default: runs/NAME-OF-DATA]")
 @click.option("-k", "--clusters", type=ClusterCount(), metavar="K", help="Number of clusters; auto: chosen from the images. [default: 10]")
 @click.option("--max-clusters", type=int, metavar="K", help="With -k auto: the most there may be. [default: 20]")
@@ -76,7 +81,9 @@ class ClusterCount(click.ParamType):
 @click.option("--label-weight", type=float, help="Train on those labels too, with this weight. [default: 0]")
 @click.option("--no-labels", is_flag=True, help="Sub-folders and stored labels are no classes: days, cameras, plates.")
 @click.option("--config", "config_file", type=FilePath(), help="JSON or TOML file of settings; options override it.")
-@click.option("--resume", type=FilePath(), metavar="RUN", help="Go on with an interrupted run folder.")
+@click.option(
+    "--resume", type=FilePath(), metavar="RUN", help="Go on with an interrupted run folder; DATA, --labels and --device may be named anew."
+)
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the output folder.")
 @click.option("-q", "--quiet", is_flag=True, help="Only warnings and notes, on standard error.")
 def train(
@@ -104,14 +111,13 @@ def train(
     others = {
         "config": config_file,
         "output": output,
-        "labels": labels,
         "no-labels": no_labels,
         "image-size": image_size,
         "seeds": seeds > 1,
         "overwrite": overwrite,
     }
     if resume is not None:
-        _refuse_beside_resume(resume, [*given, *(name for name, value in others.items() if value)])
+        _refuse_beside_resume(resume, [*(name for name in given if name != "device"), *(name for name, value in others.items() if value)])
     for path in (data, output, labels, resume):
         _require_text(path)
     config = _checked(given, config_file, seeds, has_labels=labels is not None or resume is not None)
@@ -136,6 +142,7 @@ def train(
             seeds=seeds,
             overwrite=overwrite,
             quiet=quiet or follows,
+            device=given.get("device"),
         )
     )
 

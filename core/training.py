@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import torch
 
+from catvae.runtime.errors import NumericError
 from catvae.runtime.interruption import Interrupted, stop_on_signals
 
 from . import starts
+from .checkpoint import Event
 from .devices import mix, seed_noise
 from .epoch_rows import close_epoch
 from .joints import estimate_joints
@@ -129,19 +131,33 @@ class Trainer(Steps):
             seconds += self.position.seconds
             if best is None or scores[-1] > max(scores[:-1]):
                 best = self.trained, self.position
-            self.trained, self.position = best
+            (self.trained, self.position), self.whole = best, True
             self.position.start_scores, self.position.seconds = list(scores), seconds
+            if self.decided:
+                self.position.events += [
+                    Event(step=0, what=f"beginning {i} of {self.starts} left out: its loss was not a finite number")
+                    for i, score in enumerate(scores, 1)
+                    if score == starts.FAILED
+                ]
             if hooks.on_start:
                 hooks.on_start()
 
     def _try_start(self, start: int, hooks: Hooks, stop: Sequence[int]) -> float:
-        """Train one short run, the first one from where it stands; returns what it is worth, in nats."""
+        """Train one short run, the first one from where it stands; returns what it is worth, in nats.
+
+        A later one whose loss stops being a number is worth less than any: there is one to go on with.
+        """
         if start:
             self.begin(start)
         self._follow_first()
-        while self.position.step < self.start_steps:
-            self.advance(hooks)
-            self._end_if_told(stop)
+        try:
+            while self.position.step < self.start_steps:
+                self.advance(hooks)
+                self._end_if_told(stop)
+        except NumericError:
+            if not start:
+                raise
+            return starts.FAILED
         seed_noise(self.device, mix(self.config.seed, self.start_steps))
         joints = estimate_joints(self.model, self.looked_at, self.policy)
         worth = starts.worth(joints, self.config, merges=bool(self.steering.merge_steps))

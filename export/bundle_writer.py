@@ -84,15 +84,12 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
     config = folder.read_config()
 
     calibration = read_calibration(run)
-    if calibration is None and precision != "fp32":
-        raise DataError(f"{run} was trained by an older version and kept no images to calibrate {precision} with: train it again")
-
     weights = sha256((run / "model.safetensors").read_bytes())
     specs = graph_specs(model)
     full: Graphs = {spec.role: trace(spec, _metadata(record, weights)) for spec in specs}
     parity = check_parity(model, specs, full)
     images, latents = probe_images(model, GOLDEN), probe_latents(model, GOLDEN)
-    if precision == "fp32" or calibration is None:
+    if precision == "fp32":
         graphs, quantisation, speeds = full, None, []
         golden = golden_bytes(images, latents, torch_outputs(specs, images, latents))
     else:
@@ -123,8 +120,7 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
         provenance=_provenance(record, config),
         min_runtime={"onnxruntime": "1.17"},
     )
-    if calibration is not None:
-        manifest = _with_thresholds(manifest, graphs, calibration)
+    manifest = _with_thresholds(manifest, graphs, calibration)
 
     def of_pytorch(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return torch_outputs(specs[:1], images, latents)["classifier"]["assignment"]

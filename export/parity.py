@@ -1,8 +1,6 @@
 """The gate: onnxruntime must answer as PyTorch does, graph by graph, at several batch sizes, and from PNG file to cluster."""
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +18,7 @@ from catvae.runtime.session import Session, import_onnxruntime
 
 from .golden import SEED, probe_images, probe_latents, torch_outputs
 from .graphs import GraphSpec
+from .scratch import scratch_folder
 
 BATCHES = (1, 2, 7, 64)
 TOLERANCE = 1e-4
@@ -93,8 +92,8 @@ def check_files(bundle: Bundle, expected: Callable[[NDArray[np.uint8]], NDArray[
     ------
     ParityError
     """
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f"{i}.png" for i in range(len(FORMS))]
+    with scratch_folder() as folder:
+        paths = [folder / f"{i}.png" for i in range(len(FORMS))]
         rules = bundle.preprocess
         for i, (path, (mode, zoom)) in enumerate(zip(paths, FORMS, strict=True)):
             drawn = picture(bundle.sample(i % len(bundle.names), seed=SEED)[0])

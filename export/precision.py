@@ -8,9 +8,7 @@ convolution.
 
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -22,6 +20,7 @@ from catvae.runtime.manifest import Role
 from catvae.runtime.session import Session
 
 from .graphs import lint
+from .scratch import scratch_folder
 
 Precision = Literal["fp32", "fp16", "int8"]
 REDUCED = {"Conv", "ConvTranspose", "Gemm"}
@@ -77,8 +76,8 @@ def _to_int8(data: bytes, examples: NDArray) -> bytes:
     level = root.level
     root.setLevel(logging.ERROR)  # it recommends a preprocessing step that the exporter has already done
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / "model.onnx"
+        with scratch_folder() as folder:
+            target = folder / "model.onnx"
             quantize_static(
                 model,
                 target,

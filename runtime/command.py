@@ -44,9 +44,12 @@ class SourceText(click.ParamType):
 
     name = "text"
 
+    def __init__(self, empty: str = "an image's path is empty: name a file, a folder or a pattern"):
+        self.empty = empty
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value == "":
-            self.fail("an image's path is empty: name a file, a folder or a pattern", param, ctx)
+            self.fail(self.empty, param, ctx)
         return value
 
 

@@ -141,7 +141,7 @@ def _read(bundle: Bundle, arguments: tuple[str, ...], invert: bool) -> Images:
     from .sources import expand
 
     rules = bundle.preprocess.swapped(invert)
-    paths = list(itertools.islice(expand(arguments), MOST_IMAGES + 1))
+    paths = list(itertools.islice(expand(arguments, lambda line: say(f"catvae-generate: {line}")), MOST_IMAGES + 1))
     if not paths:
         raise DataError(f"no images found in {', '.join(arguments)}")
     if len(paths) > MOST_IMAGES:

@@ -129,7 +129,7 @@ def _refuse_places_inside(bundle: Bundle, request: Request) -> None:
 
 def _say_beforehand(bundle: Bundle, request: Request) -> None:
     """What the user may not have meant."""
-    if request.bundle is None and "CATVAE_BUNDLE" not in os.environ and sys.stderr.isatty():
+    if request.bundle is None and not os.environ.get("CATVAE_BUNDLE") and sys.stderr.isatty():
         say("catvae-infer: no -b given: sorting with the digits that come with the package")
     if request.score and bundle.manifest.scoring is None:
         say("catvae-infer: this bundle has no reject thresholds: scores are shown, nothing is called unknown")

@@ -61,7 +61,7 @@ def infer(shard: str | None, **options) -> int:
     from .files import refuse_special_target
     from .sources import is_image_name, parse_shard
 
-    request = Request(part=parse_shard(shard) if shard else None, shard=shard, **options)
+    request = Request(part=None if shard is None else parse_shard(shard), shard=shard, **options)
     if request.testing:
         _require_nothing_else(request)
     if request.tf32 and request.device == "cpu":

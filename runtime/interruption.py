@@ -9,9 +9,11 @@ from collections.abc import Iterator
 class Interrupted(BaseException):
     """A signal asked to stop; `signum` says which. No `Exception`: whatever damaged images and libraries raise is caught as those."""
 
-    def __init__(self, signum: int):
+    def __init__(self, signum: int, *, cut: bool = False):
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
+        self.cut = cut
+        """It came in the middle of a write, which does not go on."""
 
 
 @contextlib.contextmanager
@@ -83,13 +85,13 @@ class Signals:
     def __enter__(self) -> None:
         self._writing = True
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         self._writing = False
-        if self._waiting is not None:
+        if self._waiting is not None and not failure:
             raise Interrupted(self._waiting)
 
     def _handle(self, signum: int, _frame: object) -> None:
         if self._writing and self._waiting is None:
             self._waiting = signum
         else:
-            raise Interrupted(signum)
+            raise Interrupted(signum, cut=self._writing)

@@ -52,6 +52,9 @@ def label(
     labelled = read_labelled(images, bundle.preprocess.swapped(invert)) if images is not None else None
     naming = names_from_images(bundle, labelled, one_to_one=match != "many-to-one") if labelled else None
     manifest = renamed(bundle.manifest, naming.names if naming else bundle.names, hand)
+    for name in sorted(set(hand.values())):
+        if others := [i for i, other in enumerate(manifest.names) if other == name and i not in hand]:
+            say(f"note: {name} is the name of cluster {', '.join(map(str, others))} too: clusters that share a name count as one")
     print(f"{'cluster':>7}  {'name':<20}  {'share':>6}  images given")
     for i, cluster in enumerate(manifest.clusters):
         given = ""

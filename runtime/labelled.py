@@ -1,7 +1,9 @@
 """A few images whose class is known: a folder with one sub-folder per class, or a CSV file of path and class."""
 
 import csv
+import itertools
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,6 +67,12 @@ def read_labelled(source: str | os.PathLike[str], preprocess: Preprocess) -> Lab
 def is_class_name(name: str) -> bool:
     """Whether a cluster may carry this name: terminals, tables and file systems show it as it is."""
     return 0 < len(name) <= LONGEST_NAME and name.isprintable()
+
+
+def unnamed(cluster: int, taken: Collection[str]) -> str:
+    """What a cluster is called that no class gives a name: ``cluster 3``, or ``cluster 3 (2)`` where a class is called that."""
+    names = itertools.chain([f"cluster {cluster}"], (f"cluster {cluster} ({i})" for i in itertools.count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def _folder_pairs(folder: Path) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from .bundle_files import manifest_bytes, refuse_inside
 from .errors import UsageError
 from .files import atomic_write, pretty_json, real_path
 from .generate import preview
-from .labelled import LabelledImages
+from .labelled import LabelledImages, unnamed
 from .manifest import Manifest
 from .matching import match_counts, most_frequent, winners
 from .model_card import model_card
@@ -68,7 +68,7 @@ def names_from_images(bundle: Bundle, labelled: LabelledImages, *, one_to_one: b
     if one_to_one:  # of a class that lies elsewhere no cluster takes the name
         enough = LEAST * np.bincount(labelled.labels, minlength=classes)
     given = [labelled.names[c] if c >= 0 and weights[i, c] >= enough[c] else "" for i, c in enumerate(matched)]
-    kept = [f"cluster {i}" if name in given else name for i, name in enumerate(bundle.names)]
+    kept = [unnamed(i, {*given, *bundle.names}) if name in given else name for i, name in enumerate(bundle.names)]
     return Naming([new or old for new, old in zip(given, kept, strict=True)], counts, assignment)
 
 
@@ -80,8 +80,13 @@ def agreement(manifest: Manifest, labelled: LabelledImages, assignment: NDArray[
 
 
 def renamed(manifest: Manifest, names: list[str], by_hand: Mapping[int, str]) -> Manifest:
-    """The manifest with other names; those given by hand win."""
-    final = [by_hand.get(i, name) for i, name in enumerate(names)]
+    """The manifest with other names; those given by hand win.
+
+    A cluster that has that name already counts as one with it from then on, but not where that is merely its number.
+    """
+    given = by_hand.values()
+    kept = [unnamed(i, {*given, *names}) if name == str(i) and name in given else name for i, name in enumerate(names)]
+    final = [by_hand.get(i, name) for i, name in enumerate(kept)]
     clusters = [msgspec.structs.replace(cluster, name=name) for cluster, name in zip(manifest.clusters, final, strict=True)]
     return msgspec.structs.replace(manifest, clusters=clusters)
 

@@ -89,7 +89,7 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
 
     batches: list[int]
     max_difference: dict[str, float]
-    """Per graph output, absolute."""
+    """Per graph output, relative above 1."""
     cluster_agreement: float
     onnxruntime: str
 
@@ -135,7 +135,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     training: FileRecord | None = None
     """See `training_record`."""
     tolerances: dict[str, float]
-    """Largest absolute difference from the golden outputs, per provider."""
+    """Largest difference from the golden outputs, relative above 1, per provider."""
     metrics: dict[str, dict[str, float]] = {}
     """ACC, NMI, ARI per part, when the training data had labels."""
     health: dict[str, float] = {}

@@ -77,7 +77,7 @@ def _facts(bundle: Bundle, arguments: tuple[str, ...], invert: bool, quiet: bool
     from .report.of_bundle import facts_of_bundle
     from .sources import expand
 
-    paths = list(expand(arguments))
+    paths = list(expand(arguments, lambda line: say(f"catvae-report: {line}")))
     if arguments and not paths:
         raise DataError(f"no images found in {', '.join(arguments)}")
     rules = bundle.preprocess.swapped(invert)

@@ -4,12 +4,14 @@ import glob
 import itertools
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from .errors import DataError, UsageError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """Of the formats that `images` reads."""
+OURS = {"a run folder": {"run.json", "config.json"}, "a bundle": {"manifest.json", "classifier.onnx"}}
+"""What tells folders that commands of ours have written."""
 STDIN = "-"
 LINE = 20
 """Bytes of a path in a list, at least, usually."""
@@ -93,18 +95,31 @@ def shard_of(paths: Iterable[str], part: int, parts: int) -> Iterator[str]:
 def walk_images(folder: str, warn: Callable[[str], None] = lambda _line: None) -> Iterator[str]:
     """Image files below `folder`, depth first, each folder in sorted order; hidden files and folders are passed over.
 
-    A folder that cannot be listed is yielded itself, so that somebody says so; `warn` is told of links to folders, which are not followed.
+    A folder that cannot be listed is yielded itself, so that somebody says so; `warn` is told of links to folders, which are not followed,
+    and of runs and bundles, whose pictures are not searched for.
     """
     closed: list[str] = []
     for parent, folders, names in os.walk(folder, onerror=lambda error: closed.append(error.filename)):
         yield from closed
         closed.clear()
+        if what := left_by_us(names):
+            warn(f"left out {parent}: it is {what}")
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in folders:
             if os.path.islink(linked := os.path.join(parent, name)):
                 warn(f"left out {linked}: a link to a folder")
         yield from (os.path.join(parent, name) for name in sorted(names) if is_image_name(name))
     yield from closed
+
+
+def left_by_us(names: Collection[str]) -> str:
+    """What a folder with files of these names is, a run folder or a bundle, whose pictures are no images to sort; empty where neither."""
+    for what, files in OURS.items():
+        if files <= set(names):
+            return what
+    return ""
 
 
 def is_image_name(name: str) -> bool:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
+from .interruption import Interrupted
+
 
 @contextlib.contextmanager
 def rows_stream() -> Iterator[TextIO]:
@@ -24,10 +26,15 @@ def rows_stream() -> Iterator[TextIO]:
     stream = os.fdopen(private, "w", encoding=sys.stdout.encoding, errors="backslashreplace", newline="\n")
     os.dup2(2, number)
     try:
-        yield stream
+        try:
+            yield stream
+        except Interrupted as interruption:
+            if not interruption.cut:
+                stream.flush()
+            raise
         stream.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), private)  # closing the stream flushes it once more
+    except (BrokenPipeError, Interrupted, KeyboardInterrupt):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), private)  # closing the stream writes what is left: to a reader that is gone, or stalls
         raise
     finally:
         sys.stdout.flush()

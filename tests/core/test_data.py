@@ -204,13 +204,39 @@ def test_openml_rows_become_images(monkeypatch):
 
 
 def test_hidden_folders_and_runs_of_ours_are_no_data(tmp_path):
-    for name in ("a/1.png", "b/2.png", ".thumbnails/3.png", "runs/mine/samples/4.png"):
+    for name in ("a/1.png", "b/2.png", ".thumbnails/3.png", "runs/mine/samples/4.png", "runs/made/preview.png"):
         save(tmp_path / name)
-    (tmp_path / "runs" / "mine" / "run.json").write_text("{}")
+    for name in ("mine/run.json", "mine/config.json", "made/manifest.json", "made/classifier.onnx"):
+        (tmp_path / "runs" / name).write_text("{}")
     warnings = []
     data = load_data(str(tmp_path), warn=warnings.append)
     assert (len(data.images), data.label_names) == (2, ("a", "b"))
-    assert warnings == [f"left out {tmp_path}/runs/mine: it is a run folder"]
+    assert warnings == [f"left out {tmp_path}/runs/made: it is a bundle", f"left out {tmp_path}/runs/mine: it is a run folder"]
+
+
+def test_an_empty_path_is_not_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "1.png")
+    assert len(load_data(".").images) == 1
+    with pytest.raises(DataError, match="is empty"):
+        load_data("")
+
+
+def test_the_working_folder_has_a_name(tmp_path, monkeypatch):
+    (tmp_path / "pile").mkdir()
+    monkeypatch.chdir(tmp_path / "pile")
+    (tmp_path / "pile" / "train-images-idx3-ubyte").write_bytes(idx(np.zeros((2, 4, 4))))
+    assert load_data(".").name == "pile"
+
+
+def test_names_of_folders_that_are_no_text_are_bounded(tmp_path):
+    for name in ("a", "ä".encode("latin-1").decode(errors="surrogateescape") * 70):
+        try:
+            (tmp_path / name).mkdir()
+        except OSError:
+            pytest.skip("this file system has no such names")
+        save(tmp_path / name / "1.png")
+    assert max(map(len, load_data(str(tmp_path)).label_names)) <= 100
 
 
 def test_new_images_of_another_shape_lie_on_the_background_of_the_arrays(tmp_path):

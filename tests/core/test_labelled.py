@@ -1,5 +1,7 @@
 """A few labels: they name clusters, and train them only where a weight asks for it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -72,5 +74,22 @@ def test_a_run_goes_on_with_the_labels_it_was_started_with(blobs, quick, given, 
     folder = RunFolder(tmp_path / "run")
     Session.start(folder, blobs, quick(), Origin(data="blobs", labels="some"), given)
     Session.resume(folder, blobs, given)
-    with pytest.raises(DataError, match="some holds other images or classes"):
+    with pytest.raises(DataError, match=r"other images or classes than .* was started with \(some\)"):
         Session.resume(folder, blobs, given._replace(labels=given.labels[::-1].copy()))
+
+
+def test_a_run_that_had_none_is_given_none_later(blobs, quick, given, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    Session.start(folder, blobs, quick(), Origin(data="blobs"))
+    with pytest.raises(DataError, match="was started without --labels"):
+        Session.resume(folder, blobs, given)
+
+
+def test_a_class_called_as_a_cluster_is_one_of_a_kind(blobs, given):
+    called = given._replace(names=("apple", "cluster 1", "corn"))
+    assignment = np.eye(3, dtype=np.float32)[blobs.labels]
+    assert cluster_names(assignment, blobs, called, [0, 2, -1]) == ["apple", "cluster 1 (2)", "cluster 1"]
+    data = dataclasses.replace(blobs, label_names=("a", "b", "cluster 0"))
+    clusters = np.where(blobs.labels == 0, np.arange(len(blobs.labels)) % 3, blobs.labels)  # the first kind is in no cluster of its own
+    named = cluster_names(np.eye(3, dtype=np.float32)[clusters], data, None, [])
+    assert len(set(named)) == 3

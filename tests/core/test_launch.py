@@ -2,13 +2,18 @@
 
 import json
 import shutil
+import signal
 
+import msgspec
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
+from PIL import Image
 
-from catvae.core import launch, train_command
-from catvae.runtime.errors import CatVAEError, UsageError
+from catvae.core import launch, session, train_command
+from catvae.core.run_folder import RunFolder
+from catvae.runtime.errors import CatVAEError, DeviceError, UsageError
 from catvae.runtime.interruption import Interrupted
 
 QUICK = ["-k", "3", "--epochs", "2", "--batch-size", "32", "--precision", "fp32", "-q"]
@@ -87,3 +92,48 @@ def test_a_working_folder_that_is_no_text_is_refused(train, tmp_path, monkeypatc
     result = train("images", "-o", "out")
     assert isinstance(result.exception, UsageError)
     assert "is not UTF-8 text: rename it" in str(result.exception)
+
+
+def test_an_unset_variable_is_not_the_digits(train, tmp_path):
+    assert train("blobs.npz", *QUICK, "-o", "run").return_value == 0
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    for arguments in (["", *QUICK, "-o", "run", "--overwrite"], ["", "--resume", "run"]):
+        assert "the path of the images is empty" in str(train(*arguments).exception)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_a_signal_while_an_earlier_run_is_replaced_waits_for_one_that_can_be_resumed(train, monkeypatch, tmp_path):
+    assert train("blobs.npz", *QUICK, "-o", "run").return_value == 0
+    clear = RunFolder.clear
+
+    def told(folder: RunFolder) -> None:
+        clear(folder)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(RunFolder, "clear", told)
+    result = train("blobs.npz", *QUICK, "-o", "run", "--overwrite")
+    assert result.return_value == 143
+    assert "go on with: catvae-train --resume run" in result.stderr
+    assert train("--resume", "run", "-q").return_value == 0
+
+
+def test_a_run_goes_on_on_another_device_and_with_labels_that_moved(train, monkeypatch, tmp_path):
+    """Begun where there was a GPU, by what its configuration says."""
+    for i, image in enumerate(np.load("blobs.npz")["images"][:3]):
+        (tmp_path / "given" / f"kind {i}").mkdir(parents=True)
+        Image.fromarray(image[..., 0]).save(tmp_path / "given" / f"kind {i}" / "1.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "_train_one", interrupt)
+        assert train("blobs.npz", *QUICK, "--labels", "given", "-o", "run").return_value == 130
+    config = RunFolder("run").read_config()
+    elsewhere = msgspec.structs.replace(config, device="cuda")
+    RunFolder("run").write_config(elsewhere)
+    record = RunFolder("run").read_record()
+    record.config_hash = session._hash(elsewhere)
+    RunFolder("run").write_record(record)
+    shutil.move("given", "moved")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        assert isinstance(train("--resume", "run").exception, DeviceError)
+        assert train("--resume", "run", "-q", "--device", "cpu", "--labels", "moved").return_value == 0
+    assert RunFolder("run").read_record().origin.labels == str(tmp_path / "moved")

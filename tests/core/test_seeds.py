@@ -10,7 +10,7 @@ import pytest
 from catvae.core.guard import Verdict
 from catvae.core.run_folder import RunFolder
 from catvae.core.run_record import Origin, RunRecord
-from catvae.core.seeds import best_seed, folder_of, plan, read_plan, train_seeds
+from catvae.core.seeds import PLAN, best_seed, folder_of, plan, read_plan, train_seeds
 from catvae.core.session import Session
 from catvae.runtime.errors import DataError, NumericError, OutputError
 from catvae.runtime.interruption import Interrupted
@@ -86,6 +86,21 @@ def test_seeds_that_cannot_be_removed_are_named(blobs, quick, tmp_path):
     with pytest.raises(OutputError, match=r"cannot remove .*seeds/0"):
         plan(folder, [0])
     (folder.path / "seeds" / "0").chmod(0o700)
+
+
+def test_what_others_have_put_beside_a_seed_stays(blobs, quick, tmp_path):
+    """A bundle of one of the runs: it is neither removed with the run nor taken for the result's."""
+    folder = RunFolder(tmp_path / "run")
+    bundle = folder.path / "seeds" / "0" / "bundle" / "manifest.json"
+    for seeds in ([0, 1], [0]):
+        plan(folder, seeds)
+        if bundle.parent.is_dir():
+            left = [folder.path / "seeds", bundle.parent.parent, bundle.parent, bundle, folder.path / PLAN]
+            assert sorted(folder.path.rglob("*")) == left
+        train_seeds(folder, blobs, quick(), ORIGIN, None, train)
+        bundle.parent.mkdir(exist_ok=True)
+        bundle.write_text("{}")
+    assert not (folder.path / "bundle").exists()
 
 
 def test_a_plan_whose_first_run_never_began_says_so(tmp_path):

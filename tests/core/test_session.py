@@ -12,7 +12,7 @@ from catvae.core.checkpoint import read_position
 from catvae.core.run_folder import RunFolder
 from catvae.core.run_record import Origin
 from catvae.core.session import Session
-from catvae.runtime.errors import DataError, NumericError, UsageError
+from catvae.runtime.errors import DataError, NumericError, OutputError, UsageError
 from catvae.runtime.interruption import Interrupted
 
 
@@ -123,6 +123,18 @@ def test_a_numeric_failure_is_recorded(blobs, quick, tmp_path):
     with pytest.raises(NumericError):
         session.train()
     assert session.folder.read_record().status == "failed"
+
+
+def test_on_a_full_disc_a_numeric_failure_is_still_the_one_that_is_told(blobs, quick, tmp_path, monkeypatch):
+    session = Session.start(RunFolder(tmp_path / "run"), blobs, quick(), Origin(data="blobs"))
+    session.trainer.model.E.data.fill_(float("nan"))
+
+    def full(_record) -> None:
+        raise OutputError("no space left")
+
+    monkeypatch.setattr(session.folder, "write_record", full)
+    with pytest.raises(NumericError):
+        session.train()
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from catvae.core.agglomeration import grouped, mutual_information
 from catvae.core.checkpoint import save_state
-from catvae.core.starts import worth
+from catvae.core.starts import FAILED, worth
 from catvae.core.training import Trainer
+from catvae.runtime.errors import NumericError
 from catvae.runtime.interruption import Interrupted
 
 from .test_grouping import exchanging, joints_of
@@ -115,3 +116,28 @@ def test_the_first_start_is_saved_while_it_trains(blobs, quick, tmp_path):
     assert resumed.position.step == resumed.steps_per_epoch
     resumed.run()
     assert same(weights(whole), weights(resumed))
+
+
+def test_a_later_start_whose_loss_is_no_number_is_left_out(blobs, quick):
+    trainer = Trainer(blobs, quick(starts=3, epochs=5))
+    begin = trainer.begin
+
+    def begin_badly(start: int) -> None:
+        begin(start)
+        if start == 1:
+            trainer.model.head.weight.data.fill_(math.nan)
+
+    trainer.begin = begin_badly
+    trainer.run()
+    assert trainer.finished
+    assert trainer.position.start_scores[1] == FAILED < min(trainer.position.start_scores[::2])
+    assert [event.what for event in trainer.position.events if "left out" in event.what] == [
+        "beginning 2 of 3 left out: its loss was not a finite number"
+    ]
+
+
+def test_where_the_first_start_fails_the_run_does(blobs, quick):
+    trainer = Trainer(blobs, quick(starts=3, epochs=5))
+    trainer.model.head.weight.data.fill_(math.nan)
+    with pytest.raises(NumericError):
+        trainer.run()

@@ -257,6 +257,10 @@ def test_folders_that_are_no_finished_run(finished_run, tmp_path):
     (run / "model.safetensors").unlink()
     with pytest.raises(DataError, match="cannot read"):
         export_bundle(run, tmp_path / "out")
+    (run / "model.safetensors").write_bytes(weights)
+    (run / "calibration.safetensors").unlink()
+    with pytest.raises(DataError, match=r"calibration\.safetensors is missing"):
+        export_bundle(run, tmp_path / "out")
     (run / "run.json").write_text("{")
     with pytest.raises(DataError, match="is damaged"):
         export_bundle(run, tmp_path / "out")

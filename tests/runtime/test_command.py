@@ -25,11 +25,12 @@ from catvae.runtime.interruption import Signals, stop_on_signals
         ("catvae-report", [""]),
         ("catvae-label", [""]),
         ("catvae-doctor", ["-b", ""]),
+        ("catvae-train", ["", "-o", "run"]),
     ],
 )
 def test_an_empty_path_is_no_folder(run, tmp_path, name, arguments):
     result = run(name, *arguments)
-    assert (result.returncode, b"the path is empty" in result.stderr) == (2, True), result.stderr
+    assert (result.returncode, b"is empty" in result.stderr) == (2, True), result.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -116,3 +117,45 @@ def test_nothing_is_written_into_a_bundle(run, png, tmp_path):
     for name in ("Thumbs.db", "desktop.ini", ".DS_Store"):
         (bundle / name).write_bytes(b"")
     assert run("catvae-infer", "-b", "b", "a.png").returncode == 0
+
+
+ENDLESS = """
+import click
+from catvae.runtime.command import run_command
+from catvae.runtime.interruption import Signals
+from catvae.runtime.stdout import rows_stream
+
+@click.command()
+def rows():
+    signals = Signals()
+    with rows_stream() as stream, signals.installed():
+        while True:
+            with signals:
+                stream.write("x" * {size} + "\\n")
+
+raise SystemExit(run_command(rows, "rows", []))
+"""
+
+
+@pytest.mark.parametrize("size", [100, 5_099, 12_000, 300_000])
+def test_a_second_signal_does_not_wait_for_a_reader_that_stalls(size):
+    """Of writes smaller than the stream's buffer some is left there, which closing it would write."""
+    process = subprocess.Popen([sys.executable, "-c", ENDLESS.format(size=size)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    waiting = Path(f"/proc/{process.pid}/wchan")
+    deadline = time.monotonic() + 60
+    while "pipe_write" not in waiting.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    try:
+        if "pipe_write" not in waiting.read_text():
+            pytest.skip("this system does not say what a process waits for")
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):  # it ends with a whole row, once the reader goes on
+            process.wait(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+    finally:
+        process.kill()
+        process.stdout.close()
+        said = process.stderr.read()
+        process.stderr.close()
+    assert said == b"rows: interrupted\n"

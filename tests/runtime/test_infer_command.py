@@ -188,6 +188,24 @@ def test_interrupted_between_rows(png, tmp_path, number, what):
     assert all(json.loads(line)["ok"] for line in output.splitlines())
 
 
+def test_a_part_that_an_unset_variable_names_is_no_part(run, png):
+    png("a.png")
+    result = run("catvae-infer", "a.png", "--shard", "")
+    assert (result.returncode, b"expected i/n" in result.stderr) == (2, True)
+
+
+def test_pictures_of_runs_and_bundles_are_not_sorted(run, png, tmp_path):
+    for name in ("a.png", "run/samples/final.png", "bundle/preview.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        png(name)
+    for name in ("run/run.json", "run/config.json", "bundle/manifest.json", "bundle/classifier.onnx"):
+        (tmp_path / name).write_text("{}")
+    result = run("catvae-infer", ".")
+    assert [row["path"] for row in rows(result)] == ["./a.png"]
+    assert b"left out ./run: it is a run folder" in result.stderr
+    assert b"left out ./bundle: it is a bundle" in result.stderr
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from catvae.runtime import infer_command, generate_command; import catvae.runtime;"

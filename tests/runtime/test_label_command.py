@@ -13,7 +13,7 @@ from catvae.runtime.bundle import Bundle
 from catvae.runtime.bundle_files import PRETRAINED
 from catvae.runtime.errors import DataError, OutputError
 from catvae.runtime.labelled import read_labelled
-from catvae.runtime.labelling import write_names
+from catvae.runtime.labelling import renamed, write_names
 
 
 @pytest.fixture
@@ -109,6 +109,19 @@ def test_names_and_merges_by_hand(run, bundle_copy, bundle):
     assert Bundle.load(bundle_copy).manifest.groups[:3] == [0, 1, 1]
 
 
+def test_a_name_that_is_the_number_of_another_cluster_does_not_merge_them(bundle):
+    numbers = [str(i) for i in range(10)]  # as a run without labels has them
+    assert renamed(bundle.manifest, numbers, {0: "1"}).names == ["1", "cluster 1", *numbers[2:]]
+    assert renamed(bundle.manifest, numbers, {0: "1", 1: "1"}).names == ["1", "1", *numbers[2:]]  # asked for
+
+
+def test_a_name_that_another_cluster_has_merges_them_and_says_so(run, bundle_copy):
+    first, second, *_ = names(bundle_copy)
+    result = run("catvae-label", bundle_copy, "--name", f"{first}={second}")
+    assert f"note: {second} is the name of cluster 1 too".encode() in result.stderr
+    assert Bundle.load(bundle_copy).manifest.groups[:2] == [0, 0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -177,6 +190,20 @@ def test_clusters_that_no_image_speaks_for_keep_their_names(run, bundle_copy, la
     assert named.count(before[0]) == 1
     assert all(named[i] in (before[0], f"cluster {i}") for i in changed)
     assert len(changed) <= 2
+
+
+def test_a_class_may_be_called_as_a_cluster_without_a_name_is(run, bundle_copy, labelled, bundle):
+    """The class takes the name, and the cluster of that number another."""
+    number = bundle.names.index("3")
+    (labelled / "five").rename(labelled / f"cluster {number}")
+    for folder in list(labelled.iterdir()):
+        if not folder.name.startswith("cluster"):
+            shutil.rmtree(folder)
+    assert run("catvae-label", bundle_copy, "--name", f"3=cluster {number}").returncode == 0
+    assert run("catvae-label", bundle_copy, labelled).returncode == 0
+    named = names(bundle_copy)
+    assert named.index(f"cluster {number}") == bundle.names.index("5")
+    assert named[number] == f"cluster {number} (2)"
 
 
 def test_ink_on_paper_is_swapped_before_it_is_read(run, bundle, bundle_copy, tmp_path):
