@@ -21,8 +21,11 @@ WORTH = 0.8
 """Share of the entropy of groups that views must keep: half of a digit keeps less of what it adds, a digit more."""
 KEEP_MORE = 0.1
 """By how much more of their own entropy unequal groups keep than equal ones, through views and neighbours by pixels, where that alone
-decides: 0.13 to 0.22 where one kind fills most of a set of digits or garments; where all are alike, 0.01 on digits and below 0.1 in fifteen
-beginnings on garments. Equal ones are here those that say most of neighbours in the hidden layer: views divide what fills most of a set."""
+decides: 0.13 to 0.22 where one kind fills most of a set of digits or garments; where all are alike, 0.01 on digits, 0.04 to 0.11 on
+garments. Equal ones are here those that say most of neighbours in the hidden layer: views divide what fills most of a set."""
+FILLS = 1 / 3
+"""Share of the images that the largest unequal group must hold then: 0.40 to 0.50 where one kind has 0.53 of them, mostly 0.28 and less on
+garments that are all alike."""
 UNEVEN = 0.955
 """Share of K below which the perplexity of equal groups says enough: information makes groups equal where it can, to 0.99 where classes of
 handwriting are all alike, 0.97 on garments; 0.89 to 0.96 where half of the classes are at 1/3 or 1/10."""
@@ -45,6 +48,8 @@ class Signs(NamedTuple):
 
     more: float
     """How much more of their own entropy unequal groups keep than equal ones, through views and neighbours by pixels; see `KEEP_MORE`."""
+    fills: float
+    """Share of the largest of those unequal groups; see `FILLS`."""
     evenness: float
     """Perplexity of equal groups over K; see `UNEVEN`."""
     further: float
@@ -67,8 +72,10 @@ def unequal_signs(joints: Joints, clusters: int) -> Signs:
     equal, unequal = merge_by_neighbours(joints, clusters), merge_apart(joints, clusters)
     group = most_apart(joint, clusters)
     halved, apart = grouped(joint, merge_clusters(joint, clusters).group, clusters), grouped(joint, group, clusters)
+    kept = grouped(both, unequal, clusters)
     return Signs(
-        kept_share(grouped(both, unequal, clusters)) - kept_share(grouped(both, equal, clusters)),
+        kept_share(kept) - kept_share(grouped(both, equal, clusters)),
+        float(kept.sum(1).max()),
         _perplexity_share(halved),
         mean_nearest(apart) - mean_nearest(halved),
         kept_share(apart),
@@ -78,13 +85,13 @@ def unequal_signs(joints: Joints, clusters: int) -> Signs:
 
 
 def unequal_is_clearer(joints: Joints, clusters: int) -> bool:
-    """Whether the signs say that groups of unequal size are what the images show: the first by itself, or all the others together."""
+    """Whether the signs say that groups of unequal size are what the images show: the first two, or all the others together."""
     if clusters < 2:
         return False
     signs = unequal_signs(joints, clusters)
     needed = max(0.0, CLEARLY * (signs.evenness - UNEVEN))
     together = signs.further >= needed and signs.kept >= KEPT and signs.gap >= GAP and signs.stays >= STAYS
-    return signs.more >= KEEP_MORE or together
+    return (signs.more >= KEEP_MORE and signs.fills >= FILLS) or together
 
 
 def sizes_and_number(joints: Joints, config: TrainConfig) -> tuple[bool, int]:

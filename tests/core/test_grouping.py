@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from catvae.core import grouping
 from catvae.core.agglomeration import information
-from catvae.core.grouping import KEEP_MORE, choose_clusters, unequal_is_clearer, unequal_signs
+from catvae.core.grouping import FILLS, KEEP_MORE, Signs, choose_clusters, unequal_is_clearer, unequal_signs
 from catvae.core.joints import Joints
 from catvae.core.merging import merge, merge_apart, merge_clusters
 
@@ -67,6 +68,16 @@ def test_a_class_that_fills_most_of_a_set_is_seen_by_its_pixels():
     assert all(len(set(group[truth == k])) == 1 for k in range(5))
     assert unequal_signs(joints, 5).more > KEEP_MORE
     assert unequal_is_clearer(joints, 5)
+    assert unequal_signs(joints, 5).fills > FILLS
+
+
+def test_groups_that_keep_more_are_no_mark_where_none_of_them_fills_the_set(monkeypatch):
+    """Garments, which shade into each other, from two beginnings of eight."""
+    seen = Signs(more=0.11, fills=0.26, evenness=0.97, further=0.09, kept=0.82, gap=-0.18, stays=0.0)
+    monkeypatch.setattr(grouping, "unequal_signs", lambda *_: seen)
+    assert not unequal_is_clearer(joints_of(exchanging(ALIKE)), 5)
+    seen = seen._replace(fills=0.45)
+    assert unequal_is_clearer(joints_of(exchanging(ALIKE)), 5)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
