@@ -222,6 +222,8 @@ def _write_all(output: Path, files: dict[str, bytes], overwrite: bool) -> None:
             atomic_write(staging / name, data)
         bundle = Bundle.load(staging)
         atomic_write(staging / "preview.png", preview(bundle, bundle.names))
+        if staging.parent != output:  # what has appeared there while all this took its time is not ours to remove
+            _check_target(output, overwrite)
 
 
 def summary(exported: Exported) -> dict[str, str]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from catvae.core.held_back import Calibration
 from catvae.runtime.bundle import Bundle
+from catvae.runtime.errors import DataError
 from catvae.runtime.manifest import Scoring
 
 QUANTILE = 0.01
@@ -22,11 +23,18 @@ def calibrate(bundle: Bundle, calibration: Calibration) -> tuple[list[float], Sc
     """A threshold for each cluster, in nats, and what they were read from.
 
     Where a cluster has too few images, it gets the threshold of all.
+
+    Raises
+    ------
+    DataError
+        When no answer is a finite number.
     """
     held_back = len(calibration.held_back) > 0
     images = calibration.held_back if held_back else calibration.trained
     answers = bundle.examine(images, score=True)
     answers = answers.only(answers.finite)
+    if not len(answers.assignment):
+        raise DataError(f"the model answers none of {len(images):,} of its own images with finite numbers: train it again")
     assert answers.score is not None
     clusters, scores = answers.assignment.argmax(1), answers.score.astype(np.float64)
     overall = _quantile(scores)

@@ -158,5 +158,10 @@ def _named(file: Path, place: Path) -> bool:
             os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             return False
-        os.replace(file, place)
+        try:
+            os.replace(file, place)
+        except BaseException:  # a signal too: an empty image would stay
+            if not os.path.getsize(place):
+                os.unlink(place)
+            raise
     return True

@@ -81,7 +81,7 @@ def _kernel() -> Finding:
     if importlib.util.find_spec("catvae.kernels") is None or _version("cffi") is None:
         return Finding("kernel", "off", "training is not installed", "pip install '.[train]' in catvae's sources")
     try:
-        asked = subprocess.run([sys.executable, "-c", ASK_KERNELS], capture_output=True, text=True, timeout=60, check=False)
+        asked = subprocess.run([sys.executable, "-P", "-c", ASK_KERNELS], capture_output=True, text=True, timeout=60, check=False)
     except subprocess.TimeoutExpired:
         return Finding(
             "kernel", "broken", "does not load within a minute", "install it again with pip's --force-reinstall, onto a quicker disk"
@@ -89,7 +89,7 @@ def _kernel() -> Finding:
     if asked.returncode:
         last = (asked.stderr.strip().splitlines() or ["it says nothing"])[-1]
         return Finding("kernel", "broken", f"cannot be asked: {last}", "install it again, with pip's --force-reinstall")
-    cpu, cuda = asked.stdout.splitlines()
+    cpu, cuda = asked.stdout.splitlines()[-2:]  # libraries may print before
     what = f"on the CPU {cpu}; on CUDA {cuda}"
     return Finding("kernel", "off" if cpu.startswith("plain torch") else "ok", what)
 

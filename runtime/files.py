@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .errors import OutputError
+from .errors import OutputError, UsageError
 
 
 def umask() -> int:
@@ -55,6 +55,19 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def refuse_to_replace(output: Path, mark: str, what: str) -> None:
+    """Raise `UsageError` where a file stands that holds no `mark` near its beginning, so that no earlier call made it: it is the user's."""
+    try:
+        if not output.is_file() or output.is_symlink():  # writing has words for it
+            return
+        with output.open("rb") as file:
+            theirs = mark.encode() not in file.read(1024)
+    except OSError:
+        return
+    if theirs:
+        raise UsageError(f"-o is '{output}', which is there and was not {what}: choose another name, or remove it")
 
 
 def refuse_special_target(target: Path) -> None:

@@ -63,14 +63,14 @@ def generate(
     """
     from .bundle import Bundle
     from .bundle_files import refuse_inside
-    from .files import atomic_write
+    from .files import atomic_write, refuse_to_replace
     from .generate import interpolation, ring, samples, walks
     from .grid import MARK, grid, png_bytes
     from .manifest import find_cluster
 
     if output.suffix.lower() not in ("", ".png"):
         raise UsageError(f"-o is '{output}': pictures are written as PNG, expected a name that ends in .png")
-    _refuse_to_replace(output, MARK)
+    refuse_to_replace(output, MARK, "drawn by catvae-generate")
     of_images = {"--reconstruct": reconstruct, "--between": between, "--transfer": transfer}
     asked = {"--interpolate": interpolate is not None, "--ring": around, "--walk": walked is not None, **of_images}
     chosen = [name for name, given in asked.items() if given]
@@ -104,19 +104,6 @@ def generate(
     atomic_write(output, png_bytes(grid(*picture), mark=MARK))
     columns = max(len(row) for row in picture.rows)
     say(f"{output}: {len(picture.rows)} row{'s' * (len(picture.rows) > 1)} of {columns} image{'s' * (columns > 1)}")
-
-
-def _refuse_to_replace(output: Path, mark: str) -> None:
-    """Raise `UsageError` where a picture stands that no earlier call drew: `-o *.png` names an image of the user's."""
-    try:
-        if not output.is_file() or output.is_symlink():  # writing has words for it
-            return
-        with output.open("rb") as file:
-            theirs = mark.encode() not in file.read(1024)
-    except OSError:
-        return
-    if theirs:
-        raise UsageError(f"-o is '{output}', which is there and was not drawn by catvae-generate: choose another name, or remove it")
 
 
 def _of_images(bundle: Bundle, images: Images, how: str, number: int) -> Picture:

@@ -3,6 +3,9 @@
 Nothing here or above imports numpy, Pillow or onnxruntime: bad options are answered at once.
 """
 
+import contextlib
+import os
+
 import click
 
 from .command import Choice, FilePath, SourceText, command_entry
@@ -70,9 +73,21 @@ def infer(shard: str | None, **options) -> int:
         if is_image_name(request.output.name):
             raise UsageError(f"-o is '{request.output}', the name of an image, which the rows would replace: choose another")
         refuse_special_target(request.output)
+        _refuse_to_replace_inputs(request)
     if not request.testing:
         _require_sources(request)
     return answer(request)
+
+
+def _refuse_to_replace_inputs(request: Request) -> None:
+    """Where the rows would take the place of what they are made from."""
+    output = request.output
+    if output is None or not output.exists():
+        return
+    for given in (*request.sources, *filter(None, [request.files_from])):
+        with contextlib.suppress(OSError):  # a pattern, standard input, or not there: whoever reads it says so
+            if os.path.samefile(given, output):
+                raise UsageError(f"-o is '{output}', which the rows are to be made from: choose another")
 
 
 def _require_nothing_else(request: Request) -> None:

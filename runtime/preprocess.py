@@ -64,7 +64,7 @@ def transparent(image: Image.Image) -> bool:
 def to_grey_or_rgb(image: Image.Image, background: int) -> Image.Image:
     """An upright image as ``L`` or ``RGB``; what is transparent shows `background`. Raises `ImageError` for floating-point pixels."""
     if image.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
-        return _divided(image)
+        return _divided(image, background)
     if image.mode == "F":
         raise ImageError("unsupported_mode", "floating-point pixels have no agreed range: save the image with 8 or 16 bits")
     if image.mode in ("LA", "La"):
@@ -74,16 +74,21 @@ def to_grey_or_rgb(image: Image.Image, background: int) -> Image.Image:
     return _as_mode(image, "L" if image.mode in ("1", "L") else "RGB")
 
 
-def _divided(image: Image.Image) -> Image.Image:
-    """Grey levels 0..65535 over 257, rounded; no half is possible, 257 being odd. A strip at a time: 33 million pixels are 270 MB wide."""
+def _divided(image: Image.Image, background: int) -> Image.Image:
+    """Grey levels 0..65535 over 257, rounded; no half is possible, 257 being odd. A strip at a time: 33 million pixels are 270 MB wide.
+
+    A level that stands for transparent shows `background`.
+    """
     import numpy as np
 
     levels = np.asarray(image) if image.mode == "I" else np.asarray(image, dtype=np.uint16)
     if image.mode == "I" and (levels.min() < 0 or levels.max() > 65535):
         raise ImageError("unsupported_mode", f"integer grey levels {levels.min()}..{levels.max()}, expected 0..65535")
-    grey = np.empty(levels.shape, np.uint8)
+    grey, hidden = np.empty(levels.shape, np.uint8), image.info.get("transparency")
     for top in range(0, len(levels), STRIP):
         grey[top : top + STRIP] = (levels[top : top + STRIP].astype(np.uint32) + 128) // 257
+        if isinstance(hidden, int):
+            grey[top : top + STRIP][levels[top : top + STRIP] == hidden] = background
     return Image.fromarray(grey)
 
 

@@ -93,6 +93,8 @@ def growing_file(output: Path, made_with: dict[str, Any], *, resume: bool = Fals
         handle, locked = _open_locked(part)
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
             if not resume:
+                if os.fstat(handle).st_size and not note_of(part).is_file():
+                    raise OutputError(f"{part} is there and was not written by catvae-infer: move it away, or choose another -o")
                 stream.truncate(0)
             if not os.fstat(handle).st_size:
                 atomic_write(note_of(part), json.dumps(made_with))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from .errors import DataError, UsageError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """Of the formats that `images` reads."""
 OURS = {"a run folder": {"run.json", "config.json"}, "a bundle": {"manifest.json", "classifier.onnx"}}
 """What tells folders that commands of ours have written."""

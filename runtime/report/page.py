@@ -19,6 +19,8 @@ from .facts import SHOWN, Card, Facts
 
 STYLE = Path(__file__).with_name("style.css")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+MARK = "catvae-report"
+"""What tells such a page from a file of the user's."""
 MOST_CARDS = 100
 """Clusters with a card: more would be a page nobody scrolls."""
 VERDICTS = {
@@ -49,6 +51,7 @@ def render(facts: Facts) -> bytes:
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="generator" content="{MARK}">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>{escape(facts.title)}</title><style>{STYLE.read_text(encoding='utf-8')}</style></head><body>"
         f'<header><h1>{escape(facts.title)}</h1><p class="soft">{escape(facts.about)}</p>{_verdict(facts)}{_tiles(facts)}'

@@ -12,10 +12,13 @@ from PIL import Image
 from catvae.core.checkpoint import weights_bytes
 from catvae.core.data import load_data
 from catvae.core.evaluation import assign
+from catvae.core.held_back import read_calibration
 from catvae.core.run_folder import RunFolder
 from catvae.export import bundle_writer
 from catvae.export.bundle_writer import export_bundle
-from catvae.export.parity import ParityError, check_files
+from catvae.export.graphs import graph_specs, trace
+from catvae.export.parity import ParityError, check_files, check_parity
+from catvae.export.thresholds import calibrate
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.errors import DataError, OutputError, UsageError
 from catvae.runtime.files import sha256
@@ -225,6 +228,38 @@ def test_over_tolerance_nothing_appears(finished_run, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="parity"):
         export_bundle(finished_run, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_that_are_no_numbers_are_told(finished_run):
+    """On both sides: a difference of nothing from nothing is not none."""
+    model = RunFolder(finished_run).read_model()
+    with torch.no_grad():
+        model.E.fill_(float("nan"))
+    specs = graph_specs(model)
+    with pytest.raises(ParityError, match="differs from PyTorch by nan"):
+        check_parity(model, specs, {spec.role: trace(spec, {"catvae": "0"}) for spec in specs})
+
+
+def test_a_model_that_answers_nothing_gets_no_thresholds(finished_run, exported, monkeypatch):
+    bundle, calibration = Bundle.load(exported), read_calibration(finished_run)
+    answers = bundle.examine(calibration.trained, score=True)
+    monkeypatch.setattr(bundle, "examine", lambda *_a, **_k: answers._replace(finite=np.zeros(len(answers.finite), bool)))
+    with pytest.raises(DataError, match="with finite numbers"):
+        calibrate(bundle, calibration)
+
+
+def test_what_appears_in_a_bundle_while_a_new_one_is_made_is_kept(finished_run, tmp_path, monkeypatch):
+    export_bundle(finished_run, tmp_path / "b")
+    draw = bundle_writer.preview
+
+    def slowly(*arguments):
+        (tmp_path / "b" / "notes.txt").write_text("mine")
+        return draw(*arguments)
+
+    monkeypatch.setattr(bundle_writer, "preview", slowly)
+    with pytest.raises(UsageError, match=r"holds 'notes\.txt'|only replaces bundles"):
+        export_bundle(finished_run, tmp_path / "b", overwrite=True)
+    assert (tmp_path / "b" / "notes.txt").read_text() == "mine"
 
 
 def test_targets_that_are_not_ours_are_left_alone(finished_run, tmp_path):

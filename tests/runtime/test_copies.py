@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from catvae.runtime.copies import Copies, folder_names
 from catvae.runtime.errors import OutputError, UsageError
+from catvae.runtime.interruption import Interrupted
 
 
 def test_each_image_lies_in_the_folder_of_its_class(run, png, tmp_path):
@@ -192,3 +193,21 @@ def test_folder_names_are_plain_and_tell_classes_apart(names):
     for i, first in enumerate(names):
         for j, second in enumerate(names):
             assert (folders[i].casefold() == folders[j].casefold()) == (first == second)
+
+
+def test_a_copy_that_is_interrupted_leaves_no_empty_image(tmp_path, png, monkeypatch):
+    """Where files cannot be linked, a name is taken before the image has it."""
+    png("a.png")
+
+    def no_links(*_arguments):
+        raise PermissionError("no links here")
+
+    def told(*_arguments):
+        raise Interrupted(15)
+
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "replace", told)
+    copies = Copies(tmp_path / "out", ["one"])
+    with pytest.raises(Interrupted):
+        copies.add({"path": str(tmp_path / "a.png"), "ok": True, "cluster": 0, "name": "one"})
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]

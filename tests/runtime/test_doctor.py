@@ -23,6 +23,12 @@ def test_a_kernel_that_does_not_load_is_no_kernel(run):
     assert "training is not installed" in line or "switched off by CATVAE_KERNEL=off" in line
 
 
+def test_modules_in_the_working_folder_are_not_the_kernels(run, tmp_path):
+    for name in ("multiprocessing.py", "cffi.py"):
+        (tmp_path / name).write_text("print('from here'); raise SystemExit(3)")
+    assert b"broken" not in next(line for line in run("catvae-doctor").stdout.splitlines() if line.startswith(b"kernel"))
+
+
 def test_a_damaged_bundle_is_broken(run, tmp_path):
     folder = tmp_path / "bundle"
     shutil.copytree(PRETRAINED / "digits", folder)

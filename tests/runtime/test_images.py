@@ -293,3 +293,13 @@ def test_mutated_files_give_an_image_or_an_image_error(data):
         assert read_image(bytes(original[: data.draw(st.integers(1, len(original)))]), GREY).shape == (8, 8, 1)
     except ImageError as error:
         assert error.code in {"not_an_image", "corrupt_image", "truncated_image", "too_many_pixels", "unsupported_mode"}
+
+
+@pytest.mark.parametrize("background", [0, 255])
+def test_a_transparent_level_of_sixteen_bits_shows_the_background(tmp_path, background):
+    levels = np.full((8, 8), 65535, np.uint16)
+    levels[:4] = 257 * 40
+    Image.fromarray(levels).save(tmp_path / "a.png", transparency=65535)
+    pixels = read_image(tmp_path / "a.png", Preprocess(height=8, width=8, channels=1, background=background))
+    assert (pixels[:4] == 40).all()
+    assert (pixels[4:] == background).all()

@@ -2,13 +2,14 @@
 
 import io
 import struct
+import zlib
 
 import pytest
 from PIL import Image, PngImagePlugin
 
 from catvae.runtime.errors import ImageError
 from catvae.runtime.images import decode_image, image_size_of, read_image
-from catvae.runtime.metadata import MOST, require_modest
+from catvae.runtime.metadata import MOST, MOST_PIECES, require_modest
 from catvae.runtime.preprocess import Preprocess
 
 GREY = Preprocess(height=8, width=8, channels=1)
@@ -30,23 +31,58 @@ def tiff_with(entries: int, values: int, order: str = "<", *, big: bool = False)
     return head + count + b"".join(entry.pack(40_000 + i, 7, values, 8) for i in range(entries)) + bytes(2000)
 
 
+def png_with(chunks: int, kind: bytes = b"prIv") -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (8, 8), 77).save(file, "PNG")
+    data = file.getvalue()
+    return data[:33] + (struct.pack(">I", 0) + kind + struct.pack(">I", zlib.crc32(kind))) * chunks + data[33:]
+
+
+def gif_with(pieces: int, junk: bytes = b"") -> bytes:
+    """A comment of so many bytes, each in a block of its own."""
+    file = io.BytesIO()
+    Image.new("L", (8, 8), 77).save(file, "GIF")
+    data = file.getvalue()
+    at = data.index(b",", 13 + 3 * 2 ** (1 + (data[10] & 7)))
+    return data[:at] + junk + b"!\xfe" + b"\x01c" * pieces + b"\0" + data[at:]
+
+
+def strips(count: int) -> bytes:
+    return tiff_with(1, count).replace(struct.pack("<HH", 40_000, 7), struct.pack("<HH", 273, 3), 1)
+
+
 @pytest.mark.parametrize(
     "data",
     [
         jpeg_with(MOST + 1),
         jpeg_with(500_000),
+        jpeg_with(MOST + 1)[:2] + b"\0\0" + jpeg_with(MOST + 1)[2:],
+        jpeg_with(MOST + 1)[:2] + b"\xff\x00\xff\xf0" + jpeg_with(MOST + 1)[2:],
+        png_with(MOST + 1),
+        png_with(MOST_PIECES + 1, b"IDAT"),
+        gif_with(MOST_PIECES),
+        gif_with(MOST_PIECES, b"\x07"),
+        strips(MOST_PIECES + 1),
         tiff_with(MOST + 1, 1),
         tiff_with(50, 2**21),
         tiff_with(50, 2**21, ">"),
         tiff_with(50, 2**21, big=True),
         tiff_with(50, 2**40, ">", big=True),
     ],
-    ids=["jpeg", "a long jpeg", "entries", "bytes", "big-endian", "BigTIFF", "big-endian BigTIFF"],
+    ids=[
+        *("jpeg", "a long jpeg", "junk", "markers alone", "png", "a png's pixels", "gif", "gif after junk", "strips"),
+        *("entries", "bytes", "big-endian", "BigTIFF", "big-endian BigTIFF"),
+    ],
 )
 def test_metadata_out_of_proportion_is_refused(data):
     with pytest.raises(ImageError) as caught:
         read_image(data, GREY)
     assert caught.value.code == "corrupt_image"
+
+
+@pytest.mark.parametrize("data", [png_with(0), png_with(300), png_with(MOST - 5), gif_with(0), gif_with(300), gif_with(20_000)])
+def test_other_files_with_ordinary_metadata_are_read(data):
+    assert abs(int(read_image(data, GREY).mean()) - 77) <= 1
 
 
 @pytest.mark.parametrize("segments", [0, 1, 300])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from catvae.runtime.errors import DataError, OutputError, UsageError
-from catvae.runtime.row_file import complete_rows, growing_file, made_otherwise, part_of, skip_answered
+from catvae.runtime.row_file import complete_rows, growing_file, made_otherwise, note_of, part_of, skip_answered
 
 MADE = {"model": "abc", "score": False}
 
@@ -100,6 +100,7 @@ def test_a_file_that_was_finished_while_waiting_for_its_lock_is_begun_anew(tmp_p
 def test_without_resume_an_old_part_is_begun_again(tmp_path):
     target = tmp_path / "rows.jsonl"
     part_of(target).write_text("old")
+    note_of(part_of(target)).write_text("{}")
     with growing_file(target, MADE) as growing:
         growing.stream.write("new\n")
     assert target.read_text() == "new\n"

@@ -88,3 +88,9 @@ def test_a_list_that_somebody_writes_is_answered_row_by_row(png, tmp_path):
         process.stdin.close()
         assert process.wait(60) == 0
         watchdog.cancel()
+
+
+def test_every_usual_name_of_a_jpeg_is_an_image(png, tmp_path):
+    for name in ("a.jfif", "b.JPE", "c.jpeg"):
+        png("x.png").rename(tmp_path / name)
+    assert [Path(path).name for path in walk_images(str(tmp_path))] == ["a.jfif", "b.JPE", "c.jpeg"]
