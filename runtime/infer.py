@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TextIO
@@ -15,6 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 from .command import loading, say
 from .errors import UsageError
 from .interruption import Interrupted, Signals
+
+EVERY = 60.0
+"""Seconds between two lines that say how many rows are in the file."""
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -152,6 +156,7 @@ class _Count:
         from .drift import Tally
 
         self.tally, self.quiet = Tally(bundle.manifest), request.quiet
+        self.silent = request.quiet or request.output is None  # rows on standard output show how far it has come
         self.copies = _copies(request.copy_to, bundle, request.sources) if request.copy_to else None
 
     def answered(self, row: Row) -> None:
@@ -162,7 +167,7 @@ class _Count:
 
     def written(self, blocks: Iterable[list[Row]], write: Writer) -> None:
         """Write whole rows until they end or a signal arrives."""
-        signals = Signals()
+        signals, said = Signals(), time.monotonic()
         with signals.installed():
             for rows in blocks:
                 if self.copies is not None:  # first: an image whose row is there has been copied
@@ -172,6 +177,9 @@ class _Count:
                     write(rows)
                 for row in rows:
                     self.tally.add(row)
+                if time.monotonic() - said > EVERY:
+                    said = time.monotonic()
+                    say(f"catvae-infer: {self.tally.total:,} images so far", quiet=self.silent)
 
     @property
     def exit_code(self) -> int:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+
+from catvae.runtime import infer, infer_command
 
 
 def rows(result) -> list[dict]:
@@ -204,6 +207,17 @@ def test_pictures_of_runs_and_bundles_are_not_sorted(run, png, tmp_path):
     assert [row["path"] for row in rows(result)] == ["./a.png"]
     assert b"left out ./run: it is a run folder" in result.stderr
     assert b"left out ./bundle: it is a bundle" in result.stderr
+
+
+def test_a_long_call_says_how_far_it_has_come(png, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(infer, "EVERY", 0.0)
+    for name in ("a.png", "b.png", "c.png"):
+        png(name)
+    call = ["a.png", "b.png", "c.png", "--batch-size", "2"]
+    assert "2 images so far" in CliRunner().invoke(infer_command.infer, [*call, "-o", "rows.csv"]).stderr
+    for others in (["-o", "rows.csv", "-q"], []):
+        assert "so far" not in CliRunner().invoke(infer_command.infer, [*call, *others]).stderr
 
 
 def test_help_imports_nothing_heavy():
