@@ -1,4 +1,4 @@
-"""How far views of objects may stray: `python -m benchmarks.reach ../data/fashion-mnist --seeds 5`.
+"""How far views of objects may stray: `python -m benchmarks.reach fashion-mnist --seeds 5`.
 
 Every row is a run up to its first merge, from one start, with some properties of the views of objects changed (`POLICIES` in
 `core/views.py`). `purity` is what the best merge could reach: the share of images of their over-cluster's most frequent class. Labels

@@ -6,6 +6,7 @@ alone, so that an interrupted call can be repeated, and several may copy into on
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import itertools
 import os
@@ -161,7 +162,8 @@ def _named(file: Path, place: Path) -> bool:
         try:
             os.replace(file, place)
         except BaseException:  # a signal too: an empty image would stay
-            if not os.path.getsize(place):
-                os.unlink(place)
+            with contextlib.suppress(OSError):
+                if not os.path.getsize(place):
+                    os.unlink(place)
             raise
     return True

@@ -1,9 +1,9 @@
 """Refuses image files whose metadata alone would take memory or time out of all proportion, before Pillow reads it.
 
-A JPEG of 32 MB may hold eight million empty segments, a PNG a third as many chunks, each of which Pillow keeps, and a GIF as many pieces of
-a comment as it has bytes, which older versions join one by one. The entries of a TIFF, or of the EXIF in any image, may all point at the
-same bytes, which older versions read once for each, or speak of more strips than the image has rows. Nothing else is judged here: what is
-no such file, or damaged, is left to Pillow. Of a TIFF the first page alone is read.
+A JPEG of 32 MB may hold eight million empty segments, a PNG a third as many chunks, each of which Pillow keeps, and a GIF half as many
+pieces of a comment as it has bytes. The entries of a TIFF, or of the EXIF in any image, may all point at the same bytes, which older
+versions read once for each, or speak of more strips than the image has rows. Nothing else is judged here: what is no such file, or damaged,
+is left to Pillow. Of a TIFF the first page alone is read.
 """
 
 import io

@@ -116,10 +116,8 @@ def walk_images(folder: str, warn: Callable[[str], None] = lambda _line: None) -
 
 def left_by_us(names: Collection[str]) -> str:
     """What a folder with files of these names is, a run folder or a bundle, whose pictures are no images to sort; empty where neither."""
-    for what, files in OURS.items():
-        if files <= set(names):
-            return what
-    return ""
+    present = set(names)
+    return next((what for what, files in OURS.items() if files <= present), "")
 
 
 def is_image_name(name: str) -> bool:

@@ -97,22 +97,3 @@ def test_a_page_replaces_none_of_the_users(run, tmp_path):
     (tmp_path / "run.json").write_text("{}")
     result = run("catvae-report", "-q")
     assert (result.returncode, b"the page of the run" in result.stderr) == (2, True)
-
-
-def test_rows_do_not_replace_what_they_are_made_from(run, png, tmp_path):
-    image = png("a.png").read_bytes()
-    (tmp_path / "picture").write_bytes(image)
-    (tmp_path / "list.txt").write_text("a.png\n")
-    for arguments in (["--files-from", "list.txt", "-o", "list.txt"], ["picture", "-o", "./picture"]):
-        result = run("catvae-infer", *arguments)
-        assert (result.returncode, b"the rows are to be made from" in result.stderr) == (2, True)
-    assert (tmp_path / "picture").read_bytes() == image
-    assert (tmp_path / "list.txt").read_text() == "a.png\n"
-
-
-def test_a_part_that_is_not_ours_stays(run, png, tmp_path):
-    png("a.png")
-    (tmp_path / "rows.jsonl.part").write_text("mine")
-    result = run("catvae-infer", "a.png", "-o", "rows.jsonl")
-    assert (result.returncode, b"was not written by catvae-infer" in result.stderr) == (5, True)
-    assert (tmp_path / "rows.jsonl.part").read_text() == "mine"

@@ -251,3 +251,22 @@ def test_a_table_for_other_programs_is_told_by_its_name_in_any_case(run, png, tm
 def test_a_self_test_takes_no_options_of_rows(run, option):
     result = run("catvae-infer", "--self-test", *option)
     assert (result.returncode, f"leave out {option[0]}".encode() in result.stderr) == (2, True)
+
+
+def test_rows_do_not_replace_what_they_are_made_from(run, png, tmp_path):
+    image = png("a.png").read_bytes()
+    (tmp_path / "picture").write_bytes(image)
+    (tmp_path / "list.txt").write_text("a.png\n")
+    for arguments in (["--files-from", "list.txt", "-o", "list.txt"], ["picture", "-o", "./picture"]):
+        result = run("catvae-infer", *arguments)
+        assert (result.returncode, b"the rows are to be made from" in result.stderr) == (2, True)
+    assert (tmp_path / "picture").read_bytes() == image
+    assert (tmp_path / "list.txt").read_text() == "a.png\n"
+
+
+def test_a_part_that_is_not_ours_stays(run, png, tmp_path):
+    png("a.png")
+    (tmp_path / "rows.jsonl.part").write_text("mine")
+    result = run("catvae-infer", "a.png", "-o", "rows.jsonl")
+    assert (result.returncode, b"was not written by catvae-infer" in result.stderr) == (5, True)
+    assert (tmp_path / "rows.jsonl.part").read_text() == "mine"
