@@ -1,8 +1,8 @@
 """How many groups, and whether of unequal size: read from the joint distributions of small clusters, without labels.
 
 Groups are worth having where views keep them. Of the entropy that more groups add, a part is kept, as mutual information, and a part is
-lost to views that change groups; `choose_clusters` adds groups while four fifths are kept. `unequal_is_clearer` compares groups of any size
-with equal ones at the same K.
+lost to views that change groups; `choose_clusters` adds groups while enough is kept. `unequal_is_clearer` compares groups of any size with
+equal ones at the same K.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,9 @@ from .joints import Joints
 from .merging import information_paths, merge_apart, merge_by_neighbours, merge_clusters, sources
 from .separation import inner_separations, mean_nearest, most_apart, separation_path, separations
 
-WORTH = 0.8
-"""Share of the entropy of groups that views must keep: half of a digit keeps less of what it adds, a digit more."""
+WORTH, WORTH_APART = 0.75, 0.8
+"""Share of the entropy of groups that views must keep, where groups are equal and where the most apart: half of a digit keeps less of what
+it adds, a digit more. The most apart are asked for more, since a few images that are far from all others cost hardly any entropy."""
 KEEP_MORE = 0.1
 """By how much more of their own entropy unequal groups keep than equal ones, through views and neighbours by pixels, where that alone
 decides: 0.12 to 0.22 where one kind fills most of a set of digits or garments; where all are alike, 0.01 on digits, 0.05 to above 0.1 on
@@ -95,15 +96,23 @@ def unequal_is_clearer(joints: Joints, clusters: int) -> bool:
 
 
 def sizes_and_number(joints: Joints, config: TrainConfig) -> tuple[bool, int]:
-    """Whether clusters may be of unequal size, and K; each decided where the configuration leaves it open."""
-    at_most, choose = config.most_clusters, config.choose_clusters
-    if_unequal = choose_clusters(joints, at_most, unequal=True) if choose else at_most
-    unequal = config.sizes == "unequal" or (config.sizes == "auto" and unequal_is_clearer(joints, if_unequal))
-    return unequal, if_unequal if unequal or not choose else choose_clusters(joints, at_most)
+    """Whether clusters may be of unequal size, and K; each decided where the configuration leaves it open.
+
+    Where both are open, either kind of groups comes to a K of its own, and they are compared at the larger: at the smaller, rare classes
+    are one group of either kind, or a few groups say of one blob that it fills the set.
+    """
+    at_most = config.most_clusters
+    if config.choose_clusters:
+        equal, unequal = (choose_clusters(joints, at_most, unequal=either) for either in (False, True))
+    else:
+        equal = unequal = at_most
+    if config.sizes == "unequal" or (config.sizes == "auto" and unequal_is_clearer(joints, max(equal, unequal))):
+        return True, unequal
+    return False, equal
 
 
 def choose_clusters(joints: Joints, at_most: int, *, unequal: bool = False) -> int:
-    """The K whose groups keep most, `WORTH` of their entropy taken off; 1 where none keeps that share.
+    """The K whose groups keep most, `WORTH` (`WORTH_APART`) of their entropy taken off; 1 where none keeps that share.
 
     The groups are those of greedy merging, refined on neighbours and judged by views: judged by what they were refined on, they would win
     by its noise.
@@ -114,11 +123,11 @@ def choose_clusters(joints: Joints, at_most: int, *, unequal: bool = False) -> i
     at_most : int
         K_max, at most the number of small clusters.
     """
-    groups = _apart(joints) if unequal else _informative(joints)
+    groups, share = (_apart(joints), WORTH_APART) if unequal else (_informative(joints), WORTH)
 
     def worth(clusters: int) -> float:
         joint = grouped(joints.overclusters, groups(clusters), clusters)
-        return mutual_information(joint) - WORTH * entropy(joint)
+        return mutual_information(joint) - share * entropy(joint)
 
     return max(range(1, at_most + 1), key=worth)
 

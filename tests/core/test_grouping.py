@@ -4,8 +4,19 @@ import numpy as np
 import pytest
 
 from catvae.core import grouping
-from catvae.core.agglomeration import information
-from catvae.core.grouping import FILLS, KEEP_MORE, Signs, choose_clusters, unequal_is_clearer, unequal_signs
+from catvae.core.agglomeration import information, kept_share
+from catvae.core.config import resolve
+from catvae.core.grouping import (
+    FILLS,
+    KEEP_MORE,
+    WORTH,
+    WORTH_APART,
+    Signs,
+    choose_clusters,
+    sizes_and_number,
+    unequal_is_clearer,
+    unequal_signs,
+)
 from catvae.core.joints import Joints
 from catvae.core.merging import merge, merge_apart, merge_clusters
 
@@ -94,3 +105,23 @@ def test_nothing_is_apart_where_views_go_anywhere():
 
 def test_more_classes_than_clusters_take_all_there_may_be():
     assert choose_clusters(joints_of(exchanging(ALIKE, within=0.5)), 3) == 3
+
+
+@pytest.mark.parametrize(("unequal", "needed"), [(False, WORTH), (True, WORTH_APART)])
+@pytest.mark.parametrize("beyond", [0.01, -0.01])
+def test_groups_are_worth_having_where_views_keep_enough_of_them(unequal, needed, beyond):
+    """Five classes, of which views lead as much into every other as it takes to keep a little more or less than is needed."""
+
+    def kept(outside: float) -> float:
+        return kept_share(np.where(np.eye(5), 1 - 4 * outside, outside) / 5)
+
+    outside = max((share for share in np.linspace(0, 0.1, 10_001) if kept(share) >= needed + beyond), default=0.0)
+    views = np.where(ALIKE[:, None] == ALIKE[None], (1 - 4 * outside) / 4, outside / 4)
+    assert choose_clusters(joints_of(views), 8, unequal=unequal) == (5 if beyond > 0 else 1)
+
+
+@pytest.mark.parametrize(("clearer_at", "expected"), [(7, (True, 3)), (3, (False, 7))])
+def test_sizes_are_judged_at_the_larger_of_both_k(monkeypatch, clearer_at, expected):
+    monkeypatch.setattr(grouping, "choose_clusters", lambda *_, unequal: 3 if unequal else 7)
+    monkeypatch.setattr(grouping, "unequal_is_clearer", lambda _, clusters: clusters == clearer_at)
+    assert sizes_and_number(joints_of(exchanging(ALIKE)), resolve({"clusters": "auto"})) == expected
