@@ -21,6 +21,8 @@ from .idx import find_pairs, read_idx
 from .image_folder import Images, Labels, background_of, read_folder
 
 NAMED = ("digits", "mnist", "fashion-mnist")
+DARK = 32
+"""Of 255: piles without a brighter pixel are told to be dark."""
 LONGEST_CLASS = 100
 """Characters of a class name that are kept."""
 
@@ -71,7 +73,17 @@ def load_data(
         When there is nothing to read, or it is damaged.
     """
     data = _load(source, image_size, warn)
+    data = dataclasses.replace(data, notes=(*data.notes, *_looks(data.images)))
     return data if labels else dataclasses.replace(data, labels=None, label_names=(), test_labels=None)
+
+
+def _looks(images: Images) -> tuple[str, ...]:
+    """What images look like they should not."""
+    if len(images) > 1 and all((image == images[0]).all() for image in images):
+        return ("all images are the same once read: there is nothing to sort",)
+    if (brightest := int(images.max())) < DARK:
+        return (f"no pixel is brighter than {brightest} of 255: levels of fewer bits, 12 in files of 16 say, are to be stretched before",)
+    return ()
 
 
 def _load(source: str, image_size: int | None, warn: Callable[[str], None]) -> ImageData:
@@ -214,6 +226,11 @@ def _arrays(path: Path) -> ImageData:
 
 
 def _as_images(array: NDArray, path: Path) -> Images:
+    if array.ndim == 3 and array.shape[-1] == 3 and min(array.shape[:2]) > 3:
+        raise DataError(
+            f"{path} holds an array of shape {array.shape}: one colour image is (1, {array.shape[0]}, {array.shape[1]}, 3), grey ones three"
+            f" pixels wide are ({array.shape[0]}, {array.shape[1]}, 3, 1)"
+        )
     if array.ndim == 3:
         array = array[..., None]
     if array.ndim != 4 or array.shape[-1] not in (1, 3):

@@ -97,7 +97,7 @@ def health_record(state: Health, joints: Joints, returned: float) -> dict[str, f
     record["view_information"] = mutual_information(joints.clusters)
     # The same with nearest neighbours, the mean of those in the hidden layer and those by pixels.
     record["neighbour_information"] = (mutual_information(joints.cluster_neighbours) + mutual_information(joints.cluster_pixels)) / 2
-    record["view_agreement"] = float(np.trace(joints.clusters))
+    record["view_agreement"] = joints.kept
     record["drawn_return"] = returned
     return record
 

@@ -61,7 +61,7 @@ def find_pairs(folder: Path) -> dict[str, tuple[Path, Path | None]]:
         part = "test" if {"t10k", "test"} & set(re.split(r"[-_.]", path.name)) else "train"
         if part in pairs and path.name.removesuffix(".gz") != pairs[part][0].name.removesuffix(".gz"):
             raise DataError(f"{folder} holds two sets of {part} images, {pairs[part][0].name} and {path.name}: keep one of them there")
-        plain = path.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1")
+        plain = path.name.removesuffix(".gz").replace("images", "labels").replace("idx3", "idx1").replace("idx4", "idx1")
         labels = [path.with_name(name) for name in (plain, f"{plain}.gz")]
         pairs.setdefault(part, (path, next((label for label in labels if label.exists()), None)))
     return pairs

@@ -26,8 +26,6 @@ AT_A_TIME = 64
 """Images that are handed over by who decodes them."""
 EVERY = 60.0
 """Seconds between two lines that say how far reading has come."""
-DARK = 32
-"""Of 255: piles without a brighter pixel are told to be dark."""
 LARGEST_NATIVE = 64
 """A folder of equally sized images keeps their size up to this many pixels a side; else images are fitted into a square of
 their longest side, at most this one."""
@@ -79,7 +77,7 @@ def read_folder(folder: Path, image_size: int | None, warn: Callable[[str], None
     if all((image[..., :1] == image).all() for image in images):  # grey pictures saved as RGB train as grey
         images, preprocess = images[..., :1].copy(), msgspec.structs.replace(preprocess, channels=1)
     labels, names = _labels(readable, folder)
-    notes = _notes(images, sizes, preprocess)
+    notes = _note(sizes, preprocess)
     if skipped := len(files) - len(readable):
         notes.insert(0, f"{skipped:,} of {len(files):,} image files could not be read and were left out")
     inside = sum(file.parent != folder for file in readable)
@@ -215,16 +213,6 @@ def _target_size(sizes: Counter[tuple[int, int]], image_size: int | None) -> tup
         return height, width
     side = image_size or min(LARGEST_NATIVE, largest)
     return side, side
-
-
-def _notes(images: Images, sizes: Counter[tuple[int, int]], preprocess: Preprocess) -> list[str]:
-    """What was done to the images, and what they look like they should not."""
-    notes = _note(sizes, preprocess)
-    if len(images) > 1 and all((image == images[0]).all() for image in images):
-        notes.append("all images are the same once read: there is nothing to sort")
-    elif (brightest := int(images.max())) < DARK:
-        notes.append(f"no pixel is brighter than {brightest} of 255: levels of 12 bits in files of 16 are to be stretched before")
-    return notes
 
 
 def _note(sizes: Counter[tuple[int, int]], preprocess: Preprocess) -> list[str]:

@@ -56,6 +56,9 @@ class Joints(NamedTuple):
     """(K, K), as `neighbours`."""
     cluster_pixels: NDArray[np.float64]
     """(K, K), as `pixels`."""
+    kept: float
+    """Share of the views whose likeliest cluster is that of their image; what `clusters` has on its diagonal is less, the less certain
+    assignments are."""
 
 
 @torch.no_grad()
@@ -69,6 +72,7 @@ def estimate_joints(model: CatVAE, sample: Sample, policy: ViewPolicy, batch: in
     rounds = max(1, round(pairs / len(chosen)))
     K, J = model.spec.clusters, model.spec.overclusters
     clusters, overclusters = (torch.zeros((size, size), dtype=torch.float64, device=images.device) for size in (K, J))
+    kept, viewed = 0, 0
     hidden, pixels, a_pieces, o_pieces = [], [], [], []
     for start in range(0, len(chosen), batch):
         x = to_float(images[chosen[start : start + batch]])
@@ -80,6 +84,8 @@ def estimate_joints(model: CatVAE, sample: Sample, policy: ViewPolicy, batch: in
             times = min(together, rounds - done)
             view = model.encode(random_view(x.repeat(times, 1, 1, 1), policy))
             clusters = clusters + a.repeat(times, 1).T @ view.logits.softmax(-1).double()
+            kept += int((view.logits.argmax(-1) == own.logits.argmax(-1).repeat(times)).sum())
+            viewed += len(view.logits)
             overclusters = overclusters + o.repeat(times, 1).T @ view.auxiliary.softmax(-1).double()
         hidden.append(h.float())
         pixels.append(averaged(x))
@@ -98,6 +104,7 @@ def estimate_joints(model: CatVAE, sample: Sample, policy: ViewPolicy, batch: in
         neighbour_joint(o[crowd], by_pixels),
         neighbour_joint(a[crowd], by_features),
         neighbour_joint(a[crowd], by_pixels),
+        kept / max(1, viewed),
     )
 
 

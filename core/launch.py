@@ -10,7 +10,7 @@ import msgspec
 import torch
 
 from catvae.runtime.command import say
-from catvae.runtime.errors import UsageError
+from catvae.runtime.errors import DataError, UsageError
 from catvae.runtime.interruption import Interrupted, stop_on_signals
 
 from .config import Device, TrainConfig
@@ -94,7 +94,7 @@ def launch(request: Request) -> int:
             record = _train(request, run, ranks, prepared)
     except Interrupted as interruption:
         hint = "; nothing was trained"
-        if begun or request.resume:
+        if request.resume or (begun and _can_go_on(run.folder.path)):
             torchrun = "" if ranks.count == 1 else "the same torchrun and "
             hint = f"; go on with: {torchrun}catvae-train --resume {run.folder.path}"
         say(f"stopped by {interruption}{hint}", quiet=not ranks.leads)
@@ -102,6 +102,15 @@ def launch(request: Request) -> int:
     if record:
         conclude(record, run.folder.path)
     return 0
+
+
+def _can_go_on(path: Path) -> bool:
+    """Whether a run folder has come as far as --resume needs; several seeds are planned before their first is begun."""
+    try:
+        folder_of(path).read_record()
+    except DataError:
+        return False
+    return True
 
 
 def _new(request: Request) -> _Run:

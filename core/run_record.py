@@ -70,7 +70,8 @@ class SeedRecord(msgspec.Struct, frozen=True, kw_only=True):
     view_information: float
     """Nats that its clusters share with those of views."""
     agreement: float
-    """Mean adjusted Rand index with the other runs' clusters: what the kept run was chosen by."""
+    """Mean adjusted Rand index with the clusters of the other runs that may be kept, healthy ones of the usual K where there are: what the
+    kept run was chosen by."""
     verdict: str
     acc: dict[str, float]
     """Per part that has labels; for the report alone."""

@@ -121,13 +121,13 @@ def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -
     records = {seed: run.read_record() for seed, run in runs.items()}
     compared = compared_images(data)
     alike = _agreements({seed: assign(run.read_model(), compared).argmax(1) for seed, run in runs.items()})
-    best = best_seed(records, alike)
+    best, chosen_from = best_seed(records, alike), _eligible(records)
     rows = [
         SeedRecord(
             seed=seed,
             clusters=len(record.clusters),
             view_information=record.health["view_information"],
-            agreement=_mean(alike[seed].values()),
+            agreement=_agreement(alike[seed], chosen_from),
             verdict=record.verdict.status if record.verdict else "none",
             acc={part: score["acc"] for part, score in record.scores.items()},
             kept=seed == best,
@@ -157,14 +157,21 @@ def compared_images(data: ImageData) -> NDArray[np.uint8]:
 def best_seed(records: dict[int, RunRecord], alike: Agreements) -> int:
     """The seed to keep: healthy runs before degenerate ones, of these the K that most runs chose, and of these the one that agrees most
     with the others; of two, which agree alike, the one whose clusters say most of those of a view, which is what they are trained for."""
+    first = _eligible(records)
+    return max(first, key=lambda seed: (_agreement(alike[seed], first), records[seed].health["view_information"]))
+
+
+def _eligible(records: dict[int, RunRecord]) -> list[int]:
     healthy = [seed for seed, record in records.items() if record.verdict is not None and record.verdict.status == "healthy"]
     first = healthy or list(records)
     usual = Counter(len(records[seed].clusters) for seed in first).most_common(1)[0][0]
-    first = [seed for seed in first if len(records[seed].clusters) == usual]
-    return max(
-        first,
-        key=lambda seed: (_mean(alike[seed][other] for other in first if other != seed), records[seed].health["view_information"]),
-    )
+    return [seed for seed in first if len(records[seed].clusters) == usual]
+
+
+def _agreement(alike: dict[int, float], others: Iterable[int]) -> float:
+    """The mean with those of the `others` that are other ones; 1 where there are none."""
+    found = [alike[other] for other in others if other in alike]
+    return math.fsum(found) / len(found) if found else 1.0
 
 
 def _agreements(clusters: dict[int, NDArray[np.int64]]) -> Agreements:
@@ -173,12 +180,6 @@ def _agreements(clusters: dict[int, NDArray[np.int64]]) -> Agreements:
     for one, other in itertools.combinations(clusters, 2):
         alike[one][other] = alike[other][one] = float(adjusted_rand_score(clusters[one], clusters[other]))
     return alike
-
-
-def _mean(values: Iterable[float]) -> float:
-    """1 for a run that is alone."""
-    found = list(values)
-    return math.fsum(found) / len(found) if found else 1.0
 
 
 def folder_of(path: Path) -> RunFolder:

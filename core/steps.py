@@ -124,6 +124,8 @@ class Steps:
         model.train()
         for group in optimizer.param_groups:
             group["lr"] = self._rate(at)
+        statistics = _statistics(model)
+        before = [statistic.clone() for statistic in statistics]
         taught = self.steering.taught(self.trained, position)
         labelled = None
         if self.labelled is not None and self.config.label_weight and position.class_clusters:
@@ -136,7 +138,7 @@ class Steps:
         loss.total.backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         told, shares = summary(loss), loss.assignment.mean(0)
-        self.ranks.average([*gradients, *_statistics(model), told, shares])
+        self.ranks.average([*gradients, *statistics, told, shares])
         norm = torch.nn.utils.get_total_norm(gradients).item()
         if math.isfinite(norm) and math.isfinite(told[0].item()):
             position.bad_steps = 0
@@ -146,6 +148,8 @@ class Steps:
             add_step(position, told.tolist())
             self.steering.observe(shares.tolist(), position)
         else:
+            for statistic, good in zip(statistics, before, strict=True):  # what is not a number would stay in an average for good
+                statistic.copy_(good)
             position.bad_steps += 1
             if position.bad_steps >= BAD_STEPS:
                 raise NumericError(

@@ -1,4 +1,6 @@
-"""The gate of reduced precision: the clusters and reconstructions of fp32 on real images, and what was gained, measured side by side."""
+"""The gate of reduced precision: the clusters and reconstructions of fp32 on real images, its drawings, and what was gained, measured side
+by side.
+"""
 
 import time
 from typing import NamedTuple
@@ -11,12 +13,12 @@ from catvae.runtime.errors import DataError
 from catvae.runtime.manifest import Quantisation
 from catvae.runtime.session import Session
 
-from .precision import Graphs, Precision, run_over
+from .precision import Graphs, Precision, drawn, run_over
 
 AT_LEAST = {"fp16": 0.999, "int8": 0.995}
 """Share of images that must keep their cluster."""
 PIXELS = {"fp16": 0.002, "int8": 0.02}
-"""Mean |difference| of reconstructions, in [0, 1], at most: half a grey level of 255, and five."""
+"""Mean |difference| of reconstructions, and of drawings, in [0, 1], at most: half a grey level of 255, and five."""
 BATCHES = (1, 32)
 ROUNDS = 40
 
@@ -31,8 +33,16 @@ class Speed(NamedTuple):
     """Of the classifier per run, at each of `BATCHES`; the median of `ROUNDS`, alternating between precisions."""
 
 
-def check_agreement(full: Graphs, reduced: Graphs, precision: Precision, calibration: Calibration) -> Quantisation:
-    """Compare clusters and reconstructions of the images that a run kept; raises `DataError` when too many, or too much, change."""
+def check_agreement(
+    full: Graphs, reduced: Graphs, precision: Precision, calibration: Calibration, means: NDArray[np.float32]
+) -> Quantisation:
+    """Compare clusters and reconstructions of the images that a run kept, and drawings from the prior.
+
+    Raises
+    ------
+    DataError
+        When too many clusters, or pictures too much, change.
+    """
     images = np.concatenate([calibration.held_back, calibration.trained])
     expected, found = (run_over(graphs, "classifier", images, "assignment").argmax(1) for graphs in (full, reduced))
     agreement = float((expected == found).mean())
@@ -41,20 +51,29 @@ def check_agreement(full: Graphs, reduced: Graphs, precision: Precision, calibra
             f"{precision}: {agreement:.2%} of {len(images):,} images keep their cluster, at least {AT_LEAST[precision]:.1%} must; nothing"
             f" was written: export without --{precision}"
         )
-    drawn, redrawn = (run_over(graphs, "decoder", run_over(graphs, "encoder", images, "mean"), "image") for graphs in (full, reduced))
-    pixels = float(np.abs(drawn - redrawn).mean())
-    if not pixels <= PIXELS[precision]:  # also catches NaN
-        raise DataError(
-            f"{precision}: reconstructions of {len(images):,} images differ by {pixels:.4f} of full scale, at most {PIXELS[precision]} is"
-            f" accepted; nothing was written: export without --{precision}"
-        )
+    kept = [run_over(graphs, "encoder", images, "mean") for graphs in (full, reduced)]
+    reconstructions = _pixels_apart(full, reduced, *kept)
+    latents = drawn(means)
+    drawings = _pixels_apart(full, reduced, latents, latents)
+    for what, apart in ((f"reconstructions of {len(images):,} images", reconstructions), (f"{len(latents):,} drawings", drawings)):
+        if not apart <= PIXELS[precision]:  # also catches NaN
+            raise DataError(
+                f"{precision}: {what} differ by {apart:.4f} of full scale, at most {PIXELS[precision]} is accepted; nothing was written:"
+                f" export without --{precision}"
+            )
     return Quantisation(
         cluster_agreement=agreement,
         images=len(images),
         held_back=len(calibration.held_back),
-        pixel_difference=float(f"{pixels:.3g}"),
+        pixel_difference=float(f"{reconstructions:.3g}"),
+        drawing_difference=float(f"{drawings:.3g}"),
         size_ratio=round(_size(reduced) / _size(full), 4),
     )
+
+
+def _pixels_apart(full: Graphs, reduced: Graphs, latents: NDArray[np.float32], others: NDArray[np.float32]) -> float:
+    """Mean |difference| of what the one decoder draws from `latents` and the other from `others`."""
+    return float(np.abs(run_over(full, "decoder", latents, "image") - run_over(reduced, "decoder", others, "image")).mean())
 
 
 def compare_speed(full: Graphs, reduced: Graphs, precision: Precision, images: NDArray[np.uint8]) -> list[Speed]:

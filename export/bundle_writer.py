@@ -20,6 +20,7 @@ from catvae.runtime.bundle_files import BESIDE, refuse_inside
 from catvae.runtime.errors import DataError, UsageError
 from catvae.runtime.files import atomic_write, pretty_json, sha256
 from catvae.runtime.generate import preview
+from catvae.runtime.latents import prior_means
 from catvae.runtime.manifest import SCHEMA, Cluster, FileRecord, GraphRecord, Manifest, Provenance, Role, TensorRecord
 from catvae.runtime.manifest_checks import model_id
 from catvae.runtime.model_card import model_card
@@ -93,8 +94,9 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
         graphs, quantisation, speeds = full, None, []
         golden = golden_bytes(images, latents, torch_outputs(specs, images, latents))
     else:
-        graphs = reduce_precision(full, precision, calibration.trained)
-        quantisation = check_agreement(full, graphs, precision, calibration)
+        means = prior_means(record.spec.clusters, record.spec.delta, record.spec.lam)
+        graphs = reduce_precision(full, precision, calibration.trained, means)
+        quantisation = check_agreement(full, graphs, precision, calibration, means)
         speeds = compare_speed(full, graphs, precision, calibration.trained)
         golden = golden_bytes(images, latents, graph_outputs(graphs, images, latents))
 
@@ -239,8 +241,8 @@ def summary(exported: Exported) -> dict[str, str]:
     if manifest.quantisation:
         q = manifest.quantisation
         lines["agreement"] = f"{q.cluster_agreement:.2%} of {q.images:,} images keep the cluster they have in fp32"
-        if q.pixel_difference is not None:
-            lines["agreement"] += f"; reconstructions {q.pixel_difference:.1e} of full scale away"
+        if q.pixel_difference is not None and q.drawing_difference is not None:
+            lines["agreement"] += f"; reconstructions {q.pixel_difference:.1e}, drawings {q.drawing_difference:.1e} of full scale away"
     for speed in exported.speeds:
         runs = ", ".join(f"{ms:.3f} ms at batch {batch}" for ms, batch in zip(speed.milliseconds, BATCHES, strict=True))
         lines[speed.precision] = f"{speed.size / 1e6:.2f} MB; classifier {runs}, one thread"

@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
+from catvae.runtime.latents import prior_samples, walk
 from catvae.runtime.manifest import Role
 from catvae.runtime.session import Session
 
@@ -28,11 +29,15 @@ REDUCED = {"Conv", "ConvTranspose", "Gemm"}
 PASSING = {"Relu", "Reshape", "Flatten", "Slice"}
 """What in between need not leave fp16."""
 BATCH = 64
+DRAWN = 512
+"""Latents drawn from the prior, about; one of each cluster at least."""
+STEPS = 8
+"""Of a cluster's walk."""
 
 Graphs = dict[Role, bytes]
 
 
-def reduce_precision(graphs: Graphs, precision: Precision, images: NDArray[np.uint8]) -> Graphs:
+def reduce_precision(graphs: Graphs, precision: Precision, images: NDArray[np.uint8], means: NDArray[np.float32]) -> Graphs:
     """The same graphs in `precision`.
 
     Parameters
@@ -40,14 +45,24 @@ def reduce_precision(graphs: Graphs, precision: Precision, images: NDArray[np.ui
     graphs : dict
         In fp32, as `graphs.trace` makes them.
     images : ndarray, (N, H, W, C), uint8
-        Training images, for ranges; the decoder's come from the latents of those images.
+        Training images, for ranges; the decoder's come from the latents of those images and from all that is drawn without one.
+    means : ndarray, (K, D), float32
+        Of the prior.
     """
     if precision == "fp32":
         return graphs
     if precision == "fp16":
         return {role: _to_half(data) for role, data in graphs.items()}
-    latents = run_over(graphs, "encoder", images, "mean")
+    # Posterior means lie closer to the prior's than draws do: with ranges of theirs alone, drawings would lose what sets them apart.
+    walks = [walk(means, c, STEPS) for c in range(len(means))]
+    latents = np.concatenate([run_over(graphs, "encoder", images, "mean"), drawn(means), *walks])
     return {role: _to_int8(data, latents if role == "decoder" else images) for role, data in graphs.items()}
+
+
+def drawn(means: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Latents (n, D) from every mode of the prior, the same each time."""
+    each = -(-DRAWN // len(means))
+    return np.concatenate([prior_samples(means, c, each, 0) for c in range(len(means))])
 
 
 def run_over(graphs: Graphs, role: Role, rows: NDArray, output: str) -> NDArray[np.float32]:

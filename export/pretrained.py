@@ -6,7 +6,6 @@ bundle stays below 5 MB. Labels name the clusters and score the result; they cho
 again.
 """
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,12 +27,10 @@ def build(data: str, work: Path, seeds: int, target: Path) -> None:
             command("catvae-train", "--resume", work)
         else:
             work.parent.mkdir(parents=True, exist_ok=True)
-            settings = work.with_suffix(".json")
+            settings = work.with_name(f"{work.name}.json")
             settings.write_text('{"hidden": 128}\n', encoding="utf-8")
             command("catvae-train", data, "--config", settings, "--seeds", seeds, "-o", work, "--overwrite")
-    command("catvae-export", "--onnx", work, "-o", work / "bundle", "--overwrite")
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(work / "bundle", target)
+    command("catvae-export", "--onnx", work, "-o", target, "--overwrite")
     click.echo(f"{target}: {sum(file.stat().st_size for file in target.iterdir()) / 1e6:.2f} MB")
 
 

@@ -36,12 +36,12 @@ def calibrate(bundle: Bundle, calibration: Calibration) -> tuple[list[float], Sc
     if not len(answers.assignment):
         raise DataError(f"the model answers none of {len(images):,} of its own images with finite numbers: train it again")
     assert answers.score is not None
-    clusters, scores = answers.assignment.argmax(1), answers.score.astype(np.float64)
+    clusters, scores = answers.clusters, answers.score.astype(np.float64)  # not yet unknown: there is no threshold to score below
     overall = _quantile(scores)
     thresholds = []
     for cluster in range(len(bundle.names)):
         own = scores[clusters == cluster]
-        thresholds.append(round(_quantile(own) if len(own) >= ENOUGH else overall, 3))
+        thresholds.append(_rounded_down(_quantile(own) if len(own) >= ENOUGH else overall))
     record = Scoring(
         images=len(images),
         held_back=held_back,
@@ -50,6 +50,11 @@ def calibrate(bundle: Bundle, calibration: Calibration) -> tuple[list[float], Sc
         standard_deviation=round(float(scores.std()), 3),
     )
     return thresholds, record
+
+
+def _rounded_down(threshold: float) -> float:
+    """To 0.001 nats: rounded up, it would call unknown all images that score alike, as empty ones do."""
+    return math.floor(1000 * threshold) / 1000
 
 
 def _quantile(scores: NDArray[np.float64]) -> float:

@@ -5,6 +5,7 @@ The folder needs no more than a plain web server: no headers, no other host, no 
 
 import gzip
 import json
+import zlib
 from importlib.resources import files
 from pathlib import Path
 
@@ -69,6 +70,6 @@ def page_files() -> dict[str, bytes]:
             data = found[f"ort/{name}"] if f"ort/{name}" in found else gzip.decompress(found[f"ort/{name}.gz"])
             if sha256(data) != sum_:
                 raise DataError(f"ort/{name} of the built page is not the file that SHA256SUMS names: install catvae again")
-    except (OSError, EOFError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zlib.error) as error:
         raise DataError(f"the built page is not installed ({error}): npm ci && npm run build in export/web makes it") from error
     return found

@@ -155,6 +155,9 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
         if error.filename is not None:  # a folder that may not be looked into, or a name too long for a file
             say(f"{name}: cannot open {one_line(os.fsdecode(error.filename))}: {error.strerror}")
             return DataError.exit_code
+        if error.errno == errno.ENOENT and not _working_folder():
+            say(f"{name}: the working folder does not exist any more: change to another one")
+            return DataError.exit_code
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             return _unexpected(name)
         with contextlib.suppress(OSError):
@@ -163,6 +166,13 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
         return OutputError.exit_code
     except Exception:
         return _unexpected(name)
+
+
+def _working_folder() -> bool:
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 def _unexpected(name: str) -> int:

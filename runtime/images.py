@@ -40,6 +40,8 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes an image of an orientation upright; Pillow's `exif_transpose` also writes all other tags anew, and fails where it cannot."""
+FEW_BITS = {"L;2": 85, "L;4": 17}
+"""What Pillow multiplies grey levels of so many bits by."""
 WIDTH_TAG, HEIGHT_TAG = 0x0100, 0x0101
 READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 """A pipe without a writer must not keep the open call waiting."""
@@ -85,12 +87,18 @@ def decode_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess)
         raise ImageError("too_large", f"the file is larger than the {MAX_BYTES:,} bytes that are read")
     with _opened(io.BytesIO(data)) as image:
         frames = count_frames(image, data)
-        if image.format == "JPEG" and image.mode in ("L", "RGB"):
+        if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
             # libjpeg shrinks while it decodes; twice the size that is needed loses nothing that the resize would keep. Whatever the
-            # model's channels are: a folder is read in three before it is known to be grey.
+            # model's channels are: a folder is read in three before it is known to be grey. MPO is a JPEG with more pictures behind it,
+            # as some cameras and telephones write.
             width, height = 2 * preprocess.width, 2 * preprocess.height
             image.draft(image.mode, (height, width) if _orientation(image) in TURNED else (width, height))
+        if image.mode == "L" and isinstance(hidden := image.info.get("transparency"), int) and len(image.tile) == 1:
+            # Pillow scales levels of 2 and 4 bits to 0..255, but not the one that stands for transparent.
+            image.info["transparency"] = hidden * FEW_BITS.get(image.tile[0][3], 1)
         image.load()
+        if image.format == "TIFF" and image.mode == "I" and 0 < image.getextrema()[1] < 256:
+            raise ImageError("unsupported_mode", "32-bit grey levels that are all below 256: whether 255 or 65535 is white, nothing says")
         lies = _exif(image).get(ORIENTATION_TAG, 1)
         upright = image.transpose(UPRIGHT[lies]) if lies in UPRIGHT else image
         # What is transparent shows the background that the model knows, whichever way the image is turned over afterwards.

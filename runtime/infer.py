@@ -7,7 +7,6 @@ images never wait for what they do without.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,6 +18,10 @@ from .interruption import Interrupted, Signals
 
 EVERY = 60.0
 """Seconds between two lines that say how many rows are in the file."""
+ASKED_AGAIN = 4
+"""Images of a finished file that are classified again before it is taken to be this model's."""
+SAME = 0.02
+"""By how much a share of an assignment may differ between processors, at most."""
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -133,7 +136,7 @@ def _refuse_places_inside(bundle: Bundle, request: Request) -> None:
 
 def _say_beforehand(bundle: Bundle, request: Request) -> None:
     """What the user may not have meant."""
-    if request.bundle is None and not os.environ.get("CATVAE_BUNDLE") and sys.stderr.isatty():
+    if request.bundle is None and not os.environ.get("CATVAE_BUNDLE"):
         say("catvae-infer: no -b given: sorting with the digits that come with the package")
     if request.score and bundle.manifest.scoring is None:
         say("catvae-infer: this bundle has no reject thresholds: scores are shown, nothing is called unknown")
@@ -223,15 +226,31 @@ def _at_once(write: Writer, stream: TextIO) -> Writer:
 
 
 def _nothing_left(output: Path, bundle: Bundle, paths: Iterator[str], request: Request, count: _Count) -> int:
-    """`--resume` with a finished file: whether it answers these sources; returns the exit code."""
+    """`--resume` with a finished file: whether it answers these sources, and as they would be now; returns the exit code."""
     from .row_file import complete_rows_of
 
     fields = {"--embed": ("embedding", request.embed), "--score": ("score", request.score)}
+    asked_again = 0
     for row in complete_rows_of(output, paths, bundle.names, fields):
+        if row["ok"] and row["path"] != "-" and asked_again < ASKED_AGAIN:
+            asked_again += 1
+            _require_same_answer(row, output, bundle, request)
         count.answered(row)
     count.say_copies()
     say(f"catvae-infer: {output} is complete; nothing to resume", quiet=request.quiet)
     return count.exit_code
+
+
+def _require_same_answer(row: Row, output: Path, bundle: Bundle, request: Request) -> None:
+    """Raise `UsageError` where an image gets another answer than its row in a finished file, which does not say what model gave it."""
+    from .pipeline import Options, classify_stream
+
+    [[now]] = classify_stream(bundle, [row["path"]], Options(batch_size=1, invert=request.invert, ahead=False))
+    if now["ok"] and max(abs(p - q) for p, q in zip(now["assignment"], row["assignment"], strict=True)) > SAME:
+        raise UsageError(
+            f"{output} is complete, but {row['path']} gets another answer now: with another bundle or --invert, choose another -o, or start"
+            " again without --resume"
+        )
 
 
 def _grow(output: Path, bundle: Bundle, paths: Iterator[str], blocks: Iterator[list[Row]], request: Request, count: _Count) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .errors import DataError, ImageError
 from .images import read_image
 from .preprocess import Preprocess
-from .sources import walk_images
+from .sources import SUFFIXES, is_image_name, walk_images
 
 LONGEST_NAME = 64
 
@@ -36,13 +36,14 @@ def read_labelled(source: str | os.PathLike[str], preprocess: Preprocess) -> Lab
     ----------
     source : path
         A folder: every image below ``SOURCE/CLASS/`` belongs to CLASS. A CSV file: rows of path, class; paths are relative to the file; a
-        header ``path,...`` is passed over.
+        header ``path,...`` is passed over, and so is what says the same twice.
     preprocess : Preprocess
 
     Raises
     ------
     DataError
-        When there is nothing to read, a row has no class, or an image cannot be decoded: a label given by hand is never dropped silently.
+        When there is nothing to read, a row has no class or an image two, an image cannot be decoded, lies in no sub-folder or behind a
+        link, or a sub-folder has none: a label given by hand is never dropped silently.
     """
     source = Path(source)
     pairs = _folder_pairs(source) if source.is_dir() else _csv_pairs(source)
@@ -76,13 +77,28 @@ def unnamed(cluster: int, taken: Collection[str]) -> str:
 
 
 def _folder_pairs(folder: Path) -> list[tuple[str, str]]:
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.is_symlink())  # as where a folder is trained on
-    return [(path, name) for name in classes for path in walk_images(str(folder / name))]
+    def refuse(line: str) -> None:
+        raise DataError(f"{folder}: {line}; every image must lie below the sub-folder of its class")
+
+    pairs = []
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir():
+            if is_image_name(entry.name):
+                refuse(f"{entry.name} lies in no sub-folder")
+            continue
+        if entry.is_symlink():
+            refuse(f"{entry.name} is a link to a folder")
+        images = list(walk_images(str(entry), refuse))
+        if not images:
+            refuse(f"{entry.name} holds no images that can be read ({', '.join(sorted(SUFFIXES))})")
+        pairs += [(path, entry.name) for path in images]
+    return pairs
 
 
 def _csv_pairs(file: Path) -> list[tuple[str, str]]:
-    pairs = []
+    classes: dict[str, str] = {}
     try:
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
             for number, row in enumerate(csv.reader(lines), 1):
@@ -91,9 +107,11 @@ def _csv_pairs(file: Path) -> list[tuple[str, str]]:
                     continue
                 if len(cells) < 2 or not cells[0] or not cells[1]:
                     raise DataError(f"{file}, line {number}: expected path,class, found {','.join(row)!r}")
-                pairs.append((str(file.parent / cells[0]), cells[1]))
+                path = os.path.normpath(file.parent / cells[0])
+                if classes.setdefault(path, cells[1]) != cells[1]:
+                    raise DataError(f"{file}, line {number}: {cells[0]} is {cells[1]!r} here and {classes[path]!r} above")
     except OSError as error:
         raise DataError(f"cannot read the labels {file}: {error.strerror or error}") from error
     except csv.Error as error:
         raise DataError(f"{file} is not a CSV file: {error}") from error
-    return pairs
+    return list(classes.items())

@@ -80,6 +80,8 @@ class Quantisation(msgspec.Struct, frozen=True, kw_only=True):
     """Of `images`, those that were not trained on; 8-bit ranges were read from the others."""
     pixel_difference: float | None = None
     """Mean |reduced - full| of the images' reconstructions, in [0, 1]: encoder and decoder together."""
+    drawing_difference: float | None = None
+    """The same of drawings from every mode of the prior: the decoder alone."""
     size_ratio: float
     """Bytes of all graphs over those in fp32."""
 

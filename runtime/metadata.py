@@ -77,7 +77,7 @@ def _png(file: BinaryIO) -> None:
         head = file.read(8)
         if len(head) < 8 or head[4:] == b"IEND":
             return
-        if head[4:] == b"IDAT":
+        if head[4:] in (b"IDAT", b"fdAT", b"fcTL"):  # the last two hold further frames, which nobody reads here
             pixels += 1
         else:
             others += 1

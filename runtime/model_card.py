@@ -78,8 +78,8 @@ def _unlike(manifest: Manifest) -> str:
         return f"{every}: this bundle cannot tell, it was exported without images to score."
     source = "that were held back from training" if scoring.held_back else "of training: there were too few to hold any back"
     return (
-        f"{every}. `--score` calls it unknown where it scores below its cluster's threshold, as {scoring.quantile:.0%} of"
-        f" {scoring.images:,} images did {source}."
+        f"{every}. `--score` calls it unknown where it scores below its cluster's threshold, as at most {scoring.quantile:.0%}"
+        f" of {scoring.images:,} images did {source}."
     )
 
 
@@ -88,7 +88,11 @@ def _reduced(manifest: Manifest) -> list[str]:
     q = manifest.quantisation
     if q is None:
         return []
-    drawn = "" if q.pixel_difference is None else f", reconstructions {q.pixel_difference:.1e} of full scale away"
+    drawn = "".join(
+        f", {what} {apart:.1e} of full scale away"
+        for what, apart in (("reconstructions", q.pixel_difference), ("drawings", q.drawing_difference))
+        if apart is not None
+    )
     return [
         f"`{manifest.precision}` against fp32 on {q.images:,} images, {q.held_back:,} of them held back from training:"
         f" {q.cluster_agreement:.2%} keep their cluster{drawn}; {q.size_ratio:.0%} of the size.",

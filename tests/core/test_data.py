@@ -295,3 +295,25 @@ def test_the_part_of_an_idx_file_is_told_by_any_word_of_its_name(tmp_path):
 def test_the_hash_is_of_the_pixels_in_order(digits):
     assert dataclasses.replace(digits, images=digits.images[:, ::-1]).hash != digits.hash
     assert dataclasses.replace(digits, images=np.asfortranarray(digits.images)).hash == digits.hash
+
+
+def test_levels_of_few_bits_in_an_array_are_told_to_be_dark(tmp_path):
+    levels = np.random.default_rng(0).integers(0, 17, (20, 8, 8))
+    levels[0, 0, 0] = 16
+    np.save(tmp_path / "digits.npy", levels)
+    assert any("no pixel is brighter than 16 of 255" in note for note in load_data(str(tmp_path / "digits.npy")).notes)
+
+
+def test_one_colour_image_is_not_taken_for_many_narrow_ones(tmp_path):
+    np.save(tmp_path / "one.npy", np.zeros((30, 40, 3), np.uint8))
+    with pytest.raises(DataError, match=r"one colour image is \(1, 30, 40, 3\), grey ones three pixels wide are \(30, 40, 3, 1\)"):
+        load_data(str(tmp_path / "one.npy"))
+
+
+def test_labels_beside_idx_files_in_colour(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)
+    (tmp_path / "train-images-idx4-ubyte").write_bytes(idx(images))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.arange(6, dtype=np.uint8)))
+    data = load_data(str(tmp_path))
+    assert np.array_equal(data.images, images)
+    assert data.labels.tolist() == [0, 1, 2, 3, 4, 5]

@@ -9,6 +9,7 @@ from catvae.core.config import resolve
 from catvae.core.grouping import (
     FILLS,
     KEEP_MORE,
+    LEAST,
     WORTH,
     WORTH_APART,
     Signs,
@@ -26,7 +27,7 @@ def joints_of(views: np.ndarray, pixels: np.ndarray | None = None) -> Joints:
     empty = np.zeros((0, 0))
     views = views / views.sum()
     pixels = views if pixels is None else pixels / pixels.sum()
-    return Joints(empty, views, empty, views, pixels, empty, empty)
+    return Joints(empty, views, empty, views, pixels, empty, empty, 1.0)
 
 
 def exchanging(truth: np.ndarray, within: float = 0.05, outside: float = 0.0004) -> np.ndarray:
@@ -107,17 +108,24 @@ def test_more_classes_than_clusters_take_all_there_may_be():
     assert choose_clusters(joints_of(exchanging(ALIKE, within=0.5)), 3) == 3
 
 
-@pytest.mark.parametrize(("unequal", "needed"), [(False, WORTH), (True, WORTH_APART)])
-@pytest.mark.parametrize("beyond", [0.01, -0.01])
-def test_groups_are_worth_having_where_views_keep_enough_of_them(unequal, needed, beyond):
-    """Five classes, of which views lead as much into every other as it takes to keep a little more or less than is needed."""
+def mixed(kept: float, groups: int) -> np.ndarray:
+    """Joint distribution of groups that are alike, of whose entropy views keep a share, by leading into every other one alike."""
+    found = [np.where(np.eye(groups), 1 - (groups - 1) * out, out) / groups for out in np.linspace(0, 1 / groups, 5000)]
+    return min(found, key=lambda joint: abs(kept_share(joint) - kept))
 
-    def kept(outside: float) -> float:
-        return kept_share(np.where(np.eye(5), 1 - 4 * outside, outside) / 5)
 
-    outside = max((share for share in np.linspace(0, 0.1, 10_001) if kept(share) >= needed + beyond), default=0.0)
-    views = np.where(ALIKE[:, None] == ALIKE[None], (1 - 4 * outside) / 4, outside / 4)
-    assert choose_clusters(joints_of(views), 8, unequal=unequal) == (5 if beyond > 0 else 1)
+@pytest.mark.parametrize(("unequal", "least"), [(False, LEAST), (True, WORTH_APART)])
+def test_groups_are_worth_having_where_views_keep_enough_of_them(unequal, least):
+    for beyond, expected in ((0.02, 5), (-0.02, 1)):
+        views = np.kron(mixed(least + beyond, 5), np.ones((4, 4)))
+        assert choose_clusters(joints_of(views), 8, unequal=unequal) == expected
+
+
+@pytest.mark.parametrize(("unequal", "least"), [(False, WORTH), (True, WORTH_APART)])
+def test_halves_of_what_is_kept_whole_are_groups_where_views_keep_enough_of_them(unequal, least):
+    for beyond, expected in ((0.03, 10), (-0.03, 5)):
+        views = np.kron(np.eye(5), np.kron(mixed(least + beyond, 2), np.ones((2, 2))))
+        assert choose_clusters(joints_of(views + 1e-9), 12, unequal=unequal) == expected
 
 
 @pytest.mark.parametrize(("clearer_at", "expected"), [(7, (True, 3)), (3, (False, 7))])

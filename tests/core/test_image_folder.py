@@ -171,8 +171,8 @@ def test_a_pile_of_one_image_or_of_hardly_any_light_is_told_to_be(tmp_path):
             if name == "dark":
                 image.putpixel((i, 2), 3)
             image.save(tmp_path / name / f"{i}.png")
-    assert any("all images are the same" in note for note in read_folder(tmp_path / "same", None, print).notes)
-    assert any("no pixel is brighter than 12 of 255" in note for note in read_folder(tmp_path / "dark", None, print).notes)
+    assert any("all images are the same" in note for note in load_data(str(tmp_path / "same")).notes)
+    assert any("no pixel is brighter than 12 of 255" in note for note in load_data(str(tmp_path / "dark")).notes)
 
 
 def test_one_image_beside_the_sub_folders_is_said_to_drop_the_classes(tmp_path):

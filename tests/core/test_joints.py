@@ -16,11 +16,18 @@ def test_joints_are_distributions(blobs, quick):
     assert joints.clusters.shape == joints.cluster_neighbours.shape == joints.cluster_pixels.shape == (3, 3)
     assert joints.overclusters.shape == joints.neighbours.shape == joints.pixels.shape == (6, 6)
     assert joints.shared.shape == (6, 3)
-    for joint in joints:
+    for joint in joints[:-1]:
         assert joint.sum() == pytest.approx(1)
         assert joint.min() >= 0
     for joint in (joints.clusters, joints.overclusters, joints.neighbours, joints.pixels):
         np.testing.assert_allclose(joint, joint.T)
+
+
+def test_a_view_that_stays_where_its_image_is_counts_whole_however_uncertain_it_is(blobs, quick):
+    trainer = Trainer(blobs, quick(augment="none"))
+    joints = estimate_joints(trainer.model, trainer.looked_at, trainer.policy)
+    assert joints.kept > 0.9
+    assert np.trace(joints.clusters) < 0.6
 
 
 def test_no_overclusters_give_empty_joints(blobs, quick):

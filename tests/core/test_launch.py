@@ -137,3 +137,12 @@ def test_a_run_goes_on_on_another_device_and_with_labels_that_moved(train, monke
         assert isinstance(train("--resume", "run").exception, DeviceError)
         assert train("--resume", "run", "-q", "--device", "cpu", "--labels", "moved").return_value == 0
     assert RunFolder("run").read_record().origin.labels == str(tmp_path / "moved")
+
+
+@pytest.mark.parametrize("where", ["plan", "train_seeds"])
+def test_interrupted_before_the_first_of_several_seeds_there_is_nothing_to_resume(train, monkeypatch, where):
+    """Before the plan is written, and after it."""
+    monkeypatch.setattr(launch, where, interrupt)
+    result = train("blobs.npz", *QUICK, "--seeds", "2", "-o", "run")
+    assert (result.return_value, "--resume" in result.stderr) == (130, False)
+    assert "nothing was trained" in result.stderr

@@ -117,7 +117,7 @@ def test_alignment_keeps_the_numbers_of_clusters_that_survive():
 
 def joints_from(views: np.ndarray, neighbours: np.ndarray, pixels: np.ndarray) -> Joints:
     empty = np.zeros((0, 0))
-    return Joints(empty, views / views.sum(), empty, neighbours / neighbours.sum(), pixels / pixels.sum(), empty, empty)
+    return Joints(empty, views / views.sum(), empty, neighbours / neighbours.sum(), pixels / pixels.sum(), empty, empty, 1.0)
 
 
 def blocks(*groups: list[int], size: int = 6, within: float = 0.2) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 from catvae.core.guard import Verdict
 from catvae.core.run_folder import RunFolder
 from catvae.core.run_record import Origin, RunRecord
-from catvae.core.seeds import PLAN, best_seed, folder_of, plan, read_plan, train_seeds
+from catvae.core.seeds import PLAN, _agreement, _eligible, best_seed, folder_of, plan, read_plan, train_seeds
 from catvae.core.session import Session
 from catvae.runtime.errors import DataError, NumericError, OutputError
 from catvae.runtime.interruption import Interrupted
@@ -33,6 +33,8 @@ def test_the_best_of_three_is_kept_and_all_are_reported(blobs, quick, tmp_path):
     # of two that are left, by whatever a machine rounds, agreement with one another is the same: views decide
     worth = {run.seed: (run.agreement if len(alike) == 3 else 0.0, run.view_information) for run in alike}
     assert worth[kept.seed] == max(worth.values())
+    if len(alike) == 3:
+        assert kept.agreement == max(run.agreement for run in alike)
     assert all(-0.5 <= run.agreement <= 1 for run in record.seeds)
     assert folder.read_config().seed == kept.seed
     assert (folder.path / "model.safetensors").read_bytes() == (folder.path / "seeds" / str(kept.seed) / "model.safetensors").read_bytes()
@@ -168,7 +170,9 @@ def test_what_most_seeds_find_is_kept():
     alike = {0: {1: 0.9, 2: 0.8, 3: 0.3}, 1: {0: 0.9, 2: 0.6, 3: 0.3}, 2: {0: 0.8, 1: 0.6, 3: 0.9}, 3: {0: 0.3, 1: 0.3, 2: 0.9}}
     records = {seed: record(views) for seed, views in enumerate((1.0, 1.2, 0.9, 2.0))}
     assert best_seed(records, alike) == 2
-    assert best_seed({**records, 3: record(2.0, clusters=4)}, alike) == 0  # and has no say in what the others are
+    three = {**records, 3: record(2.0, clusters=4)}
+    assert best_seed(three, alike) == 0  # and has no say in what the others are
+    assert {seed: _agreement(alike[seed], _eligible(three)) for seed in three} == pytest.approx({0: 0.85, 1: 0.75, 2: 0.7, 3: 0.5})
     assert best_seed({**records, 0: record(1.0, status="degenerate"), 2: record(1.0, status="degenerate")}, alike) == 3  # of two
     assert best_seed({0: records[0]}, {0: {}}) == 0
     others = {4: record(3.0, clusters=4), 5: record(3.0, clusters=4, status="degenerate"), 6: record(3.0, clusters=4, status="degenerate")}

@@ -69,6 +69,21 @@ def test_a_large_cluster_has_a_threshold_of_its_own():
     assert not record.held_back
 
 
+def test_images_that_all_score_alike_are_not_unknown():
+    """Empty ones do; rounded up, the threshold would lie above every one of them."""
+
+    class Same:
+        names = ("one",)
+
+        @staticmethod
+        def examine(images, score):
+            ones = np.ones((len(images), 1), np.float32)
+            return Answers(np.zeros(len(images), int), ones[:, 0], ones, None, ones[:, 0] * np.float32(-12.3454), ones[:, 0] > 0)
+
+    thresholds, _ = calibrate(Same(), Calibration(np.zeros((0, 1, 1, 1), np.uint8), np.zeros((2 * ENOUGH, 1, 1, 1), np.uint8)))
+    assert np.float32(-12.3454) >= thresholds[0] > -12.4
+
+
 def test_a_small_set_holds_nothing_back():
     assert len(split(20 * LEAST - 20).held_back) == 0
     assert len(split(20 * LEAST).held_back) == LEAST

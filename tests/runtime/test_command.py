@@ -169,3 +169,14 @@ def test_a_second_signal_does_not_wait_for_a_reader_that_stalls(size):
         said = process.stderr.read()
         process.stderr.close()
     assert said == b"rows: interrupted\n"
+
+
+def test_a_working_folder_that_is_gone_is_named(tmp_path):
+    (tmp_path / "gone").mkdir()
+    infer = Path(sys.executable).parent / "catvae-infer"
+    call = f"cd {tmp_path}/gone && rmdir {tmp_path}/gone && {infer} a.png -o rows.jsonl"
+    result = subprocess.run(["sh", "-c", call], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (
+        3,
+        "catvae-infer: the working folder does not exist any more: change to another one",
+    )

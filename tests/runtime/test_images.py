@@ -180,14 +180,45 @@ def test_any_size_fits(size):
     assert read_image(encoded(Image.new("L", size, 255)), GREY).shape == (8, 8, 1)
 
 
-def huge_png() -> bytes:
-    """A few bytes that promise 182 million pixels."""
+def png_of(size: tuple[int, int], bits: int, rows: bytes, *others: tuple[bytes, bytes]) -> bytes:
+    """Grey, of so many bits a pixel, from its packed rows."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", 13500, 13500, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", *size, bits, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), *others, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in chunks)
+
+
+def huge_png() -> bytes:
+    """A few bytes that promise 182 million pixels."""
+    return png_of((13500, 13500), 8, b"")
+
+
+@pytest.mark.parametrize(("bits", "packed"), [(2, [0b01110000]), (4, [0x13, 0x00])])
+def test_a_level_of_few_bits_may_stand_for_transparent(bits, packed):
+    """Two pixels of levels 1 and 3, of which 1 is seen through."""
+    data = png_of((2, 1), bits, bytes([0, *packed]), (b"tRNS", struct.pack(">H", 1)))
+    found = read_image(data, Preprocess(height=1, width=2, channels=1, background=200))
+    assert found[0, :, 0].tolist() == [200, 3 * 255 // (2**bits - 1)]
+
+
+def test_a_jpeg_with_more_pictures_behind_it_is_read_as_one():
+    """As some cameras write it (MPO): shrunk while it is decoded, which twelve million pixels want."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 300), np.uint8)).resize((1200, 1600))
+    alone, followed = io.BytesIO(), io.BytesIO()
+    picture.save(alone, "JPEG")
+    picture.save(followed, "MPO", save_all=True, append_images=[picture.rotate(90)])
+    assert Image.open(followed).format == "MPO"
+    assert np.array_equal(read_image(followed.getvalue(), GREY), read_image(alone.getvalue(), GREY))
+
+
+def test_whole_numbers_of_32_bits_that_are_all_small_have_no_agreed_white():
+    levels = np.arange(64, dtype=np.int32).reshape(8, 8)
+    assert code_of(encoded(Image.fromarray(levels), "TIFF")) == "unsupported_mode"
+    assert read_image(encoded(Image.fromarray(levels * 1000), "TIFF"), GREY)[7, 7, 0] == 63_000 // 257
+    assert not read_image(encoded(Image.fromarray(levels * 0), "TIFF"), GREY).any()
 
 
 @pytest.mark.parametrize(

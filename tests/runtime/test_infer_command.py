@@ -219,6 +219,19 @@ def test_a_long_call_says_how_far_it_has_come(png, tmp_path, monkeypatch, capsys
         assert ("2 images so far" in capsys.readouterr().err) is said, others
 
 
+@pytest.mark.parametrize(
+    ("words", "variable", "said"), [([], None, True), (["-q"], None, False), (["-b", "here"], None, False), ([], "here", False)]
+)
+def test_the_packaged_digits_are_said_to_be_taken_where_nothing_else_is_named(run, png, bundle, monkeypatch, words, variable, said):
+    """Also where standard error is a log: under cron a variable that is not set must not sort photographs as digits in silence."""
+    png("a.png")
+    if variable:
+        monkeypatch.setenv("CATVAE_BUNDLE", str(bundle.path))
+    result = run("catvae-infer", "a.png", *(str(bundle.path) if word == "here" else word for word in words))
+    assert result.returncode == 0
+    assert (b"no -b given: sorting with the digits" in result.stderr) is said
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from catvae.runtime import infer_command, generate_command; import catvae.runtime;"

@@ -135,6 +135,7 @@ def test_a_name_that_another_cluster_has_merges_them_and_says_so(run, bundle_cop
         (["empty"], 3, "one sub-folder per class"),
         (["bad.csv"], 3, "bad.csv, line 2: expected path,class"),
         (["gone.csv"], 3, "gone.png"),
+        (["both.csv"], 3, "both.csv, line 3: ./a.png is 'two' here and 'one' above"),
         (["many.csv"], 2, "11 classes cannot each name one of 10 clusters"),
         (["--name", "0=x", "-o", "full"], 2, "not empty"),
     ],
@@ -147,7 +148,8 @@ def test_mistakes_are_named_in_one_line(run, bundle_copy, tmp_path, png, argumen
     (tmp_path / "bad.csv").write_text("a.png,one\na.png\n")
     (tmp_path / "gone.csv").write_text("gone.png,one\n")
     (tmp_path / "tab.csv").write_text("a.png,a\x1bb\n")
-    (tmp_path / "many.csv").write_text("".join(f"a.png,{i}\n" for i in range(11)))
+    (tmp_path / "both.csv").write_text("a.png,one\na.png,one\n./a.png,two\n")
+    (tmp_path / "many.csv").write_text("".join(f"{png(f'{i}.png')},{i}\n" for i in range(11)))
     before = (bundle_copy / "manifest.json").read_bytes()
     result = run("catvae-label", bundle_copy, *arguments)
     assert result.returncode == code, result.stderr
@@ -161,6 +163,27 @@ def test_an_unreadable_labelled_image_is_an_error(bundle, tmp_path):
     (tmp_path / "one" / "a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"a\.png"):
         read_labelled(tmp_path, bundle.preprocess)
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ("twelve", "twelve is a link to a folder"),
+        ("one/twelve", "one/twelve: a link to a folder"),
+        ("loose.png", r"loose\.png lies in no sub-folder"),
+        ("twelve/x.heic", "twelve holds no images that can be read"),
+    ],
+)
+def test_what_would_drop_a_label_is_an_error(bundle, labelled, tmp_path, odd, message):
+    (labelled / "one").mkdir(exist_ok=True)
+    place = labelled / odd
+    place.parent.mkdir(exist_ok=True)
+    if place.suffix:
+        place.write_bytes(next(labelled.glob("*/*.png")).read_bytes())
+    else:
+        place.symlink_to(tmp_path)
+    with pytest.raises(DataError, match=message):
+        read_labelled(labelled, bundle.preprocess)
 
 
 def test_a_class_whose_images_lie_elsewhere_names_no_cluster(run, bundle_copy, labelled, png, bundle):

@@ -155,3 +155,10 @@ def test_of_a_tiff_no_page_but_the_first_is_looked_into():
     assert decode_image(bytes(data[:-400_000]), GREY).frames == 1  # cut within its entries
     struct.pack_into("<I", data, page + 2 + 12 * entries, page)
     assert decode_image(bytes(data), GREY).frames == 1  # the next page is the first one
+
+
+def test_an_animated_png_of_many_frames_is_read():
+    frames = [Image.new("L", (8, 8), i % 256) for i in range(MOST + 200)]
+    file = io.BytesIO()
+    frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
+    assert read_image(file.getvalue(), GREY)[0, 0, 0] == 0

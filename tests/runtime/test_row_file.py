@@ -207,6 +207,19 @@ def test_a_finished_file_was_made_with_these_options_or_is_not_resumed(run, png,
     assert (tmp_path / "rows.jsonl").read_bytes() == before
 
 
+def test_a_finished_file_of_another_model_or_polarity_is_not_resumed(run, png, tmp_path, bundle):
+    """Which the file itself does not say: four of its images are asked again."""
+    for i, image in enumerate(bundle.decode(bundle.means[:3])):
+        png(f"{i}.png", np.round(image[..., 0] * 255).astype(np.uint8))
+    digits = ("gone.png", "0.png", "1.png", "2.png")
+    assert run("catvae-infer", *digits, "-o", "rows.jsonl").returncode == 1
+    before = (tmp_path / "rows.jsonl").read_bytes()
+    assert run("catvae-infer", *digits, "-o", "rows.jsonl", "--resume").returncode == 1
+    result = run("catvae-infer", *digits, "--invert", "-o", "rows.jsonl", "--resume")
+    assert (result.returncode, "gets another answer now" in result.stderr.decode()) == (2, True), result.stderr
+    assert (tmp_path / "rows.jsonl").read_bytes() == before
+
+
 @pytest.mark.parametrize("line", ["[" * 100_000, '{"path": 1, "ok": true}', '{"path": "a", "ok": true}', "null"])
 def test_lines_that_are_no_rows_are_named(tmp_path, line):
     (tmp_path / "rows.jsonl").write_text(line + "\n")
