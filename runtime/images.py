@@ -17,11 +17,12 @@ from PIL import Image, UnidentifiedImageError
 from .errors import ImageError
 from .frames import count_frames
 from .metadata import require_modest, require_modest_exif
-from .preprocess import Preprocess, fit_image, to_grey_or_rgb, transparent
+from .preprocess import Preprocess, fit_image, require_wide, to_grey_or_rgb, transparent
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL.ImageFile import ImageFile
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 MAX_BYTES = 32 * 2**20
@@ -93,17 +94,22 @@ def decode_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess)
             # as some cameras and telephones write.
             width, height = 2 * preprocess.width, 2 * preprocess.height
             image.draft(image.mode, (height, width) if _orientation(image) in TURNED else (width, height))
-        if image.mode == "L" and isinstance(hidden := image.info.get("transparency"), int) and len(image.tile) == 1:
-            # Pillow scales levels of 2 and 4 bits to 0..255, but not the one that stands for transparent.
-            image.info["transparency"] = hidden * FEW_BITS.get(image.tile[0][3], 1)
+        _scale_hidden(image)
         image.load()
-        if image.format == "TIFF" and image.mode == "I" and 0 < image.getextrema()[1] < 256:
-            raise ImageError("unsupported_mode", "32-bit grey levels that are all below 256: whether 255 or 65535 is white, nothing says")
+        if image.format == "TIFF" and image.mode == "I":
+            require_wide(image)
         lies = _exif(image).get(ORIENTATION_TAG, 1)
         upright = image.transpose(UPRIGHT[lies]) if lies in UPRIGHT else image
         # What is transparent shows the background that the model knows, whichever way the image is turned over afterwards.
         background = 255 - preprocess.background if preprocess.invert else preprocess.background
         return Decoded(fit_image(to_grey_or_rgb(upright, background), preprocess).tobytes(), frames)
+
+
+def _scale_hidden(image: ImageFile) -> None:
+    """Pillow scales grey levels of 2 and 4 bits to 0..255, but not the one that stands for transparent."""
+    hidden = image.info.get("transparency")
+    if image.mode == "L" and isinstance(hidden, int) and len(image.tile) == 1:
+        image.info["transparency"] = hidden * FEW_BITS.get(str(image.tile[0][3]), 1)
 
 
 class DecodedBlock(NamedTuple):
@@ -174,7 +180,7 @@ def _require_modest_exif(image: Image.Image) -> None:
 
 
 @contextlib.contextmanager
-def _opened(file: BinaryIO) -> Iterator[Image.Image]:
+def _opened(file: BinaryIO) -> Iterator[ImageFile]:
     """The image in `file`, header read and caps checked; whatever a decoder throws inside comes out as `ImageError`."""
     try:
         require_modest(file)

@@ -74,6 +74,14 @@ def to_grey_or_rgb(image: Image.Image, background: int) -> Image.Image:
     return _as_mode(image, "L" if image.mode in ("1", "L") else "RGB")
 
 
+def require_wide(image: Image.Image) -> None:
+    """Raise `ImageError` for levels of 32 bits that 8 would hold: they would all become black."""
+    import numpy as np
+
+    if 0 < int(np.asarray(image).max()) < 256:
+        raise ImageError("unsupported_mode", "32-bit grey levels that are all below 256: nothing says whether 255 or 65535 is white")
+
+
 def _divided(image: Image.Image, background: int) -> Image.Image:
     """Grey levels 0..65535 over 257, rounded; no half is possible, 257 being odd. A strip at a time: 33 million pixels are 270 MB wide.
 
