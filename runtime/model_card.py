@@ -88,11 +88,9 @@ def _reduced(manifest: Manifest) -> list[str]:
     q = manifest.quantisation
     if q is None:
         return []
-    drawn = "".join(
-        f", {what} {apart:.1e} of full scale away"
-        for what, apart in (("reconstructions", q.pixel_difference), ("drawings", q.drawing_difference))
-        if apart is not None
-    )
+    apart = {"reconstructions": q.pixel_difference, "drawings": q.drawing_difference}  # bundles of earlier versions know fewer
+    measured = " and ".join(f"{what} {pixels:.1e}" for what, pixels in apart.items() if pixels is not None)
+    drawn = f", {measured} of full scale away" if measured else ""
     return [
         f"`{manifest.precision}` against fp32 on {q.images:,} images, {q.held_back:,} of them held back from training:"
         f" {q.cluster_agreement:.2%} keep their cluster{drawn}; {q.size_ratio:.0%} of the size.",
