@@ -72,6 +72,14 @@ def kept_share(joint: NDArray[np.float64]) -> float:
     return mutual_information(joint) / own if own > 0 else 0.0
 
 
+def least_staying(joint: NDArray[np.float64]) -> float:
+    """Of a joint distribution of groups, the smallest share of a group that views leave in it; 0 where one is empty.
+
+    Information knows of no sameness: a group that views lead into another one as a whole tells as much of it as one that they leave alone.
+    """
+    return float((np.diag(joint) / np.maximum(joint.sum(1), np.finfo(np.float64).tiny)).min())
+
+
 def merge_path(joint: NDArray[np.float64], cost: Cost, *, sums: bool = True) -> Path:
     """Merge the pair of least cost until one group is left, in O(n^3): sums over pairs of rows are kept up to date, not made anew.
 

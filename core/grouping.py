@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .agglomeration import cut, entropy, grouped, information, kept_share, mutual_information, refine
+from .agglomeration import cut, entropy, grouped, information, kept_share, least_staying, mutual_information, refine
 from .config import TrainConfig
 from .joints import Joints
-from .merging import information_paths, merge_apart, merge_by_neighbours, merge_clusters, sources
+from .merging import STAYS, information_paths, merge_apart, merge_by_neighbours, merge_clusters, sources
 from .separation import inner_separations, mean_nearest, most_apart, separation_path, separations
 
 WORTH, WORTH_APART = 0.75, 0.8
@@ -45,9 +45,6 @@ to 0.83 on garments, whose kinds shade into each other and where merging by sepa
 GAP = -0.01
 """By how much every two unequal groups must be further apart than the halves of any one, but for noise: -0.004 to 0.13 where several
 classes of handwriting are rare; of an earlier version down to -0.016 where they were all alike."""
-STAYS = 0.5
-"""Share of every unequal group that a view must leave in it: 0.79 and more where several classes of handwriting are rare. Small clusters
-that swap through a view, as mirrored things may, look far apart and are no kinds."""
 
 
 class Signs(NamedTuple):
@@ -66,7 +63,7 @@ class Signs(NamedTuple):
     gap: float
     """How much every two unequal groups are further apart than the halves of any one; see `GAP`."""
     stays: float
-    """Smallest share of an unequal group that a view leaves in it; see `STAYS`."""
+    """Smallest share of an unequal group that a view leaves in it; see `merging.STAYS`."""
 
 
 def _perplexity_share(joint: NDArray[np.float64]) -> float:
@@ -87,7 +84,7 @@ def unequal_signs(joints: Joints, clusters: int) -> Signs:
         mean_nearest(apart) - mean_nearest(halved),
         kept_share(apart),
         float(separations(apart).min() - inner_separations(joint, group, clusters).max()),
-        float((np.diag(apart) / np.maximum(apart.sum(1), np.finfo(np.float64).tiny)).min()),
+        least_staying(apart),
     )
 
 

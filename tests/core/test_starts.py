@@ -30,6 +30,17 @@ def test_what_a_start_is_worth(quick):
     assert worth(views, quick(**of), merges=True) == worth(views, quick(**of, sizes="equal"), merges=True) > least
 
 
+def test_a_start_with_a_cluster_of_views_alone_is_worth_less_than_any_other(quick):
+    """Over-clusters of one kind hold images, others their views: of each other they say as much as if both were one."""
+    truth = np.repeat(np.arange(5), 4)
+    apart = exchanging(truth)
+    apart[np.ix_(truth == 3, truth == 3)] = apart[np.ix_(truth == 4, truth == 4)] = 0.0004
+    apart[np.ix_(truth == 3, truth == 4)] = apart[np.ix_(truth == 4, truth == 3)] = 0.17
+    of = quick(clusters=5, overclusters=4)
+    assert FAILED < worth(joints_of(apart), of, merges=True) <= 0
+    assert worth(joints_of(exchanging(truth, within=0.005)), of, merges=True) > 0
+
+
 def test_what_a_start_is_worth_where_groups_are_not_to_be_compared(quick):
     views = joints_of(exchanging(np.repeat(np.arange(5), 4)))
     chosen = quick(clusters="auto", max_clusters=8, overclusters=4)
