@@ -105,12 +105,15 @@ def sizes_and_number(joints: Joints, config: TrainConfig) -> tuple[bool, int]:
     are one group of either kind, or a few groups say of one blob that it fills the set.
     """
     at_most = config.most_clusters
-    if config.choose_clusters:
-        equal, unequal = (choose_clusters(joints, at_most, unequal=either) for either in (False, True))
-    else:
-        equal = unequal = at_most
-    if config.sizes == "unequal" or (config.sizes == "auto" and unequal_is_clearer(joints, max(equal, unequal))):
-        return True, unequal
+    if not config.choose_clusters:
+        return config.sizes == "unequal" or (config.sizes == "auto" and unequal_is_clearer(joints, at_most)), at_most
+    if config.sizes == "unequal":
+        return True, choose_clusters(joints, at_most, unequal=True)
+    equal = choose_clusters(joints, at_most)
+    if config.sizes == "auto":
+        unequal = choose_clusters(joints, at_most, unequal=True)
+        if unequal > 1 and unequal_is_clearer(joints, max(equal, unequal)):
+            return True, unequal
     return False, equal
 
 

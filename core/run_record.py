@@ -90,7 +90,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
     labels_hash: str = ""
     """SHA-256 of the images and classes given with --labels."""
     start_scores: list[float] = []
-    """What each of several short runs at the beginning was worth: the nats that its groups shared with views'. The best went on."""
+    """What each of several short runs at the beginning was worth, see `starts.worth`: the nats that its groups shared with those of views,
+    0 or less where views left one, `starts.FAILED` where its loss was no number. The best went on."""
     data: DataRecord
     clusters: list[ClusterRecord] = []
     scores: dict[str, dict[str, float]] = {}

@@ -169,8 +169,8 @@ def _eligible(records: dict[int, RunRecord]) -> list[int]:
 
 
 def _agreement(alike: dict[int, float], others: Iterable[int]) -> float:
-    """The mean with those of the `others` that are other ones; 1 where there are none."""
-    found = [alike[other] for other in others if other in alike]
+    """The mean with those of the `others` that are other ones, with all where none is; 1 for a run that is alone."""
+    found = [alike[other] for other in others if other in alike] or list(alike.values())
     return math.fsum(found) / len(found) if found else 1.0
 
 

@@ -55,14 +55,14 @@ def reduce_precision(graphs: Graphs, precision: Precision, images: NDArray[np.ui
         return {role: _to_half(data) for role, data in graphs.items()}
     # Posterior means lie closer to the prior's than draws do: with ranges of theirs alone, drawings would lose what sets them apart.
     walks = [walk(means, c, STEPS) for c in range(len(means))]
-    latents = np.concatenate([run_over(graphs, "encoder", images, "mean"), drawn(means), *walks])
+    latents = np.concatenate([run_over(graphs, "encoder", images, "mean"), drawn(means, seed=0), *walks])
     return {role: _to_int8(data, latents if role == "decoder" else images) for role, data in graphs.items()}
 
 
-def drawn(means: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Latents (n, D) from every mode of the prior, the same each time."""
+def drawn(means: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    """Latents (n, D) from every mode of the prior."""
     each = -(-DRAWN // len(means))
-    return np.concatenate([prior_samples(means, c, each, 0) for c in range(len(means))])
+    return np.concatenate([prior_samples(means, c, each, seed) for c in range(len(means))])
 
 
 def run_over(graphs: Graphs, role: Role, rows: NDArray, output: str) -> NDArray[np.float32]:

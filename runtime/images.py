@@ -43,7 +43,7 @@ UPRIGHT = {
 """What makes an image of an orientation upright; Pillow's `exif_transpose` also writes all other tags anew, and fails where it cannot."""
 FEW_BITS = {"L;2": 85, "L;4": 17}
 """What Pillow multiplies grey levels of so many bits by."""
-WIDTH_TAG, HEIGHT_TAG = 0x0100, 0x0101
+WIDTH_TAG, HEIGHT_TAG, BITS_TAG = 0x0100, 0x0101, 0x0102
 READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 """A pipe without a writer must not keep the open call waiting."""
 
@@ -94,9 +94,10 @@ def decode_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess)
             # as some cameras and telephones write.
             width, height = 2 * preprocess.width, 2 * preprocess.height
             image.draft(image.mode, (height, width) if _orientation(image) in TURNED else (width, height))
+        wide = image.format == "TIFF" and image.mode == "I" and getattr(image, "tag_v2", {}).get(BITS_TAG) == (32,)
         _scale_hidden(image)
         image.load()
-        if image.format == "TIFF" and image.mode == "I":
+        if wide:
             require_wide(image)
         lies = _exif(image).get(ORIENTATION_TAG, 1)
         upright = image.transpose(UPRIGHT[lies]) if lies in UPRIGHT else image

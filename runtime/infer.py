@@ -6,6 +6,7 @@ images never wait for what they do without.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ EVERY = 60.0
 ASKED_AGAIN = 4
 """Images of a finished file that are classified again before it is taken to be this model's."""
 SAME = 0.02
-"""By how much a share of an assignment may differ between processors, at most."""
+"""By how much a share of an assignment may differ between processors; more where the bundle's own tolerances are wider."""
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -227,14 +228,13 @@ def _at_once(write: Writer, stream: TextIO) -> Writer:
 
 def _nothing_left(output: Path, bundle: Bundle, paths: Iterator[str], request: Request, count: _Count) -> int:
     """`--resume` with a finished file: whether it answers these sources, and as they would be now; returns the exit code."""
-    from .row_file import complete_rows_of
+    from .row_file import complete_rows, complete_rows_of, made_otherwise
 
     fields = {"--embed": ("embedding", request.embed), "--score": ("score", request.score)}
-    asked_again = 0
+    answered = (row for row in complete_rows(output) if row["ok"] and row["path"] != "-" and not made_otherwise(row, bundle.names, fields))
+    for row in itertools.islice(answered, ASKED_AGAIN):  # before any image is copied
+        _require_same_answer(row, output, bundle, request)
     for row in complete_rows_of(output, paths, bundle.names, fields):
-        if row["ok"] and row["path"] != "-" and asked_again < ASKED_AGAIN:
-            asked_again += 1
-            _require_same_answer(row, output, bundle, request)
         count.answered(row)
     count.say_copies()
     say(f"catvae-infer: {output} is complete; nothing to resume", quiet=request.quiet)
@@ -246,10 +246,11 @@ def _require_same_answer(row: Row, output: Path, bundle: Bundle, request: Reques
     from .pipeline import Options, classify_stream
 
     [[now]] = classify_stream(bundle, [row["path"]], Options(batch_size=1, invert=request.invert, ahead=False))
-    if now["ok"] and max(abs(p - q) for p, q in zip(now["assignment"], row["assignment"], strict=True)) > SAME:
+    same = max(SAME, *bundle.manifest.tolerances.values())
+    if now["ok"] and max(abs(p - q) for p, q in zip(now["assignment"], row["assignment"], strict=True)) > same:
         raise UsageError(
-            f"{output} is complete, but {row['path']} gets another answer now: with another bundle or --invert, choose another -o, or start"
-            " again without --resume"
+            f"{output} is complete, but {row['path']} gets another answer now: bundle, --invert or the image itself is another one; choose"
+            " another -o, or start again without --resume"
         )
 
 

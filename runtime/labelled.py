@@ -16,6 +16,8 @@ from .preprocess import Preprocess
 from .sources import SUFFIXES, is_image_name, walk_images
 
 LONGEST_NAME = 64
+NOT_READ = frozenset({".heic", ".heif", ".avif", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd", ".svg", ".ppm", ".pgm", ".tga"})
+"""Of pictures that `images` does not read."""
 
 
 class LabelledImages(NamedTuple):
@@ -36,14 +38,14 @@ def read_labelled(source: str | os.PathLike[str], preprocess: Preprocess) -> Lab
     ----------
     source : path
         A folder: every image below ``SOURCE/CLASS/`` belongs to CLASS. A CSV file: rows of path, class; paths are relative to the file; a
-        header ``path,...`` is passed over, and so is what says the same twice.
+        header ``path,...`` is passed over.
     preprocess : Preprocess
 
     Raises
     ------
     DataError
-        When there is nothing to read, a row has no class or an image two, an image cannot be decoded, lies in no sub-folder or behind a
-        link, or a sub-folder has none: a label given by hand is never dropped silently.
+        When there is nothing to read, a row has no class or a path two, an image cannot be decoded, lies in no sub-folder or behind a
+        link, or is of a kind that is not read, or a sub-folder has files and no images: a label given by hand is not dropped silently.
     """
     source = Path(source)
     pairs = _folder_pairs(source) if source.is_dir() else _csv_pairs(source)
@@ -85,19 +87,21 @@ def _folder_pairs(folder: Path) -> list[tuple[str, str]]:
         if entry.name.startswith("."):
             continue
         if not entry.is_dir():
-            if is_image_name(entry.name):
+            if is_image_name(entry.name) or entry.suffix.lower() in NOT_READ:
                 refuse(f"{entry.name} lies in no sub-folder")
             continue
         if entry.is_symlink():
             refuse(f"{entry.name} is a link to a folder")
-        images = list(walk_images(str(entry), refuse))
-        if not images:
-            refuse(f"{entry.name} holds no images that can be read ({', '.join(sorted(SUFFIXES))})")
+        images, files = list(walk_images(str(entry), refuse)), [file for file in entry.rglob("[!.]*") if file.is_file()]
+        unread = next((file for file in files if file.suffix.lower() in NOT_READ), None) or (files[0] if files and not images else None)
+        if unread:
+            refuse(f"{unread.relative_to(folder)} is not of a kind that is read ({', '.join(sorted(SUFFIXES))})")
         pairs += [(path, entry.name) for path in images]
     return pairs
 
 
 def _csv_pairs(file: Path) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
     classes: dict[str, str] = {}
     try:
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
@@ -107,11 +111,13 @@ def _csv_pairs(file: Path) -> list[tuple[str, str]]:
                     continue
                 if len(cells) < 2 or not cells[0] or not cells[1]:
                     raise DataError(f"{file}, line {number}: expected path,class, found {','.join(row)!r}")
-                path = os.path.normpath(file.parent / cells[0])
-                if classes.setdefault(path, cells[1]) != cells[1]:
-                    raise DataError(f"{file}, line {number}: {cells[0]} is {cells[1]!r} here and {classes[path]!r} above")
+                path = str(file.parent / cells[0])
+                known = classes.setdefault(os.path.realpath(path), cells[1])
+                if known != cells[1]:
+                    raise DataError(f"{file}, line {number}: {cells[0]} is {cells[1]!r} here and {known!r} above")
+                pairs.append((path, cells[1]))
     except OSError as error:
         raise DataError(f"cannot read the labels {file}: {error.strerror or error}") from error
     except csv.Error as error:
         raise DataError(f"{file} is not a CSV file: {error}") from error
-    return list(classes.items())
+    return pairs

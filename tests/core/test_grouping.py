@@ -128,8 +128,9 @@ def test_halves_of_what_is_kept_whole_are_groups_where_views_keep_enough_of_them
         assert choose_clusters(joints_of(views + 1e-9), 12, unequal=unequal) == expected
 
 
-@pytest.mark.parametrize(("clearer_at", "expected"), [(7, (True, 3)), (3, (False, 7))])
-def test_sizes_are_judged_at_the_larger_of_both_k(monkeypatch, clearer_at, expected):
-    monkeypatch.setattr(grouping, "choose_clusters", lambda *_, unequal: 3 if unequal else 7)
+@pytest.mark.parametrize(("if_unequal", "clearer_at", "expected"), [(3, 7, (True, 3)), (3, 3, (False, 7)), (1, 7, (False, 7))])
+def test_sizes_are_judged_at_the_larger_of_both_k(monkeypatch, if_unequal, clearer_at, expected):
+    """Where all in one is what the unequal kind comes to, it says nothing of rare kinds."""
+    monkeypatch.setattr(grouping, "choose_clusters", lambda *_, unequal=False: if_unequal if unequal else 7)
     monkeypatch.setattr(grouping, "unequal_is_clearer", lambda _, clusters: clusters == clearer_at)
     assert sizes_and_number(joints_of(exchanging(ALIKE)), resolve({"clusters": "auto"})) == expected

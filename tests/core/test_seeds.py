@@ -175,6 +175,8 @@ def test_what_most_seeds_find_is_kept():
     assert {seed: _agreement(alike[seed], _eligible(three)) for seed in three} == pytest.approx({0: 0.85, 1: 0.75, 2: 0.7, 3: 0.5})
     assert best_seed({**records, 0: record(1.0, status="degenerate"), 2: record(1.0, status="degenerate")}, alike) == 3  # of two
     assert best_seed({0: records[0]}, {0: {}}) == 0
+    assert _agreement(alike[0], [0]) == pytest.approx(2 / 3)  # the only one that may be kept is confirmed by nobody of its kind
+    assert _agreement({}, [0]) == 1
     others = {4: record(3.0, clusters=4), 5: record(3.0, clusters=4, status="degenerate"), 6: record(3.0, clusters=4, status="degenerate")}
     apart = {seed: {other: alike.get(seed, {}).get(other, 0.2) for other in range(7) if other != seed} for seed in range(7)}
     assert best_seed({0: records[0], 1: records[1], **others}, apart) == 1  # the usual K is that of healthy runs

@@ -171,7 +171,9 @@ def test_an_unreadable_labelled_image_is_an_error(bundle, tmp_path):
         ("twelve", "twelve is a link to a folder"),
         ("one/twelve", "one/twelve: a link to a folder"),
         ("loose.png", r"loose\.png lies in no sub-folder"),
-        ("twelve/x.heic", "twelve holds no images that can be read"),
+        ("twelve/x.txt", r"twelve/x\.txt is not of a kind that is read"),
+        ("one/x.heic", r"one/x\.heic is not of a kind that is read"),
+        ("x.heic", r"x\.heic lies in no sub-folder"),
     ],
 )
 def test_what_would_drop_a_label_is_an_error(bundle, labelled, tmp_path, odd, message):
@@ -184,6 +186,23 @@ def test_what_would_drop_a_label_is_an_error(bundle, labelled, tmp_path, odd, me
         place.symlink_to(tmp_path)
     with pytest.raises(DataError, match=message):
         read_labelled(labelled, bundle.preprocess)
+
+
+def test_what_drops_no_label_is_passed_over(bundle, labelled):
+    before = read_labelled(labelled, bundle.preprocess)
+    (labelled / "unused").mkdir()
+    (labelled / "notes.txt").write_text("")
+    (labelled / "one" / "notes.txt").write_text("")
+    assert read_labelled(labelled, bundle.preprocess).paths == before.paths
+
+
+def test_a_path_in_a_csv_file_is_read_as_it_is_written(bundle, png, tmp_path):
+    """Through a link, .. leads elsewhere than its letters say."""
+    png("data/img/a.png")
+    (tmp_path / "data" / "labels").mkdir()
+    (tmp_path / "labels").symlink_to(tmp_path / "data" / "labels")
+    (tmp_path / "data" / "labels" / "given.csv").write_text("../img/a.png,one\n")
+    assert len(read_labelled(tmp_path / "labels" / "given.csv", bundle.preprocess).images) == 1
 
 
 def test_a_class_whose_images_lie_elsewhere_names_no_cluster(run, bundle_copy, labelled, png, bundle):
