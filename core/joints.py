@@ -72,7 +72,7 @@ def estimate_joints(model: CatVAE, sample: Sample, policy: ViewPolicy, batch: in
     rounds = max(1, round(pairs / len(chosen)))
     K, J = model.spec.clusters, model.spec.overclusters
     clusters, overclusters = (torch.zeros((size, size), dtype=torch.float64, device=images.device) for size in (K, J))
-    kept, viewed = 0, 0
+    kept = torch.zeros((), dtype=torch.int64, device=images.device)
     hidden, pixels, a_pieces, o_pieces = [], [], [], []
     for start in range(0, len(chosen), batch):
         x = to_float(images[chosen[start : start + batch]])
@@ -84,8 +84,7 @@ def estimate_joints(model: CatVAE, sample: Sample, policy: ViewPolicy, batch: in
             times = min(together, rounds - done)
             view = model.encode(random_view(x.repeat(times, 1, 1, 1), policy))
             clusters = clusters + a.repeat(times, 1).T @ view.logits.softmax(-1).double()
-            kept += int((view.logits.argmax(-1) == own.logits.argmax(-1).repeat(times)).sum())
-            viewed += len(view.logits)
+            kept += (view.logits.argmax(-1) == own.logits.argmax(-1).repeat(times)).sum()
             overclusters = overclusters + o.repeat(times, 1).T @ view.auxiliary.softmax(-1).double()
         hidden.append(h.float())
         pixels.append(averaged(x))
@@ -104,7 +103,7 @@ def estimate_joints(model: CatVAE, sample: Sample, policy: ViewPolicy, batch: in
         neighbour_joint(o[crowd], by_pixels),
         neighbour_joint(a[crowd], by_features),
         neighbour_joint(a[crowd], by_pixels),
-        kept / max(1, viewed),
+        int(kept) / max(1, rounds * len(chosen)),
     )
 
 

@@ -232,8 +232,7 @@ def _nothing_left(output: Path, bundle: Bundle, paths: Iterator[str], request: R
 
     fields = {"--embed": ("embedding", request.embed), "--score": ("score", request.score)}
     answered = (row for row in complete_rows(output) if row["ok"] and row["path"] != "-" and not made_otherwise(row, bundle.names, fields))
-    for row in itertools.islice(answered, ASKED_AGAIN):  # before any image is copied
-        _require_same_answer(row, output, bundle, request)
+    _require_same_answers([*itertools.islice(answered, ASKED_AGAIN)], bundle, request)  # before any image is copied
     for row in complete_rows_of(output, paths, bundle.names, fields):
         count.answered(row)
     count.say_copies()
@@ -241,17 +240,18 @@ def _nothing_left(output: Path, bundle: Bundle, paths: Iterator[str], request: R
     return count.exit_code
 
 
-def _require_same_answer(row: Row, output: Path, bundle: Bundle, request: Request) -> None:
+def _require_same_answers(rows: list[Row], bundle: Bundle, request: Request) -> None:
     """Raise `UsageError` where an image gets another answer than its row in a finished file, which does not say what model gave it."""
     from .pipeline import Options, classify_stream
 
-    [[now]] = classify_stream(bundle, [row["path"]], Options(batch_size=1, invert=request.invert, ahead=False))
+    blocks = classify_stream(bundle, [row["path"] for row in rows], Options(invert=request.invert, ahead=False))
     same = max(SAME, *bundle.manifest.tolerances.values())
-    if now["ok"] and max(abs(p - q) for p, q in zip(now["assignment"], row["assignment"], strict=True)) > same:
-        raise UsageError(
-            f"{output} is complete, but {row['path']} gets another answer now: bundle, --invert or the image itself is another one; choose"
-            " another -o, or start again without --resume"
-        )
+    for row, now in zip(rows, itertools.chain.from_iterable(blocks), strict=True):
+        if now["ok"] and max(abs(p - q) for p, q in zip(now["assignment"], row["assignment"], strict=True)) > same:
+            raise UsageError(
+                f"{request.output} is complete, but {row['path']} gets another answer now: bundle, --invert or the image itself is another"
+                " one; choose another -o, or start again without --resume"
+            )
 
 
 def _grow(output: Path, bundle: Bundle, paths: Iterator[str], blocks: Iterator[list[Row]], request: Request, count: _Count) -> None:

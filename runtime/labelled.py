@@ -92,12 +92,17 @@ def _folder_pairs(folder: Path) -> list[tuple[str, str]]:
             continue
         if entry.is_symlink():
             refuse(f"{entry.name} is a link to a folder")
-        images, files = list(walk_images(str(entry), refuse)), [file for file in entry.rglob("[!.]*") if file.is_file()]
+        images = list(walk_images(str(entry), refuse))
+        files = [file for file in entry.rglob("*") if file.is_file() and not _hidden(file, entry)]
         unread = next((file for file in files if file.suffix.lower() in NOT_READ), None) or (files[0] if files and not images else None)
         if unread:
             refuse(f"{unread.relative_to(folder)} is not of a kind that is read ({', '.join(sorted(SUFFIXES))})")
         pairs += [(path, entry.name) for path in images]
     return pairs
+
+
+def _hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _csv_pairs(file: Path) -> list[tuple[str, str]]:

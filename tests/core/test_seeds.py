@@ -33,8 +33,6 @@ def test_the_best_of_three_is_kept_and_all_are_reported(blobs, quick, tmp_path):
     # of two that are left, by whatever a machine rounds, agreement with one another is the same: views decide
     worth = {run.seed: (run.agreement if len(alike) == 3 else 0.0, run.view_information) for run in alike}
     assert worth[kept.seed] == max(worth.values())
-    if len(alike) == 3:
-        assert kept.agreement == max(run.agreement for run in alike)
     assert all(-0.5 <= run.agreement <= 1 for run in record.seeds)
     assert folder.read_config().seed == kept.seed
     assert (folder.path / "model.safetensors").read_bytes() == (folder.path / "seeds" / str(kept.seed) / "model.safetensors").read_bytes()

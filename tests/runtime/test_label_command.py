@@ -193,6 +193,8 @@ def test_what_drops_no_label_is_passed_over(bundle, labelled):
     (labelled / "unused").mkdir()
     (labelled / "notes.txt").write_text("")
     (labelled / "one" / "notes.txt").write_text("")
+    (labelled / "one" / ".thumbnails").mkdir()
+    (labelled / "one" / ".thumbnails" / "x.heic").write_text("")
     assert read_labelled(labelled, bundle.preprocess).paths == before.paths
 
 
