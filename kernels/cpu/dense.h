@@ -56,7 +56,7 @@ static void FN(dense_forward)(const Plan *p, const void *mu, const void *lv, con
                               char *workspace)
 {
     double *partial = (double *)(workspace + p->partial_sums);
-#pragma omp parallel for schedule(dynamic, 1) num_threads(p->threads) if (p->threads > 1)
+#pragma omp parallel for schedule(static) num_threads(p->threads) if (p->threads > 1)
     for (int64_t c = 0; c < p->n_chunks; ++c) {
         REAL *scratch = (REAL *)(workspace + p->per_thread + thread_index() * p->per_thread_bytes);
         FN(dense_forward_chunk)(p, c * p->chunk, mu, lv, prior, logits, weight, type, scratch, partial + 2 * c, assignment, cluster_kl,

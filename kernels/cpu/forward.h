@@ -201,7 +201,7 @@ static void FN(mixture_kl_forward)(const Plan *p, const void *m, const void *v, 
         REAL cluster_square = 0;
         for (int64_t k = 0; k < K; ++k)
             cluster_square = cluster[p->Kp + k] > cluster_square ? cluster[p->Kp + k] : cluster_square;
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(static)
         for (int64_t c = 0; c < p->n_chunks; ++c) {
             const int64_t begin = c * p->chunk, rows = p->N - begin < p->chunk ? p->N - begin : p->chunk;
             REAL *staged = scratch + 2 * (D + p->Kp) * p->chunk;

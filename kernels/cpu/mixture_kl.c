@@ -119,7 +119,7 @@ int64_t catvae_mixture_kl_workspace(int64_t N, int64_t K, int64_t D, int32_t siz
     if (status != CATVAE_OK) return status;
     switch (phase) {
     case 0: return plan_forward(N, K, D, size, type != CATVAE_SAME, n_threads).bytes;
-    case 1: return plan_backward(N, K, D, size, type != CATVAE_SAME, n_threads).bytes;
+    case 1: return plan_backward(N, K, D, size, n_threads).bytes;
     case 2: return plan_dense(N, K, D, size, n_threads).bytes;
     default: return CATVAE_BAD_TYPE;
     }
@@ -166,7 +166,7 @@ static inline char *aligned(void *workspace) { return (char *)(((uintptr_t)works
     {                                                                                                                                    \
         BEGIN(REAL_T, E && F && prior && dE && dF && workspace,                                                                          \
               m && v && logits && assignment && cluster_kl && statistics && dm && dv && dlogits);                                        \
-        const Plan plan = plan_backward(N, K, D, sizeof(REAL_T), type != CATVAE_SAME, n_threads);                                        \
+        const Plan plan = plan_backward(N, K, D, sizeof(REAL_T), n_threads);                                                              \
         RUN(chosen, mixture_kl_backward, SUFFIX, &plan, m, v, E, F, prior, logits, weight, type, assignment, cluster_kl, statistics,     \
             g_kl ? *g_kl : 0, g_neg_entropy ? *g_neg_entropy : 0, dm, dv, dE, dF, dlogits, scratch);                                     \
         return CATVAE_OK;                                                                                                                \

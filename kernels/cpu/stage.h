@@ -12,6 +12,20 @@ INLINE const REAL *FN(stage)(const void *x, int32_t type, int64_t begin, int64_t
     return (const REAL *)x + begin;
 }
 
+/* The first `count` numbers from x[at ...] on. */
+INLINE V FN(get_part)(const void *x, int32_t type, int64_t at, int64_t count)
+{
+#if REAL_IS_FLOAT
+    if (type != CATVAE_SAME) {
+        REAL t[LANES] = {0};
+        widen(count < LANES ? count : LANES, (const uint16_t *)x + at, type, t);
+        return FN(load)(t);
+    }
+#endif
+    (void)type;
+    return FN(load_part)((const REAL *)x + at, count);
+}
+
 /* The first `count` lanes to y[at ...], rounded where y holds halves. */
 INLINE void FN(put_part)(void *y, int32_t type, int64_t at, V x, int64_t count)
 {

@@ -39,7 +39,7 @@ def test_bad_arguments_come_back_as_statuses():
     assert lib.catvae_mixture_kl_workspace(5, 0, 3, 4, 0, 0, 1) == -1
     assert lib.catvae_mixture_kl_workspace(1 << 28, 1 << 28, 1 << 28, 4, 0, 0, 1) == -1
     assert lib.catvae_mixture_kl_workspace(5, 2, 3, 4, 0, 7, 1) == -5
-    assert lib.catvae_mixture_kl_workspace(1 << 28, 1, 1, 8, 0, 1, 64) > 1 << 31
+    assert lib.catvae_mixture_kl_workspace(1, 1 << 28, 1, 8, 0, 1, 64) > 1 << 31
     assert said(0) == "success"
     assert said(-77) == "unknown status"
 
