@@ -14,7 +14,7 @@ from .labelled import LabelledImages, unnamed
 from .likelihood import likelihood
 from .metrics import Health, calibration_error, generation_ceiling, label_scores, match
 from .model import CatVAE
-from .networks import Dropout
+from .networks import DropoutReLU
 from .run_record import ClusterRecord
 from .separation import separations
 from .views import at_a_time, in_pieces
@@ -28,7 +28,7 @@ def assign(model: CatVAE, images: NDArray[np.uint8], *, batch: int = 1024, dropo
     """q(c|x), (N, K), of uint8 images (N, H, W, C); `dropout` keeps it active, as the published code does."""
     model.eval()
     for layer in model.modules():
-        if isinstance(layer, Dropout):  # alone: batch norm would move its averages
+        if isinstance(layer, DropoutReLU):  # alone: batch norm would move its averages
             layer.train(dropout)
     found = torch.cat([model(x).cpu() for x in in_pieces(images, model.prior.device, batch)])
     model.eval()

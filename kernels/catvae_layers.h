@@ -1,10 +1,14 @@
-/* What else training spends its time on, on the CPU alone (cuDNN does it on a GPU): batch norm with the ReLU behind it, as one operation.
+/* What else training spends its time on, on the CPU alone (cuDNN does it on a GPU): batch norm and dropout, each with the ReLU behind it
+ * as one operation (benchmarks/layers.py).
  *
- * Three passes forward and five backward over what fits no cache, fewer than the two layers make apart (benchmarks/layers.py). Notation:
+ * Batch norm makes three passes forward and five backward over what fits no cache, fewer than the two layers make apart:
  *   x, y (N, C)  row-major: N >= 1 positions (of all images) by C channels, a multiple of 16, N*C at most 2^40; float, or bfloat16 with
  *                the arithmetic in float
  *   mean, variance (C,)  over the N positions, the variance divided by N;  a = gamma / sqrt(variance + eps)
  *   y = max(0, (x - mean) a + beta)
+ * Dropout makes one pass each way, and keeps nothing but y:
+ *   x, y (n,)    n >= 0 elements, a multiple of 16 of at most 2^40, of the same types
+ *   y = max(0, scale x), or 0 where the random 32 bits of an element, a function of `seed` and its place, are less than `dropped`
  * The rules of catvae_kernels.h hold: the caller owns all memory, results are bit-identical for every n_threads, a status comes back.
  */
 #ifndef CATVAE_LAYERS_H
@@ -32,6 +36,13 @@ int32_t catvae_norm_relu_forward(
 int32_t catvae_norm_relu_backward(
     int64_t N, int64_t C, const void *x, const void *dy, int32_t type, const float *gamma, const float *beta, double eps,
     const float *statistics, void *dx, float *dgamma, float *dbeta, void *workspace, int32_t n_threads, int32_t isa);
+
+int32_t catvae_dropout_relu_forward(
+    int64_t n, const void *x, int32_t type, int64_t dropped, float scale, int64_t seed, void *y, int32_t n_threads, int32_t isa);
+
+/* From dy and y: dx = scale dy where y is not 0. */
+int32_t catvae_dropout_relu_backward(
+    int64_t n, const void *dy, const void *y, int32_t type, float scale, void *dx, int32_t n_threads, int32_t isa);
 
 /* cdef: end */
 

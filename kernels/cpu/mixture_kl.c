@@ -209,42 +209,4 @@ int32_t catvae_elementary_f32(int32_t function, int64_t n, const float *x, float
     return CATVAE_OK;
 }
 
-int64_t catvae_norm_relu_workspace(int64_t N, int64_t C)
-{
-    const int64_t limit = INT64_C(1) << 40;
-    if (N < 1 || C < 1 || C % NORM_CHANNELS || N > limit || C > limit || (double)N * (double)C > (double)limit) return CATVAE_BAD_SIZE;
-    return norm_bytes(N, C);
-}
-
-static int32_t check_norm(int64_t N, int64_t C, int32_t type, int all_given, int32_t n_threads)
-{
-    if (catvae_norm_relu_workspace(N, C) < 0) return CATVAE_BAD_SIZE;
-    if (type != CATVAE_SAME && type != CATVAE_BF16) return CATVAE_BAD_TYPE;
-    if (n_threads < 1) return CATVAE_BAD_THREADS;
-    return all_given ? CATVAE_OK : CATVAE_NULL_POINTER;
-}
-
-int32_t catvae_norm_relu_forward(
-    int64_t N, int64_t C, const void *x, int32_t type, const float *gamma, const float *beta, double eps, void *y, float *statistics,
-    void *workspace, int32_t n_threads, int32_t isa)
-{
-    const int32_t status = check_norm(N, C, type, x && gamma && beta && y && statistics && workspace, n_threads), chosen = resolve_isa(isa);
-    if (status != CATVAE_OK) return status;
-    if (chosen < 0) return chosen;
-    const int32_t threads = norm_threads(N, C, n_threads);
-    RUN(chosen, norm_relu_forward, f32, N, C, x, type, gamma, beta, eps, y, statistics, aligned(workspace), threads);
-    return CATVAE_OK;
-}
-
-int32_t catvae_norm_relu_backward(
-    int64_t N, int64_t C, const void *x, const void *dy, int32_t type, const float *gamma, const float *beta, double eps,
-    const float *statistics, void *dx, float *dgamma, float *dbeta, void *workspace, int32_t n_threads, int32_t isa)
-{
-    const int all_given = x && dy && gamma && beta && statistics && dx && dgamma && dbeta && workspace;
-    const int32_t status = check_norm(N, C, type, all_given, n_threads), chosen = resolve_isa(isa);
-    if (status != CATVAE_OK) return status;
-    if (chosen < 0) return chosen;
-    const int32_t threads = norm_threads(N, C, n_threads);
-    RUN(chosen, norm_relu_backward, f32, N, C, x, dy, type, gamma, beta, eps, statistics, dx, dgamma, dbeta, aligned(workspace), threads);
-    return CATVAE_OK;
-}
+#include "layer_entries.h"

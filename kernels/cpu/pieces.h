@@ -1,4 +1,4 @@
-/* The pieces of the loss in reading order, and of batch norm, for one precision; then the names they were written with are free again. */
+/* The pieces of the loss in reading order, and of the other layers, for one precision; then the names they were written with are free again. */
 #include "vector.h"
 
 #include "stage.h"
@@ -13,6 +13,8 @@
 
 #if REAL_IS_FLOAT
 #include "norm.h"
+
+#include "dropout.h"
 #endif
 
 #undef REAL

@@ -14,6 +14,8 @@
 #define BLOCK 128                       /* terms of a sum that a tile adds at once, at most: so many rows of two panels stay in the L1 cache */
 #define PANEL_MAX 32                    /* columns of a panel, at most: two AVX-512 vectors */
 #define SERIAL (INT64_C(1) << 17)       /* N*K*D under which waking a second thread costs more than it saves */
+#define DROPOUT_BLOCK 4096              /* elements that dropout hands to a thread at once */
+#define SERIAL_DROPOUT (INT64_C(1) << 16)
 
 typedef struct {
     int64_t N, K, D;

@@ -1,6 +1,6 @@
 """From tensors to the C interface and back: outputs and workspace from torch's allocator, pointers, threads or stream, status.
 
-One function per entry point, for CPU and CUDA tensors alike but for batch norm, which is the CPU's; shapes and dtypes were checked by the
+One function per entry point, for CPU and CUDA tensors alike but for the layers, which are the CPU's; shapes and dtypes were checked by the
 caller. m, v and logits (mu, lv and logits) share one dtype, which may be half; everything else is float32, or float64 with them. What
 forward returned comes back contiguous.
 """
@@ -42,6 +42,7 @@ class _Library:
         self.dense_backward = getattr(lib, f"catvae_dense_kl_backward_{suffix}")
         if not self.on_cuda and dtype == torch.float32:
             self.norm_forward, self.norm_backward = lib.catvae_norm_relu_forward, lib.catvae_norm_relu_backward
+            self.dropout_forward, self.dropout_backward = lib.catvae_dropout_relu_forward, lib.catvae_dropout_relu_backward
         self.local = threading.local()
         self.workspace = functools.lru_cache(maxsize=64)(self._workspace)
 
@@ -86,6 +87,13 @@ class _Library:
         given = *self.pointers(inputs), TYPES[x.dtype], *self.pointers(parameters), eps, *self.pointers(others)
         if status := function(N, C, *given, scratch, threads, -1):
             raise ValueError(f"norm_relu: {_loader.message(self.loaded, status)}: got {N} positions, {C} channels, {x.dtype}")
+
+    def run_dropout(self, function: Any, tensors: Sequence[Tensor], numbers: Sequence[float], y: Tensor) -> None:
+        """The same for dropout: `tensors`, their type and `numbers` to `y`, all of one size."""
+        *given, out = self.pointers((*tensors, y))
+        threads = _loader.usable_threads(torch.get_num_threads())
+        if status := function(y.numel(), *given, TYPES[y.dtype], *numbers, out, threads, -1):
+            raise ValueError(f"dropout_relu: {_loader.message(self.loaded, status)}: got {y.numel()} elements, {y.dtype}")
 
     def _scratch(self, numbers: int) -> Tensor:
         """A workspace: on the CPU, a small one stays with its thread from call to call, which saves an allocation."""
@@ -176,3 +184,17 @@ def norm_relu_backward(
     out = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
     library.run_norm(library.norm_backward, x, (x, dy), (weight, bias, eps), (statistics, *out))
     return out
+
+
+def dropout_relu_forward(x: Tensor, dropped: int, scale: float, seed: int) -> Tensor:
+    """max(0, scale x), or 0 where an element's random 32 bits are less than `dropped`."""
+    library, y = _library(x.device, torch.float32), torch.empty_like(x)
+    library.run_dropout(library.dropout_forward, (x,), (dropped, scale, seed), y)
+    return y
+
+
+def dropout_relu_backward(dy: Tensor, y: Tensor, scale: float) -> Tensor:
+    """dx, for dy of the type and layout of y."""
+    library, dx = _library(y.device, torch.float32), torch.empty_like(y)
+    library.run_dropout(library.dropout_backward, (dy, y), (scale,), dx)
+    return dx

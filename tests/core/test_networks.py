@@ -1,4 +1,4 @@
-"""What the networks do otherwise than torch: dropout's mask, layouts, batch norm with its ReLU, the gradient of a bias.
+"""What the networks do otherwise than torch: dropout with its ReLU, layouts, batch norm with its ReLU, the gradient of a bias.
 
 Everything else is tested through the model.
 """
@@ -9,15 +9,16 @@ torch = pytest.importorskip("torch")
 
 from catvae import kernels  # noqa: E402
 from catvae.core import networks  # noqa: E402
-from catvae.core.networks import Doubling, Dropout, Flatten, NormReLU1d, NormReLU2d  # noqa: E402
+from catvae.core.networks import Doubling, DropoutReLU, Flatten, NormReLU1d, NormReLU2d  # noqa: E402
 from catvae.kernels import _loader  # noqa: E402
 
 
+@pytest.mark.parametrize("columns", [1000, 999])  # the kernel's, and what it leaves to torch, no multiple of the four elements of a draw
 @pytest.mark.parametrize("p", [0.25, 0.5, 0.9])
-def test_elements_are_dropped_at_the_rate_and_the_mean_is_kept(p):
+def test_elements_are_dropped_at_the_rate_and_the_mean_is_kept(p, columns):
     torch.manual_seed(0)
-    x = torch.ones(1000, 999)  # not a multiple of the four elements a draw decides
-    y = Dropout(p)(x)
+    x = torch.ones(1000, columns)
+    y = DropoutReLU(p)(x)
     assert (y == 0).double().mean().item() == pytest.approx(p, abs=0.002)
     assert y.mean().item() == pytest.approx(1, abs=0.01)
     assert sorted(y.unique().tolist()) == pytest.approx([0.0, 1 / (1 - p)])
@@ -25,20 +26,20 @@ def test_elements_are_dropped_at_the_rate_and_the_mean_is_kept(p):
 
 def test_the_four_elements_of_a_draw_are_independent():
     torch.manual_seed(0)
-    kept = (Dropout(0.25)(torch.ones(4000, 400)) > 0).double().view(-1, 4)
+    kept = (DropoutReLU(0.25)(torch.ones(4000, 400, dtype=torch.float64)) > 0).double().view(-1, 4)
     correlation = torch.corrcoef(kept.T) - torch.eye(4)
     assert correlation.abs().max() < 0.01
     assert (kept.mean(0) - 0.75).abs().max() < 0.003
 
 
-def test_evaluation_and_zero_change_nothing_and_gradients_follow_the_mask():
+def test_evaluation_and_zero_drop_nothing_and_gradients_follow_the_mask():
     x = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.equal(Dropout(0.5).eval()(x), x)
-    assert torch.equal(Dropout(0.0)(x), x)
-    y = Dropout(0.5)(x)
+    assert torch.equal(DropoutReLU(0.5).eval()(x), x.relu())
+    assert torch.equal(DropoutReLU(0.0)(x), x.relu())
+    y = DropoutReLU(0.5)(x)
     y.sum().backward()
     assert torch.equal(x.grad, torch.where(y == 0, 0.0, 2.0).double())
-    assert Dropout(0.25)(torch.ones(3, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    assert DropoutReLU(0.25)(torch.ones(3, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])

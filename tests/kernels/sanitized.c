@@ -90,6 +90,19 @@ static void run_norm(int64_t N, int64_t C, int32_t type, int threads, int isa)
     while (count) free(made[--count]);
 }
 
+static void run_dropout(int64_t n, int32_t type, int threads, int isa)
+{
+    const int32_t narrow = type ? 2 : 4;
+    void *x = keep(make(n, narrow)), *y = keep(make(n, narrow)), *dy = keep(make(n, narrow)), *dx = keep(make(n, narrow));
+    int32_t status = catvae_dropout_relu_forward(n, x, type, INT64_C(1) << 30, 1.5f, -(int64_t)next(1000), y, threads, isa);
+    status |= catvae_dropout_relu_backward(n, dy, y, type, 1.5f, dx, threads, isa);
+    if (status) {
+        printf("status %d at n=%ld\n", status, (long)n);
+        exit(1);
+    }
+    while (count) free(made[--count]);
+}
+
 int main(void)
 {
     static const int64_t large[][3] = {{1, 1, 1}, {0, 3, 4}, {300, 270, 250}, {1030, 33, 70}, {129, 700, 100}, {600, 61, 5}};
@@ -102,7 +115,8 @@ int main(void)
             run_f32(N, K, D, (int32_t)next(3), dense, weighted, threads, isa);
             run_f64(N, K, D, 0, dense, weighted, threads, isa);
             run_norm(1 + next(i % 10 ? 600 : 9000), 16 * (1 + next(9)), 2 * (int32_t)next(2), threads, isa);
-            ran += 3;
+            run_dropout(16 * next(i % 10 ? 600 : 9000), 2 * (int32_t)next(2), threads, isa);
+            ran += 4;
         }
     printf("%d problems\n", ran);
     return 0;

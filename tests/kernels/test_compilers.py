@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from catvae.kernels import _loader, header  # noqa: E402
 
 from .direct import Call, check  # noqa: E402
+from .dropouts import check_dropout  # noqa: E402
 from .norms import check_norm  # noqa: E402
 
 KERNELS = Path(header.__file__).parent
@@ -64,3 +65,4 @@ def test_every_compiler_gives_every_instruction_set(compiler, flags, tmp_path):
             check(Call(loaded, (67, 13, 21), dense=dense), isa)
         for type_ in (0, 2):
             check_norm(loaded, (300, 48), type_, isa)
+            check_dropout(loaded, 4112, type_, isa)

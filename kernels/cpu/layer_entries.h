@@ -1,0 +1,72 @@
+/* Entry points of catvae_layers.h: argument checks and the choice of instruction set. The end of mixture_kl.c, whose table it uses. */
+
+#define DROPOUT_LIMIT (INT64_C(1) << 40)
+
+int64_t catvae_norm_relu_workspace(int64_t N, int64_t C)
+{
+    const int64_t limit = INT64_C(1) << 40;
+    if (N < 1 || C < 1 || C % NORM_CHANNELS || N > limit || C > limit || (double)N * (double)C > (double)limit) return CATVAE_BAD_SIZE;
+    return norm_bytes(N, C);
+}
+
+static int32_t check_norm(int64_t N, int64_t C, int32_t type, int all_given, int32_t n_threads)
+{
+    if (catvae_norm_relu_workspace(N, C) < 0) return CATVAE_BAD_SIZE;
+    if (type != CATVAE_SAME && type != CATVAE_BF16) return CATVAE_BAD_TYPE;
+    if (n_threads < 1) return CATVAE_BAD_THREADS;
+    return all_given ? CATVAE_OK : CATVAE_NULL_POINTER;
+}
+
+int32_t catvae_norm_relu_forward(
+    int64_t N, int64_t C, const void *x, int32_t type, const float *gamma, const float *beta, double eps, void *y, float *statistics,
+    void *workspace, int32_t n_threads, int32_t isa)
+{
+    const int32_t status = check_norm(N, C, type, x && gamma && beta && y && statistics && workspace, n_threads), chosen = resolve_isa(isa);
+    if (status != CATVAE_OK) return status;
+    if (chosen < 0) return chosen;
+    const int32_t threads = norm_threads(N, C, n_threads);
+    RUN(chosen, norm_relu_forward, f32, N, C, x, type, gamma, beta, eps, y, statistics, aligned(workspace), threads);
+    return CATVAE_OK;
+}
+
+int32_t catvae_norm_relu_backward(
+    int64_t N, int64_t C, const void *x, const void *dy, int32_t type, const float *gamma, const float *beta, double eps,
+    const float *statistics, void *dx, float *dgamma, float *dbeta, void *workspace, int32_t n_threads, int32_t isa)
+{
+    const int all_given = x && dy && gamma && beta && statistics && dx && dgamma && dbeta && workspace;
+    const int32_t status = check_norm(N, C, type, all_given, n_threads), chosen = resolve_isa(isa);
+    if (status != CATVAE_OK) return status;
+    if (chosen < 0) return chosen;
+    const int32_t threads = norm_threads(N, C, n_threads);
+    RUN(chosen, norm_relu_backward, f32, N, C, x, dy, type, gamma, beta, eps, statistics, dx, dgamma, dbeta, aligned(workspace), threads);
+    return CATVAE_OK;
+}
+
+static int32_t check_dropout(int64_t n, int32_t type, int all_given, int32_t n_threads)
+{
+    if (n < 0 || n > DROPOUT_LIMIT || n % NORM_CHANNELS) return CATVAE_BAD_SIZE;
+    if (type != CATVAE_SAME && type != CATVAE_BF16) return CATVAE_BAD_TYPE;
+    if (n_threads < 1) return CATVAE_BAD_THREADS;
+    return all_given || n == 0 ? CATVAE_OK : CATVAE_NULL_POINTER;
+}
+
+int32_t catvae_dropout_relu_forward(
+    int64_t n, const void *x, int32_t type, int64_t dropped, float scale, int64_t seed, void *y, int32_t n_threads, int32_t isa)
+{
+    const int32_t status = check_dropout(n, type, x && y, n_threads), chosen = resolve_isa(isa);
+    if (status != CATVAE_OK) return status;
+    if (chosen < 0) return chosen;
+    if (dropped < 0 || dropped > UINT32_MAX) return CATVAE_BAD_SIZE;
+    RUN(chosen, dropout_relu_forward, f32, n, x, type, (uint32_t)dropped, scale, seed, y, n < SERIAL_DROPOUT ? 1 : n_threads);
+    return CATVAE_OK;
+}
+
+int32_t catvae_dropout_relu_backward(
+    int64_t n, const void *dy, const void *y, int32_t type, float scale, void *dx, int32_t n_threads, int32_t isa)
+{
+    const int32_t status = check_dropout(n, type, dy && y && dx, n_threads), chosen = resolve_isa(isa);
+    if (status != CATVAE_OK) return status;
+    if (chosen < 0) return chosen;
+    RUN(chosen, dropout_relu_backward, f32, n, dy, y, type, scale, dx, n < SERIAL_DROPOUT ? 1 : n_threads);
+    return CATVAE_OK;
+}

@@ -1,0 +1,57 @@
+"""Dropout and the ReLU behind it in one call to C, for training on the CPU; `dropout_relu` says where it does not apply.
+
+Left out: second derivatives, and GPUs, where the layers run as they are.
+"""
+
+import torch
+from torch import Tensor
+
+from .. import _loader
+from . import calls
+from .eager import traced, transformed
+from .norm import CHANNELS
+from .once import first_derivative
+
+
+def dropout_relu(x: Tensor, p: float) -> Tensor | None:
+    """max(0, x) / (1 - p), or 0 with probability p, element by element.
+
+    Parameters
+    ----------
+    x : Tensor
+        float32 or bfloat16, of any shape.
+    p : float
+        0 <= p < 1, taken to 32 bits.
+
+    Returns
+    -------
+    Tensor, or None where torch's own operations are needed: on another device, dtype or memory layout than row by row, where the elements
+    are no multiple of 16 or the kernel was not built, and under torch.compile, torch.func and dispatch modes. Noise comes from torch's
+    default generator, one number a call, and is the same for every number of threads.
+    """
+    if traced(x) or transformed() or not _fits(x) or not _loader.runs("cpu"):
+        return None
+    return _DropoutReLU.apply(x, p)  # pyright: ignore[reportReturnType]
+
+
+def _fits(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.is_contiguous() and x.numel() % CHANNELS == 0
+
+
+class _DropoutReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, p):
+        seed = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None))
+        y = calls.dropout_relu_forward(x, min(round(p * 2**32), 2**32 - 1), 1 / (1 - p), seed)
+        ctx.save_for_backward(y)
+        ctx.scale = 1 / (1 - p)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):  # pyright: ignore[reportIncompatibleMethodOverride]
+        (y,) = ctx.saved_tensors
+        return *first_derivative(_gradient, dy, y, ctx.scale), None
+
+
+def _gradient(dy: Tensor, y: Tensor, scale: float) -> tuple[Tensor]:
+    return (calls.dropout_relu_backward(dy.contiguous(), y, scale),)
