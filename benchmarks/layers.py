@@ -1,8 +1,8 @@
-"""What the layers of the default recipe cost on the CPU, torch's own beside ours, and its whole step with either: `make bench`.
+"""What the layers of both recipes cost on the CPU, torch's own beside ours, and the default one's whole step with either: `make bench`.
 
 Batch norm with its ReLU at the sizes of the encoder, eager, compiled and ours, forward with backward, float32 and bfloat16, with the error
-of the gradient that has most to lose; the transposed convolutions of the decoder, whose bias torch lets oneDNN learn; and a step of
-`Trainer` on grey images of 28 x 28 and colour images of 64 x 64, both before and after the generator joins.
+of the gradient that has most to lose; the transposed convolutions of the decoder, whose bias torch lets oneDNN learn; the paper's dropout
+with its ReLU; and a step of `Trainer` on grey images of 28 x 28 and colour images of 64 x 64, both before and after the generator joins.
 """
 
 import contextlib
@@ -30,6 +30,8 @@ NORMS = [(512, 32, 32), (512, 64, 16), (512, 128, 8), (512, 32, 14), (512, 64, 7
 """Images, channels, side."""
 DOUBLINGS = [(416, 64, 32, 16), (416, 128, 64, 8), (416, 64, 32, 7)]
 """Images, channels before and after, side before."""
+DROPOUTS = [(128, 400), (228, 400), (1128, 400)]
+"""Rows, hidden units: of a batch at the published setting, and with what K = 10 and 100 generate."""
 IMAGES = [(1, 28), (3, 64)]
 """Channels, side."""
 
@@ -89,6 +91,20 @@ def doublings(dtype: torch.dtype, seconds: float) -> Rows:
             layer = layer.to(dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             calls[name] = gradients_of(lambda x, w, b, layer=layer: layer(x), [x, layer.weight, layer.bias], upstream)
         rows += timed("transposed convolution", f"({images}, {before}, {side}, {side}) to {after}", dtype, calls, seconds)
+    return rows
+
+
+def dropouts(dtype: torch.dtype, compiled: bool, seconds: float) -> Rows:
+    rows: Rows = []
+    for size in DROPOUTS:
+        x, upstream = torch.randn(size).to(dtype).requires_grad_(), torch.randn(size).to(dtype)
+        layer = networks.DropoutReLU(0.25)
+        forms: dict[str, Callable[..., Tensor]] = {"torch": lambda x: nnF.dropout(x, 0.25).relu(), "ours": layer}
+        if compiled:
+            torch._dynamo.reset()
+            forms["torch compiled"] = torch.compile(forms["torch"], dynamic=False)
+        calls = {name: gradients_of(form, [x], upstream) for name, form in forms.items()}
+        rows += timed("dropout and ReLU", str(size), dtype, calls, seconds)
     return rows
 
 
@@ -152,7 +168,9 @@ def main(compiled: bool, seconds: float, name: str) -> None:
     warnings.simplefilter("ignore")
     click.echo(str(circumstances()))
     keep_freed_memory()  # as catvae-train does
-    rows = [row for dtype in (torch.float32, torch.bfloat16) for row in norms(dtype, compiled, seconds) + doublings(dtype, seconds)]
+    rows: Rows = []
+    for dtype in (torch.float32, torch.bfloat16):
+        rows += norms(dtype, compiled, seconds) + doublings(dtype, seconds) + dropouts(dtype, compiled, seconds)
     click.echo(f"written to {write_csv(name, rows + steps(seconds))}")
 
 
