@@ -132,7 +132,11 @@ class MLPDecoder(nn.Module):
     def __init__(self, latent: int, shape: tuple[int, int, int], hidden: int, dropout: float):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(latent, hidden), DropoutReLU(dropout), nn.Linear(hidden, math.prod(shape)), nn.Unflatten(1, shape)
+            nn.Linear(latent, hidden),
+            DropoutReLU(dropout),
+            nn.Identity(),  # weights keep the names they had when the ReLU was a layer of its own
+            nn.Linear(hidden, math.prod(shape)),
+            nn.Unflatten(1, shape),
         )
 
     def forward(self, z: Tensor) -> Tensor:

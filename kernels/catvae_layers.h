@@ -8,7 +8,8 @@
  *   y = max(0, (x - mean) a + beta)
  * Dropout makes one pass each way, and keeps nothing but y:
  *   x, y (n,)    n >= 0 elements, a multiple of 16 of at most 2^40, of the same types
- *   y = max(0, scale x), or 0 where the random 32 bits of an element, a function of `seed` and its place, are less than `dropped`
+ *   y = max(0, scale x), scale >= 1, or 0 where the random 32 bits of an element, a function of `seed` and of its place modulo 2^32, are
+ *   less than `dropped`
  * The rules of catvae_kernels.h hold: the caller owns all memory, results are bit-identical for every n_threads, a status comes back.
  */
 #ifndef CATVAE_LAYERS_H

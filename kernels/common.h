@@ -13,12 +13,13 @@ static inline const char *own_status(int32_t status)
     case CATVAE_OK: return "success";
     case CATVAE_BAD_SIZE:
         return "sizes out of range: of the loss N >= 0, K >= 1 and D >= 1, each at most 2^28 and N*K*D at most 2^56;"
-               " of norm_relu N >= 1, C a multiple of 16, N*C at most 2^40";
+               " of norm_relu N >= 1, C a multiple of 16, N*C at most 2^40;"
+               " of dropout_relu n >= 0, a multiple of 16 of at most 2^40, dropped from 0 to 2^32 - 1";
     case CATVAE_NULL_POINTER: return "a required pointer is NULL";
     case CATVAE_BAD_THREADS: return "n_threads must be at least 1";
     case CATVAE_BAD_ISA: return "this machine does not offer the requested instruction set";
     case CATVAE_BAD_TYPE:
-        return "type must be 0, 1 or 2 (0 alone in double precision, 0 or 2 of norm_relu), phase 0, 1 or 2, function 0 to 3";
+        return "type must be 0, 1 or 2 (0 alone in double precision, 0 or 2 of the layers), phase 0, 1 or 2, function 0 to 3";
     default: return "unknown status";
     }
 }

@@ -4,10 +4,10 @@
  *   dE = s'm + C sum_n s      dF = (G (s'exp(v)) - sum_n s) / 2       dlogits: rows.h
  *
  * A task is one panel (two vectors) of columns of one slice of samples: it copies the panel of C and G, and block by block that of
- * g1 w m and g1 w exp(v), so that every load of the products is contiguous whatever D is and no task reads what another one wrote. Both pairs
- * of products run in register tiles of HALF rows by a panel. Nothing of N*K*D elements exists. Like every product form, dm and dE carry an
- * absolute error of the order of 1e-7 |m|, times the weights summed, where m and -C are large and nearly equal. exp(v) and G must be
- * finite: |v| and |F| up to 88 in float.
+ * g1 w m and g1 w exp(v), so that every load of the products is contiguous whatever D is and no task reads what another one wrote. Both
+ * pairs of products run in register tiles of HALF rows by a panel. Nothing of N*K*D elements exists. Like every product form, dm and dE carry an
+ * absolute error of the order of 1e-7 |m|, times the weights summed, where m and -C are large and nearly equal. exp(v), G and g1 w exp(v)
+ * must be finite: |v| and |F| up to 88 in float.
  */
 
 #define PANEL (2 * LANES)
@@ -37,14 +37,20 @@ INLINE void FN(tile_pair)(const int R, int64_t depth, const REAL *s, int64_t si,
 /* Rows of the register tile that handles the first of `left` rows. */
 INLINE int64_t FN(half_tile)(int64_t left) { return left >= HALF ? HALF : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
 
-/* The sums (R, 2, PANEL) of a tile between two blocks of its depth: zero before the first one. */
-INLINE void FN(load_sums)(const int R, int first, const REAL *sums, V *x, V *y)
+/* The sums (R, 2, PANEL) of a tile between two blocks of its depth. Each block begins at zero: one chain of additions as long as the depth
+ * would lose what many small terms add to a large sum. */
+INLINE void FN(no_sums)(const int R, V *x, V *y)
+{
+#pragma GCC unroll 12
+    for (int i = 0; i < 2 * R; ++i) x[i] = y[i] = (V){0};
+}
+INLINE void FN(add_sums)(const int R, const REAL *sums, V *x, V *y)
 {
 #pragma GCC unroll 6
     for (int i = 0; i < R; ++i)
         for (int h = 0; h < 2; ++h) {
-            x[2 * i + h] = first ? (V){0} : FN(load)(sums + i * 2 * PANEL + h * LANES);
-            y[2 * i + h] = first ? (V){0} : FN(load)(sums + i * 2 * PANEL + PANEL + h * LANES);
+            x[2 * i + h] += FN(load)(sums + i * 2 * PANEL + h * LANES);
+            y[2 * i + h] += FN(load)(sums + i * 2 * PANEL + PANEL + h * LANES);
         }
 }
 INLINE void FN(store_sums)(const int R, const V *x, const V *y, REAL *sums)
@@ -61,8 +67,9 @@ INLINE void FN(store_sums)(const int R, const V *x, const V *y, REAL *sums)
 INLINE void FN(sum_tile)(const int R, int first, int64_t depth, const REAL *s, int64_t si, int64_t sj, const REAL *panels, REAL *sums)
 {
     V x[2 * R], y[2 * R];
-    FN(load_sums)(R, first, sums, x, y);
+    FN(no_sums)(R, x, y);
     FN(tile_pair)(R, depth, s, si, sj, panels, x, y);
+    if (!first) FN(add_sums)(R, sums, x, y);
     FN(store_sums)(R, x, y, sums);
 }
 
@@ -71,8 +78,8 @@ typedef struct {
     REAL *clusters; /* (K, 2, PANEL)      C and G of one panel of columns */
     REAL *samples;  /* (BLOCK, 2, PANEL)  m and exp(v) of a block of samples, times what each counts */
     REAL *rows;     /* (BLOCK, 2, PANEL)  sums of the block between two blocks of clusters */
-    REAL *logits;   /* (3, K)             rows of them and of their gradients */
-    int64_t panel;  /* that `clusters` holds; -1: none */
+    REAL *logits;   /* (3, K)             of one sample: shares, the gradients and the logits where they are halves */
+    int64_t panel;  /* that `clusters` holds, which is kept where there is but one; -1: none */
     REAL scale[BLOCK];
 } FN(Scratch);
 
@@ -103,7 +110,7 @@ INLINE void FN(cluster_of)(const FN(Given) * in, int64_t at, int64_t left, V *C,
     *G = FN(exp)(FN(load_part)(in->F + at, left));
 }
 
-/* C and G of one panel of columns; whatever stands beyond D is zero. */
+/* C and G of one panel of columns; whatever stands beyond D is never stored. */
 static void FN(pack_clusters)(const Plan *p, const FN(Given) * in, int64_t column, REAL *packed)
 {
     for (int64_t k = 0; k < p->K; ++k)
@@ -140,8 +147,9 @@ INLINE void FN(sample_tile)(const int R, const Plan *p, const FN(Given) * in, co
 {
     V x[2 * R], y[2 * R];
     REAL *sums = s->rows + i * 2 * PANEL;
-    FN(load_sums)(R, k == 0, sums, x, y);
+    FN(no_sums)(R, x, y);
     FN(tile_pair)(R, depth, in->assignment + (n + i) * p->K + k, p->K, 1, s->clusters + k * 2 * PANEL, x, y);
+    if (k > 0) FN(add_sums)(R, sums, x, y);
     if (k + depth < p->K) {
         FN(store_sums)(R, x, y, sums);
         return;
@@ -193,11 +201,11 @@ static void FN(block_clusters)(const Plan *p, const FN(Given) * in, const FN(Scr
 /* shares (K) += what a block of samples counts for each cluster. */
 static void FN(block_shares)(const Plan *p, const FN(Given) * in, const FN(Scratch) * s, int64_t n, int64_t rows, REAL *shares)
 {
-    for (int64_t i = 0; i < rows; ++i)
-        for (int64_t k = 0; k < p->K; k += LANES) {
-            const V a = FN(load_part)(in->assignment + (n + i) * p->K + k, p->K - k);
-            FN(store_part)(shares + k, FN(load_part)(shares + k, p->K - k) + a * s->scale[i], p->K - k);
-        }
+    for (int64_t k = 0; k < p->K; k += LANES) {
+        V sum = {0};
+        for (int64_t i = 0; i < rows; ++i) sum += FN(load_part)(in->assignment + (n + i) * p->K + k, p->K - k) * s->scale[i];
+        FN(store_part)(shares + k, FN(load_part)(shares + k, p->K - k) + sum, p->K - k);
+    }
 }
 
 /* dE and dF of one cluster in one panel of columns, from sums and shares of the slices, added in their order. */
@@ -223,11 +231,12 @@ static void FN(combine)(const Plan *p, const FN(Given) * in, int64_t k, int64_t 
 static void FN(backward_task)(const Plan *p, const FN(Given) * in, int64_t panel, int64_t slice, REAL *sums, REAL *shares, FN(Scratch) * s)
 {
     const int64_t column = panel * PANEL, begin = slice * p->slice, end = p->N - begin < p->slice ? p->N : begin + p->slice;
+    const int64_t block = block_size(end - begin);
     if (s->panel != panel) FN(pack_clusters)(p, in, column, s->clusters);
     s->panel = panel;
     if (panel == 0) memset(shares, 0, (size_t)p->K * sizeof(REAL));
-    for (int64_t n = begin; n < end; n += BLOCK) {
-        const int64_t rows = end - n < BLOCK ? end - n : BLOCK;
+    for (int64_t n = begin; n < end; n += block) {
+        const int64_t rows = end - n < block ? end - n : block;
         FN(pack_samples)(p, in, n, rows, column, s);
         FN(block_samples)(p, in, s, n, rows, column);
         FN(block_clusters)(p, in, s, n, rows, n == begin, sums);
@@ -271,7 +280,7 @@ static void FN(mixture_kl_backward)(const Plan *p, const void *m, const void *v,
         for (int64_t c = 0; c < p->n_chunks; ++c)
             FN(chunk_logits)(p, c * p->chunk, logits, weight, type, assignment, cluster_kl, statistics, g1, g2, dlogits, s.logits);
         if (p->N > 0 && g1 != 0) {
-            /* Slice by slice, and to each thread what lies together: no two of them write to one row, but where their parts meet. */
+            /* Slice by slice, and to each thread what lies together: with as many slices as threads no two of them write to one row. */
 #pragma omp for schedule(static)
             for (int64_t i = 0; i < panels * p->n_slices; ++i) {
                 const int64_t slice = i / panels, panel = i % panels;

@@ -1,7 +1,8 @@
 /* Dropout with the ReLU behind it, for one instruction set; the interface is in catvae_layers.h.
  *
- * What falls out is decided by 32 random bits an element, of the generator SplitMix (Steele, Lea & Flood, OOPSLA 2014) in 32 bits: element i
- * is start + i gamma, mixed. Any element can thus be computed alone, so that blocks, threads and lanes change nothing; backward asks y.
+ * What falls out is decided by 32 random bits an element, of the generator SplitMix (Steele, Lea & Flood, OOPSLA 2014) in 32 bits:
+ * element i is start + i gamma, mixed. Any element can thus be computed alone, so that blocks, threads and lanes change nothing.
+ * Backward looks at y.
  */
 
 typedef struct {
@@ -55,7 +56,8 @@ DEFINE_PASS(drop)
 DEFINE_PASS(drop_gradient)
 #undef DEFINE_PASS
 
-static void FN(dropout_relu_forward)(int64_t n, const void *x, int32_t type, uint32_t dropped, float scale, int64_t seed, void *y, int32_t threads)
+static void FN(dropout_relu_forward)(int64_t n, const void *x, int32_t type, uint32_t dropped, float scale, int64_t seed, void *y,
+                                     int32_t threads)
 {
     uint32_t gamma = (uint32_t)(seed >> 32) | 1;
     if (__builtin_popcount(gamma ^ gamma >> 1) < 12) gamma ^= 0xaaaaaaaa; /* too regular: as SplitMix does with 24 of 64 */

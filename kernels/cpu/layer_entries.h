@@ -50,6 +50,13 @@ static int32_t check_dropout(int64_t n, int32_t type, int all_given, int32_t n_t
     return all_given || n == 0 ? CATVAE_OK : CATVAE_NULL_POINTER;
 }
 
+static int32_t dropout_threads(int64_t n, int32_t n_threads)
+{
+    const int64_t blocks = (n + DROPOUT_BLOCK - 1) / DROPOUT_BLOCK;
+    if (n < SERIAL_DROPOUT) return 1;
+    return n_threads < blocks ? n_threads : (int32_t)blocks;
+}
+
 int32_t catvae_dropout_relu_forward(
     int64_t n, const void *x, int32_t type, int64_t dropped, float scale, int64_t seed, void *y, int32_t n_threads, int32_t isa)
 {
@@ -57,7 +64,7 @@ int32_t catvae_dropout_relu_forward(
     if (status != CATVAE_OK) return status;
     if (chosen < 0) return chosen;
     if (dropped < 0 || dropped > UINT32_MAX) return CATVAE_BAD_SIZE;
-    RUN(chosen, dropout_relu_forward, f32, n, x, type, (uint32_t)dropped, scale, seed, y, n < SERIAL_DROPOUT ? 1 : n_threads);
+    RUN(chosen, dropout_relu_forward, f32, n, x, type, (uint32_t)dropped, scale, seed, y, dropout_threads(n, n_threads));
     return CATVAE_OK;
 }
 
@@ -67,6 +74,6 @@ int32_t catvae_dropout_relu_backward(
     const int32_t status = check_dropout(n, type, dy && y && dx, n_threads), chosen = resolve_isa(isa);
     if (status != CATVAE_OK) return status;
     if (chosen < 0) return chosen;
-    RUN(chosen, dropout_relu_backward, f32, n, dy, y, type, scale, dx, n < SERIAL_DROPOUT ? 1 : n_threads);
+    RUN(chosen, dropout_relu_backward, f32, n, dy, y, type, scale, dx, dropout_threads(n, n_threads));
     return CATVAE_OK;
 }

@@ -166,7 +166,7 @@ static inline char *aligned(void *workspace) { return (char *)(((uintptr_t)works
     {                                                                                                                                    \
         BEGIN(REAL_T, E && F && prior && dE && dF && workspace,                                                                          \
               m && v && logits && assignment && cluster_kl && statistics && dm && dv && dlogits);                                        \
-        const Plan plan = plan_backward(N, K, D, sizeof(REAL_T), n_threads);                                                              \
+        const Plan plan = plan_backward(N, K, D, sizeof(REAL_T), n_threads);                                                             \
         RUN(chosen, mixture_kl_backward, SUFFIX, &plan, m, v, E, F, prior, logits, weight, type, assignment, cluster_kl, statistics,     \
             g_kl ? *g_kl : 0, g_neg_entropy ? *g_neg_entropy : 0, dm, dv, dE, dF, dlogits, scratch);                                     \
         return CATVAE_OK;                                                                                                                \

@@ -1,4 +1,5 @@
-/* The pieces of the loss in reading order, and of the other layers, for one precision; then the names they were written with are free again. */
+/* The pieces of the loss in reading order, and of the layers, for one precision; then the names they were written with are free
+ * again. */
 #include "vector.h"
 
 #include "stage.h"

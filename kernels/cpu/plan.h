@@ -1,21 +1,24 @@
 /* How a call is cut into tasks and where each piece of scratch lies in the caller's workspace.
  *
- * The cut depends on the sizes alone, never on the number of threads, and partial sums are combined in a fixed order: that is what makes every result bit-identical for any thread count.
+ * The cut depends on the sizes alone, never on the number of threads, and partial sums are combined in a fixed order: that is what makes
+ * every result bit-identical for any thread count.
  */
 #ifndef CATVAE_PLAN_H
 #define CATVAE_PLAN_H
 #include <stdint.h>
 
 #define ALIGNMENT 64                    /* of every piece of scratch: the widest register, and a cache line */
-#define CHUNK 64                        /* samples per task of forward; a multiple of the samples that any instruction set handles together */
+#define CHUNK 64                        /* samples per task but for gradients of m, v, E, F: whole groups of any instruction set */
 #define LARGE_CHUNK 128                 /* the same where C and G leave the L2 cache: they are read again for every chunk */
 #define LARGE (INT64_C(1) << 16)        /* K*D from which they do: 512 KB and more */
-#define BACKWARD_TASKS 32               /* panels of columns times slices of samples, about: enough for the cores of a desktop */
-#define BLOCK 128                       /* terms of a sum that a tile adds at once, at most: so many rows of two panels stay in the L1 cache */
+#define BACKWARD_TASKS 32               /* panels of columns times slices of samples, about: enough for the cores of a desktop... */
+#define BACKWARD_ROWS 64                /* ...in slices of 128 samples and more, or where there would be few of them, of 64 */
+#define BACKWARD_FEW 8
+#define BLOCK 128                       /* terms of a sum that a tile adds at once, at most: their panels stay in the L1 cache */
 #define PANEL_MAX 32                    /* columns of a panel, at most: two AVX-512 vectors */
 #define SERIAL (INT64_C(1) << 17)       /* N*K*D under which waking a second thread costs more than it saves */
 #define DROPOUT_BLOCK 4096              /* elements that dropout hands to a thread at once */
-#define SERIAL_DROPOUT (INT64_C(1) << 16)
+#define SERIAL_DROPOUT (INT64_C(1) << 16) /* elements under which one thread does it all */
 
 typedef struct {
     int64_t N, K, D;
@@ -47,11 +50,13 @@ static inline int64_t place(Plan *p, int64_t bytes)
     return at;
 }
 
+/* In floating point: N*K*D itself may not fit an integer. */
+static inline int serial(const Plan *p) { return (double)p->N * (double)p->K * (double)p->D < (double)SERIAL; }
+
 /* `tasks`: as many threads find work. */
 static inline int32_t threads_for(const Plan *p, int64_t tasks, int32_t n_threads)
 {
-    /* In floating point: N*K*D itself may not fit an integer. */
-    if (tasks < 2 || (double)p->N * (double)p->K * (double)p->D < (double)SERIAL) return 1;
+    if (tasks < 2 || serial(p)) return 1;
     return n_threads < tasks ? n_threads : (int32_t)tasks;
 }
 
@@ -80,8 +85,10 @@ static inline Plan plan_forward(int64_t N, int64_t K, int64_t D, int64_t size, i
 static inline Plan plan_backward(int64_t N, int64_t K, int64_t D, int64_t size, int32_t n_threads)
 {
     Plan p = plan_common(N, K, D);
-    const int64_t panels = p.Dp / PANEL_MAX, blocks = (N + BLOCK - 1) / BLOCK, wanted = (BACKWARD_TASKS + panels - 1) / panels;
-    p.slice = (blocks + wanted - 1) / wanted * BLOCK;
+    const int64_t panels = p.Dp / PANEL_MAX, few = (N + BLOCK - 1) / BLOCK * panels < BACKWARD_FEW;
+    const int64_t most = (N + (few ? BACKWARD_ROWS : BLOCK) - 1) / (few ? BACKWARD_ROWS : BLOCK);
+    const int64_t wanted = serial(&p) ? 1 : (BACKWARD_TASKS + panels - 1) / panels, slices = wanted < most ? wanted : most;
+    p.slice = N > 0 ? (N + slices - 1) / slices : 1; /* equal, whatever that is: a thread's part should be too */
     p.n_slices = N > 0 ? (N + p.slice - 1) / p.slice : 1;
     p.threads = threads_for(&p, panels * p.n_slices, n_threads);
     p.partial = place(&p, p.n_slices * K * (2 * p.Dp + 1) * size);

@@ -18,7 +18,8 @@ INLINE V FN(get_part)(const void *x, int32_t type, int64_t at, int64_t count)
 #if REAL_IS_FLOAT
     if (type != CATVAE_SAME) {
         REAL t[LANES] = {0};
-        widen(count < LANES ? count : LANES, (const uint16_t *)x + at, type, t);
+        if (count >= LANES) widen(LANES, (const uint16_t *)x + at, type, t); /* a number the compiler knows: vectors */
+        else widen(count, (const uint16_t *)x + at, type, t);
         return FN(load)(t);
     }
 #endif
@@ -33,7 +34,8 @@ INLINE void FN(put_part)(void *y, int32_t type, int64_t at, V x, int64_t count)
     if (type != CATVAE_SAME) {
         REAL t[LANES];
         FN(store)(t, x);
-        narrow(count < LANES ? count : LANES, t, type, (uint16_t *)y + at);
+        if (count >= LANES) narrow(LANES, t, type, (uint16_t *)y + at);
+        else narrow(count, t, type, (uint16_t *)y + at);
         return;
     }
 #endif

@@ -28,7 +28,14 @@ def dropout_relu(x: Tensor, p: float) -> Tensor | None:
     Tensor, or None where torch's own operations are needed: on another device, dtype or memory layout than row by row, where the elements
     are no multiple of 16 or the kernel was not built, and under torch.compile, torch.func and dispatch modes. Noise comes from torch's
     default generator, one number a call, and is the same for every number of threads.
+
+    Raises
+    ------
+    ValueError
+        On another p.
     """
+    if not 0 <= p < 1:
+        raise ValueError(f"p must be at least 0 and less than 1: got {p}")
     if traced(x) or transformed() or not _fits(x) or not _loader.runs("cpu"):
         return None
     return _DropoutReLU.apply(x, p)  # pyright: ignore[reportReturnType]
@@ -41,7 +48,7 @@ def _fits(x: Tensor) -> bool:
 class _DropoutReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, p):
-        seed = int(torch.empty((), dtype=torch.int64).random_(-(2**63), None))
+        seed = int(torch.empty((), dtype=torch.int64, device=x.device).random_(-(2**63), None))
         y = calls.dropout_relu_forward(x, min(round(p * 2**32), 2**32 - 1), 1 / (1 - p), seed)
         ctx.save_for_backward(y)
         ctx.scale = 1 / (1 - p)
@@ -54,4 +61,4 @@ class _DropoutReLU(torch.autograd.Function):
 
 
 def _gradient(dy: Tensor, y: Tensor, scale: float) -> tuple[Tensor]:
-    return (calls.dropout_relu_backward(dy.contiguous(), y, scale),)
+    return (calls.dropout_relu_backward(dy.contiguous(), y.contiguous(), scale),)  # hooks on what is saved may lay it out anew

@@ -19,6 +19,7 @@ def test_elements_are_dropped_at_the_rate_and_the_mean_is_kept(p, columns):
     torch.manual_seed(0)
     x = torch.ones(1000, columns)
     y = DropoutReLU(p)(x)
+    assert (kernels.dropout_relu(x, p) is not None) == (columns == 1000 and _loader.available())
     assert (y == 0).double().mean().item() == pytest.approx(p, abs=0.002)
     assert y.mean().item() == pytest.approx(1, abs=0.01)
     assert sorted(y.unique().tolist()) == pytest.approx([0.0, 1 / (1 - p)])
@@ -40,6 +41,12 @@ def test_evaluation_and_zero_drop_nothing_and_gradients_follow_the_mask():
     y.sum().backward()
     assert torch.equal(x.grad, torch.where(y == 0, 0.0, 2.0).double())
     assert DropoutReLU(0.25)(torch.ones(3, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_weights_have_the_names_of_a_network_whose_relu_is_a_layer():
+    decoder = networks.MLPDecoder(4, (1, 3, 3), 8, 0.25)
+    assert sorted(decoder.state_dict()) == [f"layers.{layer}.{name}" for layer in (0, 3) for name in ("bias", "weight")]
+    assert sorted(networks.MLPEncoder((1, 3, 3), 8, 0.25).state_dict()) == ["layers.1.bias", "layers.1.weight"]
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])

@@ -27,7 +27,7 @@ def test_elements_fall_out_at_the_rate_and_those_kept_are_scaled(p):
     x = torch.randn(2000, 504).abs() + 0.1
     y = dropout_relu(x, p)
     assert (y == 0).double().mean().item() == pytest.approx(p, abs=4 * (p * (1 - p) / x.numel()) ** 0.5)
-    assert torch.equal(y[y > 0], (x / 1 * np.float32(1 / (1 - p)))[y > 0])
+    assert torch.equal(y[y > 0], (x * np.float32(1 / (1 - p)))[y > 0])
     assert (dropout_relu(-x, p) == 0).all()
 
 
@@ -42,7 +42,7 @@ def test_elements_and_calls_are_independent():
         assert correlation.abs().max() < 5 / 400  # five standard deviations
 
 
-def test_neighbouring_seeds_have_nothing_in_common():
+def test_neighbouring_seeds_of_the_reference_have_nothing_in_common():
     masks = torch.stack([kept(40_000, 1 << 31, seed) for seed in (1, 2, 3, 1 << 32, 3 << 32, (3 << 32) + 1)]).double() - 0.5
     correlation = 4 * masks @ masks.T / 40_000 - torch.eye(6)
     assert correlation.abs().max() < 5 / 200
@@ -89,6 +89,23 @@ def test_bad_arguments_come_back_as_statuses():
     assert forward(16, some, 0, 1, 1.0, 0, some, 1, 9) == -4
     assert forward(16, some, 1, 1, 1.0, 0, some, 1, -1) == -5
     assert lib.catvae_dropout_relu_backward(16, some, null, 0, 1.0, some, 1, -1) == -2
+
+
+@pytest.mark.parametrize("p", [1.0, 1.2, -0.1, float("nan")])
+def test_no_other_share_falls_out(p):
+    with pytest.raises(ValueError, match="p must be at least 0 and less than 1: got"):
+        dropout_relu(torch.ones(16), p)
+
+
+def test_a_default_device_and_hooks_on_what_is_saved_change_nothing():
+    x = torch.randn(16, 48, requires_grad=True)
+    torch.manual_seed(0)
+    y = dropout_relu(x, 0.25)
+    torch.manual_seed(0)
+    with torch.device("meta"), torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t.T.contiguous().T):
+        again = dropout_relu(x, 0.25)
+    assert torch.equal(again, y)
+    assert torch.equal(torch.autograd.grad(again.sum(), x)[0], torch.where(y > 0, np.float32(4 / 3), 0.0))
 
 
 @pytest.mark.parametrize(
