@@ -10,7 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from catvae.kernels import dropout_relu, norm_relu
+from catvae.kernels import doubled, dropout_relu, norm_relu
+from catvae.kernels.ops.doubling import MOST_CHANNELS
 from catvae.kernels.ops.eager import traced, transformed
 
 WIDTHS = (32, 64, 128)
@@ -91,12 +92,17 @@ def _norm_relu(layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, norm: Callable
 
 class Doubling(nn.ConvTranspose2d):
     """Twice the size, by a transposed 4x4 convolution. Its bias learns from a sum of its own: with oneDNN's the layer takes
-    1.2 to 1.75 times as long (`benchmarks/layers.py`)."""
+    1.2 to 1.75 times as long; to the one or three channels of an image it is a product and a call to C (`benchmarks/layers.py`)."""
 
     def __init__(self, before: int, after: int):
         super().__init__(before, after, 4, 2, 1)
 
     def forward(self, input: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride] - of one size alone
+        if self.bias is not None and self.out_channels <= MOST_CHANNELS:
+            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
+            done = doubled(input.to(dtype), self.weight.to(dtype), self.bias)
+            if done is not None:
+                return done
         if self.bias is None or not torch.is_grad_enabled() or traced(input) or transformed() or input.ndim != 4:
             return super().forward(input)
         return _BiasAdded.apply(nn.functional.conv_transpose2d(input, self.weight, self.bias.detach(), 2, 1), self.bias)  # pyright: ignore[reportReturnType]

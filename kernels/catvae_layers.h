@@ -1,5 +1,5 @@
 /* What else training spends its time on, on the CPU alone (cuDNN does it on a GPU): batch norm and dropout, each with the ReLU behind it
- * as one operation (benchmarks/layers.py).
+ * as one operation, and the last step of a decoder (benchmarks/layers.py).
  *
  * Batch norm makes three passes forward and five backward over what fits no cache, fewer than the two layers make apart:
  *   x, y (N, C)  row-major: N >= 1 positions (of all images) by C channels, a multiple of 16, N*C at most 2^40; float, or bfloat16 with
@@ -44,6 +44,11 @@ int32_t catvae_dropout_relu_forward(
 /* From dy and y: dx = scale dy where y is not 0. */
 int32_t catvae_dropout_relu_backward(
     int64_t n, const void *dy, const void *y, int32_t type, float scale, void *dx, int32_t n_threads, int32_t isa);
+
+/* A transposed 4x4 convolution of stride 2 and padding 1 adds up, with bias (C,), the patches (N, h, w, 4, 4, C) that a product made of its
+ * positions: y (N, 2h, 2w, C), of the same type, gets patch (a, b) at rows 2a-1 and on, columns 2b-1 and on. 2 (w + 1) C is at most 8192. */
+int32_t catvae_overlap_patches(
+    int64_t N, int64_t h, int64_t w, int64_t C, const void *patches, int32_t type, const float *bias, void *y, int32_t n_threads, int32_t isa);
 
 /* cdef: end */
 

@@ -14,7 +14,8 @@ static inline const char *own_status(int32_t status)
     case CATVAE_BAD_SIZE:
         return "sizes out of range: of the loss N >= 0, K >= 1 and D >= 1, each at most 2^28 and N*K*D at most 2^56;"
                " of norm_relu N >= 1, C a multiple of 16, N*C at most 2^40;"
-               " of dropout_relu n >= 0, a multiple of 16 of at most 2^40, dropped from 0 to 2^32 - 1";
+               " of dropout_relu n >= 0, a multiple of 16 of at most 2^40, dropped from 0 to 2^32 - 1;"
+               " of overlap_patches N >= 0, h, w and C >= 1, 2 (w + 1) C at most 8192, N*h*w*C at most 2^40";
     case CATVAE_NULL_POINTER: return "a required pointer is NULL";
     case CATVAE_BAD_THREADS: return "n_threads must be at least 1";
     case CATVAE_BAD_ISA: return "this machine does not offer the requested instruction set";

@@ -77,3 +77,19 @@ int32_t catvae_dropout_relu_backward(
     RUN(chosen, dropout_relu_backward, f32, n, dy, y, type, scale, dx, dropout_threads(n, n_threads));
     return CATVAE_OK;
 }
+
+int32_t catvae_overlap_patches(
+    int64_t N, int64_t h, int64_t w, int64_t C, const void *patches, int32_t type, const float *bias, void *y, int32_t n_threads, int32_t isa)
+{
+    const int32_t chosen = resolve_isa(isa);
+    const int64_t limit = INT64_C(1) << 28;
+    if (N < 0 || h < 1 || w < 1 || C < 1 || N > limit || h > limit || w > limit || C > limit) return CATVAE_BAD_SIZE;
+    if (2 * (w + 1) * C > PATCHES_ROW || (double)N * (double)h * (double)w * (double)C > (double)(INT64_C(1) << 40)) return CATVAE_BAD_SIZE;
+    if (type != CATVAE_SAME && type != CATVAE_BF16) return CATVAE_BAD_TYPE;
+    if (n_threads < 1) return CATVAE_BAD_THREADS;
+    if (N > 0 && !(patches && bias && y)) return CATVAE_NULL_POINTER;
+    if (chosen < 0) return chosen;
+    const int32_t threads = N * h * w * C < SERIAL_PATCHES ? 1 : N < n_threads ? (int32_t)N : n_threads;
+    RUN(chosen, overlap_patches, f32, N, h, w, C, patches, type, bias, y, threads);
+    return CATVAE_OK;
+}

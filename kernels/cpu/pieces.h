@@ -16,6 +16,8 @@
 #include "norm.h"
 
 #include "dropout.h"
+
+#include "patches.h"
 #endif
 
 #undef REAL

@@ -19,6 +19,8 @@
 #define SERIAL (INT64_C(1) << 17)       /* N*K*D under which waking a second thread costs more than it saves */
 #define DROPOUT_BLOCK 4096              /* elements that dropout hands to a thread at once */
 #define SERIAL_DROPOUT (INT64_C(1) << 16) /* elements under which one thread does it all */
+#define PATCHES_ROW 8192                /* numbers of a row of images that patches are added up to; MOST_NUMBERS in ops/doubling.py */
+#define SERIAL_PATCHES (INT64_C(1) << 15)
 
 typedef struct {
     int64_t N, K, D;

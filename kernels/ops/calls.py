@@ -43,6 +43,7 @@ class _Library:
         if not self.on_cuda and dtype == torch.float32:
             self.norm_forward, self.norm_backward = lib.catvae_norm_relu_forward, lib.catvae_norm_relu_backward
             self.dropout_forward, self.dropout_backward = lib.catvae_dropout_relu_forward, lib.catvae_dropout_relu_backward
+            self.overlap = lib.catvae_overlap_patches
         self.local = threading.local()
         self.workspace = functools.lru_cache(maxsize=64)(self._workspace)
 
@@ -94,6 +95,14 @@ class _Library:
         threads = _loader.usable_threads(torch.get_num_threads())
         if status := function(y.numel(), *given, TYPES[y.dtype], *numbers, out, threads, -1):
             raise ValueError(f"dropout_relu: {_loader.message(self.loaded, status)}: got {y.numel()} elements, {y.dtype}")
+
+    def run_overlap(self, patches: Tensor, bias: Tensor, y: Tensor) -> None:
+        """The same for patches."""
+        given, shift, out = self.pointers((patches, bias, y))
+        N, height, width, C = y.shape
+        threads = _loader.usable_threads(torch.get_num_threads())
+        if status := self.overlap(N, height // 2, width // 2, C, given, TYPES[y.dtype], shift, out, threads, -1):
+            raise ValueError(f"doubled: {_loader.message(self.loaded, status)}: got a result of {tuple(y.shape)}, {y.dtype}")
 
     def _scratch(self, numbers: int) -> Tensor:
         """A workspace: on the CPU, a small one stays with its thread from call to call, which saves an allocation."""
@@ -198,3 +207,9 @@ def dropout_relu_backward(dy: Tensor, y: Tensor, scale: float) -> Tensor:
     library, dx = _library(y.device, torch.float32), torch.empty_like(y)
     library.run_dropout(library.dropout_backward, (dy, y), (scale,), dx)
     return dx
+
+
+def overlap(patches: Tensor, bias: Tensor, y: Tensor) -> None:
+    """Fill y (N, 2h, 2w, C) with what the patches (N h w, 16 C) of its positions add up to, and the bias (C,)."""
+    library = _library(bias.device, bias.dtype)
+    library.run_overlap(patches, bias, y)

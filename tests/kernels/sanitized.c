@@ -103,6 +103,18 @@ static void run_dropout(int64_t n, int32_t type, int threads, int isa)
     while (count) free(made[--count]);
 }
 
+static void run_patches(int64_t N, int64_t h, int64_t w, int64_t C, int32_t type, int threads, int isa)
+{
+    const int32_t narrow = type ? 2 : 4;
+    void *patches = keep(make(N * h * w * 16 * C, narrow)), *y = keep(make(N * 4 * h * w * C, narrow));
+    const int32_t status = catvae_overlap_patches(N, h, w, C, patches, type, keep(make(C, 4)), y, threads, isa);
+    if (status) {
+        printf("status %d at N=%ld h=%ld w=%ld C=%ld\n", status, (long)N, (long)h, (long)w, (long)C);
+        exit(1);
+    }
+    while (count) free(made[--count]);
+}
+
 int main(void)
 {
     static const int64_t large[][3] = {{1, 1, 1}, {0, 3, 4}, {300, 270, 250}, {1030, 33, 70}, {129, 700, 100}, {600, 61, 5}};
@@ -116,7 +128,8 @@ int main(void)
             run_f64(N, K, D, 0, dense, weighted, threads, isa);
             run_norm(1 + next(i % 10 ? 600 : 9000), 16 * (1 + next(9)), 2 * (int32_t)next(2), threads, isa);
             run_dropout(16 * next(i % 10 ? 600 : 9000), 2 * (int32_t)next(2), threads, isa);
-            ran += 4;
+            run_patches(next(9), 1 + next(20), 1 + next(i % 10 ? 20 : 1000), 1 + next(4), 2 * (int32_t)next(2), threads, isa);
+            ran += 5;
         }
     printf("%d problems\n", ran);
     return 0;

@@ -15,6 +15,7 @@ from catvae.kernels import _loader, header  # noqa: E402
 from .direct import Call, check  # noqa: E402
 from .dropouts import check_dropout  # noqa: E402
 from .norms import check_norm  # noqa: E402
+from .patches import check_patches  # noqa: E402
 
 KERNELS = Path(header.__file__).parent
 SOURCE = KERNELS / "cpu" / "mixture_kl.c"
@@ -66,3 +67,4 @@ def test_every_compiler_gives_every_instruction_set(compiler, flags, tmp_path):
         for type_ in (0, 2):
             check_norm(loaded, (300, 48), type_, isa)
             check_dropout(loaded, 4112, type_, isa)
+            check_patches(loaded, (3, 9, 7, 3), type_, isa)
