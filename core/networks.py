@@ -23,7 +23,7 @@ SMALLEST = 4
 class DropoutReLU(nn.Module):
     """ReLU of the elements, of which while training each is zeroed with probability `p`, the others scaled by 1 / (1 - p).
 
-    torch's own dropout spends 7 ns an element on the CPU drawing its mask, a sixth of the published step. On the CPU this is one operation
+    torch's own dropout draws its mask number by number on the CPU (`benchmarks/layers.py`). There this is one operation
     (`catvae.kernels.dropout_relu`); elsewhere one 64-bit draw decides four elements, 16 bits each: `p` is rounded to a multiple of 2^-16.
     """
 

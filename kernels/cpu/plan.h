@@ -11,9 +11,9 @@
 #define CHUNK 64                        /* samples per task but for gradients of m, v, E, F: whole groups of any instruction set */
 #define LARGE_CHUNK 128                 /* the same where C and G leave the L2 cache: they are read again for every chunk */
 #define LARGE (INT64_C(1) << 16)        /* K*D from which they do: 512 KB and more */
-#define BACKWARD_TASKS 32               /* panels of columns times slices of samples, about: enough for the cores of a desktop... */
-#define BACKWARD_ROWS 64                /* ...in slices of 128 samples and more, or where there would be few of them, of 64 */
-#define BACKWARD_FEW 8
+#define BACKWARD_TASKS 32               /* panels of columns times slices of samples, about: enough for the cores of a desktop */
+#define BACKWARD_FEW 8                  /* tasks below which a slice may be as short as BACKWARD_ROWS instead of BLOCK */
+#define BACKWARD_ROWS 64
 #define BLOCK 128                       /* terms of a sum that a tile adds at once, at most: their panels stay in the L1 cache */
 #define PANEL_MAX 32                    /* columns of a panel, at most: two AVX-512 vectors */
 #define SERIAL (INT64_C(1) << 17)       /* N*K*D under which waking a second thread costs more than it saves */
@@ -87,8 +87,8 @@ static inline Plan plan_forward(int64_t N, int64_t K, int64_t D, int64_t size, i
 static inline Plan plan_backward(int64_t N, int64_t K, int64_t D, int64_t size, int32_t n_threads)
 {
     Plan p = plan_common(N, K, D);
-    const int64_t panels = p.Dp / PANEL_MAX, few = (N + BLOCK - 1) / BLOCK * panels < BACKWARD_FEW;
-    const int64_t most = (N + (few ? BACKWARD_ROWS : BLOCK) - 1) / (few ? BACKWARD_ROWS : BLOCK);
+    const int64_t panels = p.Dp / PANEL_MAX, least = (N + BLOCK - 1) / BLOCK * panels < BACKWARD_FEW ? BACKWARD_ROWS : BLOCK;
+    const int64_t most = (N + least - 1) / least;
     const int64_t wanted = serial(&p) ? 1 : (BACKWARD_TASKS + panels - 1) / panels, slices = wanted < most ? wanted : most;
     p.slice = N > 0 ? (N + slices - 1) / slices : 1; /* equal, whatever that is: a thread's part should be too */
     p.n_slices = N > 0 ? (N + p.slice - 1) / p.slice : 1;

@@ -54,6 +54,11 @@ class _Library:
             self._refuse(found, N, K, D)
         return found // self.element_size + 1
 
+    @property
+    def threads(self) -> int:
+        """That a call may use at this moment."""
+        return 1 if self.on_cuda else _loader.usable_threads(torch.get_num_threads())
+
     def pointers(self, tensors: Sequence[Maybe]) -> list[Any]:
         """Of memory that the caller keeps alive."""
         cast, void, null = self.cast, self.void, self.null
@@ -62,7 +67,7 @@ class _Library:
     def run(self, function: Any, N: int, K: int, D: int, phase: int, inputs: Sequence[Maybe], others: Sequence[Maybe]) -> None:
         """Call `function` with `inputs`, their type, `others` and a workspace, on the caller's threads or current stream."""
         type_ = TYPES[inputs[0].dtype]  # pyright: ignore[reportOptionalMemberAccess]
-        threads = 1 if self.on_cuda else _loader.usable_threads(torch.get_num_threads())
+        threads = self.threads
         workspace = self._scratch(self.workspace(N, K, D, type_, phase, threads))
         # Bound to a list before their pointers are taken: a temporary copy would be freed before the call.
         kept = [x if x is None or x.is_contiguous() else x.contiguous() for x in inputs]
@@ -84,24 +89,22 @@ class _Library:
         C = len(parameters[0])
         N = x.numel() // C
         workspace = self._scratch(max(0, self.loaded[1].catvae_norm_relu_workspace(N, C)) // self.element_size + 1)
-        (scratch,), threads = self.pointers((workspace,)), _loader.usable_threads(torch.get_num_threads())
+        (scratch,) = self.pointers((workspace,))
         given = *self.pointers(inputs), TYPES[x.dtype], *self.pointers(parameters), eps, *self.pointers(others)
-        if status := function(N, C, *given, scratch, threads, -1):
+        if status := function(N, C, *given, scratch, self.threads, -1):
             raise ValueError(f"norm_relu: {_loader.message(self.loaded, status)}: got {N} positions, {C} channels, {x.dtype}")
 
     def run_dropout(self, function: Any, tensors: Sequence[Tensor], numbers: Sequence[float], y: Tensor) -> None:
         """The same for dropout: `tensors`, their type and `numbers` to `y`, all of one size."""
         *given, out = self.pointers((*tensors, y))
-        threads = _loader.usable_threads(torch.get_num_threads())
-        if status := function(y.numel(), *given, TYPES[y.dtype], *numbers, out, threads, -1):
+        if status := function(y.numel(), *given, TYPES[y.dtype], *numbers, out, self.threads, -1):
             raise ValueError(f"dropout_relu: {_loader.message(self.loaded, status)}: got {y.numel()} elements, {y.dtype}")
 
     def run_overlap(self, patches: Tensor, bias: Tensor, y: Tensor) -> None:
         """The same for patches."""
         given, shift, out = self.pointers((patches, bias, y))
         N, height, width, C = y.shape
-        threads = _loader.usable_threads(torch.get_num_threads())
-        if status := self.overlap(N, height // 2, width // 2, C, given, TYPES[y.dtype], shift, out, threads, -1):
+        if status := self.overlap(N, height // 2, width // 2, C, given, TYPES[y.dtype], shift, out, self.threads, -1):
             raise ValueError(f"doubled: {_loader.message(self.loaded, status)}: got a result of {tuple(y.shape)}, {y.dtype}")
 
     def _scratch(self, numbers: int) -> Tensor:

@@ -6,9 +6,8 @@ Left out: layers with more channels, for which the library's own is as fast, sec
 import torch
 from torch import Tensor
 
-from .. import _loader
 from . import calls
-from .eager import traced, transformed
+from .eager import layer_in_c
 from .once import first_derivative
 
 MOST_CHANNELS = 4
@@ -36,16 +35,14 @@ def doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor | None:
     more than 4 channels, rows of more than 8,192 numbers, no images, or no compiled kernel, and under torch.compile, torch.func and
     dispatch modes. In bfloat16 the four products that a pixel is the sum of are rounded before they are added, in float32.
     """
-    if traced(x, weight, bias) or transformed() or not _fits(x, weight, bias) or not _loader.runs("cpu"):
+    if not (layer_in_c(x, weight, bias) and _fits(x, weight, bias)):
         return None
     return _Doubled.apply(x, weight, bias)  # pyright: ignore[reportReturnType]
 
 
 def _fits(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
     return (
-        x.device.type == weight.device.type == bias.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and x.dtype == weight.dtype
+        x.dtype == weight.dtype
         and bias.dtype == torch.float32
         and x.ndim == weight.ndim == 4
         and x.numel() > 0

@@ -6,9 +6,8 @@ Left out: second derivatives, and GPUs, where the layers run as they are.
 import torch
 from torch import Tensor
 
-from .. import _loader
 from . import calls
-from .eager import traced, transformed
+from .eager import layer_in_c
 from .norm import CHANNELS
 from .once import first_derivative
 
@@ -36,13 +35,9 @@ def dropout_relu(x: Tensor, p: float) -> Tensor | None:
     """
     if not 0 <= p < 1:
         raise ValueError(f"p must be at least 0 and less than 1: got {p}")
-    if traced(x) or transformed() or not _fits(x) or not _loader.runs("cpu"):
+    if not layer_in_c(x) or not x.is_contiguous() or x.numel() % CHANNELS:
         return None
     return _DropoutReLU.apply(x, p)  # pyright: ignore[reportReturnType]
-
-
-def _fits(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and x.is_contiguous() and x.numel() % CHANNELS == 0
 
 
 class _DropoutReLU(torch.autograd.Function):

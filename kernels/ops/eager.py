@@ -3,6 +3,8 @@
 import torch
 from torch.autograd import forward_ad
 
+from .. import _loader
+
 _PLAIN = {torch.Tensor, torch.nn.Parameter, type(None)}
 
 
@@ -19,3 +21,13 @@ def traced(*inputs: torch.Tensor | None) -> bool:
 def transformed() -> bool:
     """Whether `torch.func` (vmap, grad, jvp, ...) or forward-mode differentiation is at work: the plain form follows them, C cannot."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
+
+
+def layer_in_c(x: torch.Tensor, *parameters: torch.Tensor) -> bool:
+    """Whether a layer with this input may be computed by the compiled kernel: eagerly, on the CPU, in one of its two types."""
+    return (
+        not (traced(x, *parameters) or transformed())
+        and all(part.device.type == "cpu" for part in (x, *parameters))
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and _loader.runs("cpu")
+    )

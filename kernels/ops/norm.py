@@ -8,9 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import _loader
 from . import calls
-from .eager import traced, transformed
+from .eager import layer_in_c
 from .once import first_derivative
 
 CHANNELS = 16
@@ -44,7 +43,7 @@ def norm_relu(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> NormReLU |
     NormReLU, or None where torch's own operations are needed: on another device, dtype or memory layout than channels last, where C is no
     multiple of 16 or the kernel was not built, and under torch.compile, torch.func and dispatch modes.
     """
-    if traced(x, weight, bias) or transformed() or not _fits(x, weight, bias) or not _loader.runs("cpu"):
+    if not (layer_in_c(x, weight, bias) and _fits(x, weight, bias)):
         return None
     y, statistics = _NormReLU.apply(x, weight, bias, eps)  # pyright: ignore[reportGeneralTypeIssues]
     return NormReLU(y, *statistics.unbind())
@@ -53,9 +52,7 @@ def norm_relu(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> NormReLU |
 def _fits(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
     channels = weight.numel()
     return (
-        x.device.type == weight.device.type == bias.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and weight.dtype == bias.dtype == torch.float32
+        weight.dtype == bias.dtype == torch.float32
         and channels > 0
         and channels % CHANNELS == 0
         and weight.shape == bias.shape == x.shape[1:2]
