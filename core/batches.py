@@ -44,9 +44,8 @@ class Batches:
         epoch, index = divmod(step, self.per_epoch)
         if self._order is None or self._order[:2] != (seed, epoch):
             generator = torch.Generator().manual_seed(mix(seed, epoch) ^ 0x5EED)
-            self._order = seed, epoch, torch.randperm(len(self.rows), generator=generator)
-        chosen = self.ranks.part(self._order[2][index * self.size : (index + 1) * self.size])
-        return self.rows[chosen.to(self.rows.device)]
+            self._order = seed, epoch, self.rows[torch.randperm(len(self.rows), generator=generator).to(self.rows.device)]
+        return self.ranks.part(self._order[2][index * self.size : (index + 1) * self.size])
 
     def at(self, step: int, seed: int) -> Tensor:
         """This rank's part of a batch, float (n, C, H, W) in [0, 1]."""

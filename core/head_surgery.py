@@ -4,6 +4,7 @@ Adam's memory of changed rows is cleared with them; everything else, the trunk a
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import msgspec
@@ -22,6 +23,11 @@ class Trained:
 
     model: CatVAE
     optimizer: torch.optim.Adam
+
+    @functools.cached_property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Of the network, looked for once: every step goes through them three times."""
+        return list(self.model.parameters())
 
 
 def take_merge(trained: Trained, group: Tensor) -> None:

@@ -109,7 +109,7 @@ class CatVAE(nn.Module):
     def read(self, hidden: Tensor) -> Posterior:
         """Posterior parameters from hidden vectors (N, hidden), the output of `encoder`."""
         m, v, logits, auxiliary = self.head(hidden).float().split(self._widths, dim=1)
-        return Posterior(m, v.clamp(-LOG_VARIANCE, LOG_VARIANCE), logits, auxiliary)
+        return Posterior(m, nn.functional.hardtanh(v, -LOG_VARIANCE, LOG_VARIANCE), logits, auxiliary)
 
     def cluster_logits(self, x: Tensor) -> Tensor:
         """Logits (N, K) of q(c|x) alone: the other outputs are not computed."""
@@ -125,7 +125,7 @@ class CatVAE(nn.Module):
     def component(self, posterior: Posterior, c: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (N, D) of q(z|x,c) for clusters `c`: (N,) indices, or (N, K) weights that mix the offsets."""
         if c.ndim == 1:
-            return posterior.m + self.E[c], posterior.v + self.F[c]
+            return posterior.m + nn.functional.embedding(c, self.E), posterior.v + nn.functional.embedding(c, self.F)
         return posterior.m + c @ self.E, posterior.v + c @ self.F
 
     def decode(self, z: Tensor) -> Tensor:
@@ -143,4 +143,4 @@ class CatVAE(nn.Module):
 
 def draw(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Reparametrised draw from N(mean, diag exp(log_variance))."""
-    return mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+    return torch.addcmul(mean, torch.exp(0.5 * log_variance), torch.randn_like(mean))

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as nnF
 from torch import Tensor
 
-from catvae.kernels import mixture_kl
+from catvae.kernels import bernoulli, mixture_kl
 
 from .config import TrainConfig
 from .model import CatVAE, Posterior, draw
@@ -112,7 +112,7 @@ def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
     # Images and views go through the trunk together: one set of batch statistics, larger matrix products.
     with_views = config.invariance_weight > 0
     encoded = model.encode(torch.cat([x, random_view(x, policy)]) if with_views else x)
-    posterior = Posterior(*(part[:n] for part in encoded))
+    posterior = Posterior(*(part[:n] for part in encoded)) if with_views else encoded
 
     divergence = mixture_kl(posterior.m, posterior.v, model.E, model.F, model.prior, posterior.logits)
     kl, neg_entropy = divergence.kl / n, divergence.neg_entropy / n
@@ -120,16 +120,16 @@ def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
     if config.legacy:
         a = posterior.logits.softmax(-1)
         trained_neg_entropy = (a * torch.log(a + 0.001)).sum() / n
-    z = draw(*model.component(posterior, _decoded_cluster(posterior.logits, config.path)))
+    z = draw(*model.component(posterior, _decoded_cluster(divergence.assignment, posterior.logits, config.path)))
     information = trained_information = zero
     if config.objective == "infocatvae":
         # Latents of images and of the prior are decoded together: fewer, larger products, and one gradient per weight.
         drawn, c = sample_prior(model.prior, _generated_per_cluster(config, model.spec.clusters, ranks))
-        pixels, generated = model.decode(torch.cat([z, drawn])).split([n, len(c)])
-        information, trained_information = _information(model, generated.sigmoid(), c, config, policy)
+        nll, generated = _explained(model.decoder(torch.cat([z, drawn])), x)
+        information, trained_information = _information(model, generated, c, config, policy)
     else:
-        pixels = model.decode(z)
-    reconstruction = nnF.binary_cross_entropy_with_logits(pixels, x, reduction="sum") / n
+        nll, _ = _explained(model.decoder(z), x)
+    reconstruction = nll / n
     total = reconstruction + kl + config.neg_entropy_weight * trained_neg_entropy + config.information_weight * trained_information
 
     invariance = auxiliary = zero
@@ -138,6 +138,15 @@ def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
         total = total + views
     elbo = -(reconstruction + kl + neg_entropy + math.log(model.spec.clusters))
     return BatchLoss(total, Terms(reconstruction, kl, neg_entropy, information, invariance, auxiliary, elbo), divergence.assignment)
+
+
+def _explained(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """-log p(x|z) () of images (N, C, H, W) under the first logits, in nats; the images of the others (G, C, H, W)."""
+    done = bernoulli(logits, x)
+    if done is not None:
+        return done
+    pixels, others = logits.float().split([len(x), len(logits) - len(x)])
+    return nnF.binary_cross_entropy_with_logits(pixels, x, reduction="sum"), others.sigmoid()
 
 
 def _generated_per_cluster(config: TrainConfig, clusters: int, ranks: Ranks) -> int:
@@ -184,14 +193,15 @@ def _tie(logits: Tensor, groups: Tensor) -> Tensor:
     return taught + kept
 
 
-def _decoded_cluster(logits: Tensor, path: str) -> Tensor:
+def _decoded_cluster(assignment: Tensor, logits: Tensor, path: str) -> Tensor:
     """The cluster whose z is decoded: indices (N,) for a draw, weights (N, K) for a mixture.
 
     `sample` draws c ~ q(c|x): an unbiased value of the bound; q(c|x) learns from the other terms alone. `gumbel` is the reparametrised
     categorical draw (arXiv 1611.01144), one-hot forward, soft backward. `soft` mixes the offsets, as the published code does.
     """
     if path == "sample":
-        return torch.multinomial(logits.detach().softmax(-1), 1).squeeze(1)
+        # What torch.multinomial draws, without its checks, which read the tensor four times more.
+        return (assignment / torch.empty_like(assignment).exponential_()).argmax(-1)
     if path == "gumbel":
         return nnF.gumbel_softmax(logits, tau=1.0, hard=True)
     return logits.softmax(-1)

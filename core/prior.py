@@ -17,6 +17,7 @@ def sample_prior(means: Tensor, per_cluster: int) -> tuple[Tensor, Tensor]:
     z : Tensor, (K * per_cluster, D)
     c : Tensor, (K * per_cluster,), int64
     """
-    clusters, _ = means.shape
-    c = torch.arange(clusters, device=means.device).repeat_interleave(per_cluster)
-    return means[c] + torch.randn(len(c), means.shape[1], device=means.device), c
+    clusters, latent = means.shape
+    z = means.unsqueeze(1) + torch.randn(clusters, per_cluster, latent, device=means.device)
+    c = torch.arange(clusters, device=means.device).unsqueeze(1).expand(clusters, per_cluster)
+    return z.view(-1, latent), c.reshape(-1)

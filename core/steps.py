@@ -120,8 +120,9 @@ class Steps:
         self.whole = False
         self._decide()
         at, position = self.position.step, self.position
-        model, optimizer = self.trained.model, self.trained.optimizer
-        model.train()
+        model, optimizer, parameters = self.trained.model, self.trained.optimizer, self.trained.parameters
+        if not model.training:  # to set it in every layer takes longer than to run some of them
+            model.train()
         for group in optimizer.param_groups:
             group["lr"] = self._rate(at)
         statistics = _statistics(model)
@@ -134,9 +135,10 @@ class Steps:
             warm = at < self.warm_steps
             x = self.batch(at)
             loss = batch_loss(model, x, self.config, self.policy, taught=taught, warm=warm, labelled=labelled, ranks=self.ranks)
-        optimizer.zero_grad(set_to_none=True)
+        for parameter in parameters:
+            parameter.grad = None
         loss.total.backward()
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         told, shares = summary(loss), loss.assignment.mean(0)
         self.ranks.average([*gradients, *statistics, told, shares])
         norm = torch.nn.utils.get_total_norm(gradients).item()

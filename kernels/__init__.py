@@ -1,7 +1,7 @@
 """The fused mixture loss: all-cluster Gaussian KL and soft assignment entropy, and their gradients; and layers on the CPU.
 
-`mixture_kl`, `norm_relu`, `dropout_relu` and `doubled` are what the rest of the project uses; they need torch, so they are imported on
-first use and this package can be inspected without it. The compiled CPU and CUDA kernels are optional: see `kernel_status`.
+`mixture_kl`, `norm_relu`, `dropout_relu`, `doubled` and `bernoulli` are what the rest of the project uses; they need torch, so they are
+imported on first use and this package can be inspected without it. The compiled CPU and CUDA kernels are optional: see `kernel_status`.
 """
 
 from typing import TYPE_CHECKING
@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING
 from ._loader import KernelUnavailable, kernel_status
 
 if TYPE_CHECKING:
-    from .ops import MixtureKL, dense_mixture_kl, doubled, dropout_relu, mixture_kl, norm_relu
+    from .ops import MixtureKL, bernoulli, dense_mixture_kl, doubled, dropout_relu, mixture_kl, norm_relu
 
-__all__ = ["KernelUnavailable", "MixtureKL", "dense_mixture_kl", "doubled", "dropout_relu", "kernel_status", "mixture_kl", "norm_relu"]
+__all__ = [
+    "KernelUnavailable",
+    "MixtureKL",
+    "bernoulli",
+    "dense_mixture_kl",
+    "doubled",
+    "dropout_relu",
+    "kernel_status",
+    "mixture_kl",
+    "norm_relu",
+]
 
 
 def __getattr__(name: str):
-    if name in ("MixtureKL", "dense_mixture_kl", "doubled", "dropout_relu", "mixture_kl", "norm_relu"):
+    if name in __all__:
         from . import ops
 
         return getattr(ops, name)

@@ -1,5 +1,5 @@
 /* What else training spends its time on, on the CPU alone (cuDNN does it on a GPU): batch norm and dropout, each with the ReLU behind it
- * as one operation, and the last step of a decoder (benchmarks/layers.py).
+ * as one operation, the last step of a decoder, and the likelihood of pixels (benchmarks/layers.py).
  *
  * Batch norm makes three passes forward and five backward over what fits no cache, fewer than the two layers make apart:
  *   x, y (N, C)  row-major: N >= 1 positions (of all images) by C channels, a multiple of 16, N*C at most 2^40; float, or bfloat16 with
@@ -49,6 +49,20 @@ int32_t catvae_dropout_relu_backward(
  * positions: y (N, 2h, 2w, C), of the same type, gets patch (a, b) at rows 2a-1 and on, columns 2b-1 and on. 2 (w + 1) C is at most 8192. */
 int32_t catvae_overlap_patches(
     int64_t N, int64_t h, int64_t w, int64_t C, const void *patches, int32_t type, const float *bias, void *y, int32_t n_threads, int32_t isa);
+
+/* Pixels are Bernoulli variables, logits (total,) all those of a batch, in one piece. The first n have a value, x (n,) from 0 to 1:
+ *   nll = sum_i log(1 + exp(logits_i)) - x_i logits_i
+ * and the others are drawn: images (total - n,) = 1 / (1 + exp(-logits)). type: of the logits. */
+int64_t catvae_bernoulli_workspace(int64_t n);
+
+int32_t catvae_bernoulli_forward(
+    int64_t n, int64_t total, const void *logits, int32_t type, const float *x, float *nll, float *images, void *workspace,
+    int32_t n_threads, int32_t isa);
+
+/* dlogits (total,), of the type of logits, from upstream gradients: of nll, one number, and of images; NULL is zero. */
+int32_t catvae_bernoulli_backward(
+    int64_t n, int64_t total, const void *logits, int32_t type, const float *x, const float *g_nll, const float *g_images, void *dlogits,
+    int32_t n_threads, int32_t isa);
 
 /* cdef: end */
 

@@ -1,6 +1,6 @@
 /* Entry points of catvae_layers.h: argument checks and the choice of instruction set. The end of mixture_kl.c, whose table it uses. */
 
-#define DROPOUT_LIMIT (INT64_C(1) << 40)
+#define ELEMENTS_LIMIT (INT64_C(1) << 40)
 
 int64_t catvae_norm_relu_workspace(int64_t N, int64_t C)
 {
@@ -44,7 +44,7 @@ int32_t catvae_norm_relu_backward(
 
 static int32_t check_dropout(int64_t n, int32_t type, int all_given, int32_t n_threads)
 {
-    if (n < 0 || n > DROPOUT_LIMIT || n % NORM_CHANNELS) return CATVAE_BAD_SIZE;
+    if (n < 0 || n > ELEMENTS_LIMIT || n % NORM_CHANNELS) return CATVAE_BAD_SIZE;
     if (type != CATVAE_SAME && type != CATVAE_BF16) return CATVAE_BAD_TYPE;
     if (n_threads < 1) return CATVAE_BAD_THREADS;
     return all_given || n == 0 ? CATVAE_OK : CATVAE_NULL_POINTER;
@@ -91,5 +91,50 @@ int32_t catvae_overlap_patches(
     if (chosen < 0) return chosen;
     const int32_t threads = N * h * w * C < SERIAL_PATCHES ? 1 : N < n_threads ? (int32_t)N : n_threads;
     RUN(chosen, overlap_patches, f32, N, h, w, C, patches, type, bias, y, threads);
+    return CATVAE_OK;
+}
+
+int64_t catvae_bernoulli_workspace(int64_t n)
+{
+    if (n < 0 || n > ELEMENTS_LIMIT) return CATVAE_BAD_SIZE;
+    return bernoulli_blocks(n) * (int64_t)sizeof(double) + ALIGNMENT;
+}
+
+static int32_t check_bernoulli(int64_t n, int64_t total, int32_t type, int all_given, int32_t n_threads)
+{
+    if (n < 0 || total < n || total > ELEMENTS_LIMIT) return CATVAE_BAD_SIZE;
+    if (type != CATVAE_SAME && type != CATVAE_BF16) return CATVAE_BAD_TYPE;
+    if (n_threads < 1) return CATVAE_BAD_THREADS;
+    return all_given ? CATVAE_OK : CATVAE_NULL_POINTER;
+}
+
+static int32_t bernoulli_threads(int64_t total, int32_t n_threads)
+{
+    if (total < SERIAL_BERNOULLI) return 1;
+    return n_threads < bernoulli_blocks(total) ? n_threads : (int32_t)bernoulli_blocks(total);
+}
+
+int32_t catvae_bernoulli_forward(
+    int64_t n, int64_t total, const void *logits, int32_t type, const float *x, float *nll, float *images, void *workspace,
+    int32_t n_threads, int32_t isa)
+{
+    const int all_given = (logits || total == 0) && (x || n == 0) && nll && (images || total == n) && workspace;
+    const int32_t status = check_bernoulli(n, total, type, all_given, n_threads), chosen = resolve_isa(isa);
+    if (status != CATVAE_OK) return status;
+    if (chosen < 0) return chosen;
+    double *sums = (double *)aligned(workspace);
+    RUN(chosen, bernoulli_forward, f32, n, total, logits, type, x, nll, images, sums, bernoulli_threads(total, n_threads));
+    return CATVAE_OK;
+}
+
+int32_t catvae_bernoulli_backward(
+    int64_t n, int64_t total, const void *logits, int32_t type, const float *x, const float *g_nll, const float *g_images, void *dlogits,
+    int32_t n_threads, int32_t isa)
+{
+    const int all_given = (logits || total == 0) && (x || n == 0) && (dlogits || total == 0);
+    const int32_t status = check_bernoulli(n, total, type, all_given, n_threads), chosen = resolve_isa(isa);
+    if (status != CATVAE_OK) return status;
+    if (chosen < 0) return chosen;
+    RUN(chosen, bernoulli_backward, f32, n, total, logits, type, x, g_nll, g_images, dlogits, bernoulli_threads(total, n_threads));
     return CATVAE_OK;
 }

@@ -7,30 +7,14 @@
 
 #define RUN_ROWS 16 /* a sum of sums: 256 numbers in a row would lose four bits */
 
-typedef uint16_t FN(halves) __attribute__((vector_size(WIDTH / 2)));
-typedef uint32_t FN(bits) __attribute__((vector_size(WIDTH)));
-
+/* A whole vector of x[at ...], with an eye on what the stream reads next. */
 INLINE V FN(wide)(const void *x, int32_t type, int64_t at)
 {
-    const char *p = (const char *)x + at * (type == CATVAE_SAME ? 4 : 2);
-    AHEAD(p);
-    if (type == CATVAE_SAME) return FN(load)((const REAL *)p);
-    FN(halves) h;
-    memcpy(&h, p, sizeof h);
-    return (V)(__builtin_convertvector(h, FN(bits)) << 16);
+    AHEAD((const char *)x + at * (type == CATVAE_SAME ? 4 : 2));
+    return FN(get_part)(x, type, at, LANES);
 }
 
-/* To nearest, ties to even; of a NaN the payload is not kept. */
-INLINE void FN(narrowed)(void *y, int32_t type, int64_t at, V x)
-{
-    if (type == CATVAE_SAME) {
-        FN(store)((REAL *)y + at, x);
-        return;
-    }
-    const FN(bits) raw = (FN(bits))x, rounded = (raw + 0x7fff + (raw >> 16 & 1)) >> 16;
-    const FN(halves) h = __builtin_convertvector((FN(bits))FN(select)(x == x, (V)rounded, (V)((FN(bits)){0} + 0x7fc0)), FN(halves));
-    memcpy((uint16_t *)y + at, &h, sizeof h);
-}
+INLINE void FN(narrowed)(void *y, int32_t type, int64_t at, V x) { FN(put_part)(y, type, at, x, LANES); }
 
 /* What a pass over a block works on: `constants` are (5, C), mean, a, beta, and for dx  sum g / N  and  sum g (x - mean) / N (variance + eps). */
 typedef struct {

@@ -18,6 +18,8 @@
 #include "dropout.h"
 
 #include "patches.h"
+
+#include "bernoulli.h"
 #endif
 
 #undef REAL

@@ -21,6 +21,8 @@
 #define SERIAL_DROPOUT (INT64_C(1) << 16) /* elements under which one thread does it all */
 #define PATCHES_ROW 8192                /* numbers of a row of images that patches are added up to; MOST_NUMBERS in ops/doubling.py */
 #define SERIAL_PATCHES (INT64_C(1) << 15)
+#define BERNOULLI_BLOCK 2048            /* pixels that are summed, and handed to a thread, at once */
+#define SERIAL_BERNOULLI (INT64_C(1) << 14)
 
 typedef struct {
     int64_t N, K, D;
@@ -37,6 +39,8 @@ typedef struct {
 } Plan;
 
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+static inline int64_t bernoulli_blocks(int64_t pixels) { return (pixels + BERNOULLI_BLOCK - 1) / BERNOULLI_BLOCK; }
 
 /* Terms added at once where `n` are to be added: equal blocks, since a short last one would pay for its tiles' loads and stores alone. */
 static inline int64_t block_size(int64_t n)

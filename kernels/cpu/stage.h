@@ -12,10 +12,32 @@ INLINE const REAL *FN(stage)(const void *x, int32_t type, int64_t begin, int64_t
     return (const REAL *)x + begin;
 }
 
+#if REAL_IS_FLOAT
+typedef uint16_t FN(halves) __attribute__((vector_size(WIDTH / 2)));
+typedef uint32_t FN(bits) __attribute__((vector_size(WIDTH)));
+
+/* A whole vector of bfloat16. */
+INLINE V FN(widened)(const uint16_t *x)
+{
+    FN(halves) h;
+    memcpy(&h, x, sizeof h);
+    return (V)(__builtin_convertvector(h, FN(bits)) << 16);
+}
+
+/* To nearest, ties to even; of a NaN the payload is not kept. */
+INLINE void FN(rounded)(uint16_t *y, V x)
+{
+    const FN(bits) raw = (FN(bits))x, near = (raw + 0x7fff + (raw >> 16 & 1)) >> 16;
+    const FN(halves) h = __builtin_convertvector((FN(bits))FN(select)(x == x, (V)near, (V)((FN(bits)){0} + 0x7fc0)), FN(halves));
+    memcpy(y, &h, sizeof h);
+}
+#endif
+
 /* The first `count` numbers from x[at ...] on. */
 INLINE V FN(get_part)(const void *x, int32_t type, int64_t at, int64_t count)
 {
 #if REAL_IS_FLOAT
+    if (type == CATVAE_BF16 && count >= LANES) return FN(widened)((const uint16_t *)x + at);
     if (type != CATVAE_SAME) {
         REAL t[LANES] = {0};
         if (count >= LANES) widen(LANES, (const uint16_t *)x + at, type, t); /* a number the compiler knows: vectors */
@@ -31,6 +53,10 @@ INLINE V FN(get_part)(const void *x, int32_t type, int64_t at, int64_t count)
 INLINE void FN(put_part)(void *y, int32_t type, int64_t at, V x, int64_t count)
 {
 #if REAL_IS_FLOAT
+    if (type == CATVAE_BF16 && count >= LANES) {
+        FN(rounded)((uint16_t *)y + at, x);
+        return;
+    }
     if (type != CATVAE_SAME) {
         REAL t[LANES];
         FN(store)(t, x);

@@ -41,9 +41,11 @@ class _Library:
         self.dense_forward = getattr(lib, f"catvae_dense_kl_forward_{suffix}")
         self.dense_backward = getattr(lib, f"catvae_dense_kl_backward_{suffix}")
         if not self.on_cuda and dtype == torch.float32:
+            self.norm_workspace, self.bernoulli_workspace = lib.catvae_norm_relu_workspace, lib.catvae_bernoulli_workspace
             self.norm_forward, self.norm_backward = lib.catvae_norm_relu_forward, lib.catvae_norm_relu_backward
             self.dropout_forward, self.dropout_backward = lib.catvae_dropout_relu_forward, lib.catvae_dropout_relu_backward
             self.overlap = lib.catvae_overlap_patches
+            self.bernoulli_forward, self.bernoulli_backward = lib.catvae_bernoulli_forward, lib.catvae_bernoulli_backward
         self.local = threading.local()
         self.workspace = functools.lru_cache(maxsize=64)(self._workspace)
 
@@ -81,31 +83,17 @@ class _Library:
         if status:
             self._refuse(status, N, K, D)
 
-    def run_norm(
-        self, function: Any, x: Tensor, inputs: Sequence[Tensor], affine: tuple[Tensor, Tensor, float], others: Sequence[Tensor]
-    ) -> None:
-        """The same for batch norm: `inputs` and `others` around the type of x and weight, bias and eps."""
-        *parameters, eps = affine
-        C = len(parameters[0])
-        N = x.numel() // C
-        workspace = self._scratch(max(0, self.loaded[1].catvae_norm_relu_workspace(N, C)) // self.element_size + 1)
-        (scratch,) = self.pointers((workspace,))
-        given = *self.pointers(inputs), TYPES[x.dtype], *self.pointers(parameters), eps, *self.pointers(others)
-        if status := function(N, C, *given, scratch, self.threads, -1):
-            raise ValueError(f"norm_relu: {_loader.message(self.loaded, status)}: got {N} positions, {C} channels, {x.dtype}")
+    def run_layer(self, name: str, function: Any, *arguments: Any) -> None:
+        """The same for a layer: tensors stand for their memory, None for NULL."""
+        cast, void = self.cast, self.void
+        given = [cast(void, x.data_ptr()) if isinstance(x, Tensor) else self.null if x is None else x for x in arguments]
+        if status := function(*given, self.threads, -1):
+            got = ", ".join(f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else str(x) for x in arguments)
+            raise ValueError(f"{name}: {_loader.message(self.loaded, status)}: got {got}")
 
-    def run_dropout(self, function: Any, tensors: Sequence[Tensor], numbers: Sequence[float], y: Tensor) -> None:
-        """The same for dropout: `tensors`, their type and `numbers` to `y`, all of one size."""
-        *given, out = self.pointers((*tensors, y))
-        if status := function(y.numel(), *given, TYPES[y.dtype], *numbers, out, self.threads, -1):
-            raise ValueError(f"dropout_relu: {_loader.message(self.loaded, status)}: got {y.numel()} elements, {y.dtype}")
-
-    def run_overlap(self, patches: Tensor, bias: Tensor, y: Tensor) -> None:
-        """The same for patches."""
-        given, shift, out = self.pointers((patches, bias, y))
-        N, height, width, C = y.shape
-        if status := self.overlap(N, height // 2, width // 2, C, given, TYPES[y.dtype], shift, out, self.threads, -1):
-            raise ValueError(f"doubled: {_loader.message(self.loaded, status)}: got a result of {tuple(y.shape)}, {y.dtype}")
+    def layer_scratch(self, found: int) -> Tensor:
+        """A workspace of `found` bytes; where that is a status the call will come to the same."""
+        return self._scratch(max(0, found) // self.element_size + 1)
 
     def _scratch(self, numbers: int) -> Tensor:
         """A workspace: on the CPU, a small one stays with its thread from call to call, which saves an allocation."""
@@ -183,8 +171,9 @@ def dense_backward(
 def norm_relu_forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """(y, statistics (2, C)) of x whose memory is (positions, C); see the header of layers."""
     library, y = _library(weight.device, weight.dtype), torch.empty_like(x)
-    statistics = weight.new_empty((2, len(weight)))
-    library.run_norm(library.norm_forward, x, (x,), (weight, bias, eps), (y, statistics))
+    statistics, sizes = weight.new_empty((2, len(weight))), _norm_sizes(x, weight)
+    scratch = library.layer_scratch(library.norm_workspace(*sizes))
+    library.run_layer("norm_relu", library.norm_forward, *sizes, x, TYPES[x.dtype], weight, bias, eps, y, statistics, scratch)
     return y, statistics
 
 
@@ -193,26 +182,50 @@ def norm_relu_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(dx, dweight, dbias), for dy in the memory layout of x."""
     library = _library(weight.device, weight.dtype)
-    out = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
-    library.run_norm(library.norm_backward, x, (x, dy), (weight, bias, eps), (statistics, *out))
+    out, sizes = (torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)), _norm_sizes(x, weight)
+    scratch = library.layer_scratch(library.norm_workspace(*sizes))
+    given = *sizes, x, dy, TYPES[x.dtype], weight, bias, eps, statistics
+    library.run_layer("norm_relu", library.norm_backward, *given, *out, scratch)
     return out
+
+
+def _norm_sizes(x: Tensor, weight: Tensor) -> tuple[int, int]:
+    """Positions and channels."""
+    return x.numel() // len(weight), len(weight)
 
 
 def dropout_relu_forward(x: Tensor, dropped: int, scale: float, seed: int) -> Tensor:
     """max(0, scale x), or 0 where an element's random 32 bits are less than `dropped`."""
     library, y = _library(x.device, torch.float32), torch.empty_like(x)
-    library.run_dropout(library.dropout_forward, (x,), (dropped, scale, seed), y)
+    library.run_layer("dropout_relu", library.dropout_forward, x.numel(), x, TYPES[x.dtype], dropped, scale, seed, y)
     return y
 
 
 def dropout_relu_backward(dy: Tensor, y: Tensor, scale: float) -> Tensor:
     """dx, for dy of the type and layout of y."""
     library, dx = _library(y.device, torch.float32), torch.empty_like(y)
-    library.run_dropout(library.dropout_backward, (dy, y), (scale,), dx)
+    library.run_layer("dropout_relu", library.dropout_backward, y.numel(), dy, y, TYPES[y.dtype], scale, dx)
     return dx
 
 
 def overlap(patches: Tensor, bias: Tensor, y: Tensor) -> None:
     """Fill y (N, 2h, 2w, C) with what the patches (N h w, 16 C) of its positions add up to, and the bias (C,)."""
-    library = _library(bias.device, bias.dtype)
-    library.run_overlap(patches, bias, y)
+    library, (N, height, width, C) = _library(bias.device, bias.dtype), y.shape
+    library.run_layer("doubled", library.overlap, N, height // 2, width // 2, C, patches, TYPES[y.dtype], bias, y)
+
+
+def bernoulli_forward(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """(negative log-likelihood () of x in the first logits, images of the rest), for x in the memory layout of the logits."""
+    library, n = _library(x.device, x.dtype), x.numel()
+    nll, images = torch.empty_like(library.scalar), torch.empty_like(logits[len(x) :], dtype=torch.float32)
+    scratch = library.layer_scratch(library.bernoulli_workspace(n))
+    library.run_layer("bernoulli", library.bernoulli_forward, n, logits.numel(), logits, TYPES[logits.dtype], x, nll, images, scratch)
+    return nll, images
+
+
+def bernoulli_backward(logits: Tensor, x: Tensor, g_nll: Maybe, g_images: Maybe) -> Tensor:
+    """The gradient of the logits, for g_images in their memory layout."""
+    library, dlogits = _library(x.device, x.dtype), torch.empty_like(logits)
+    given = x.numel(), logits.numel(), logits, TYPES[logits.dtype], x, g_nll, g_images
+    library.run_layer("bernoulli", library.bernoulli_backward, *given, dlogits)
+    return dlogits

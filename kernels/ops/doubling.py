@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import calls
-from .eager import layer_in_c
+from .eager import applied, layer_in_c
 from .once import first_derivative
 
 MOST_CHANNELS = 4
@@ -37,7 +37,7 @@ def doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor | None:
     """
     if not (layer_in_c(x, weight, bias) and _fits(x, weight, bias)):
         return None
-    return _Doubled.apply(x, weight, bias)  # pyright: ignore[reportReturnType]
+    return _doubled(x, weight, bias)
 
 
 def _fits(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
@@ -73,6 +73,9 @@ class _Doubled(torch.autograd.Function):
         need_x, need_weight, need_bias = ctx.needs_input_grad
         dx, dweight = first_derivative(_gradients, dy, x, weight, need_x, need_weight)
         return dx, dweight, dy.sum((0, 2, 3), dtype=torch.float32) if need_bias else None
+
+
+_doubled = applied(_Doubled)
 
 
 def _gradients(dy: Tensor, x: Tensor, weight: Tensor, need_x: bool, need_weight: bool) -> tuple[Tensor, ...]:

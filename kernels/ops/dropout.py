@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import calls
-from .eager import layer_in_c
+from .eager import applied, layer_in_c
 from .norm import CHANNELS
 from .once import first_derivative
 
@@ -37,7 +37,7 @@ def dropout_relu(x: Tensor, p: float) -> Tensor | None:
         raise ValueError(f"p must be at least 0 and less than 1: got {p}")
     if not layer_in_c(x) or not x.is_contiguous() or x.numel() % CHANNELS:
         return None
-    return _DropoutReLU.apply(x, p)  # pyright: ignore[reportReturnType]
+    return _dropout_relu(x, p)
 
 
 class _DropoutReLU(torch.autograd.Function):
@@ -53,6 +53,9 @@ class _DropoutReLU(torch.autograd.Function):
     def backward(ctx, dy):  # pyright: ignore[reportIncompatibleMethodOverride]
         (y,) = ctx.saved_tensors
         return *first_derivative(_gradient, dy, y, ctx.scale), None
+
+
+_dropout_relu = applied(_DropoutReLU)
 
 
 def _gradient(dy: Tensor, y: Tensor, scale: float) -> tuple[Tensor]:

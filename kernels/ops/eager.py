@@ -1,5 +1,8 @@
 """Whether a call may go straight to C, past torch's dispatcher: nobody looks on who must see an operation, and nothing transforms it."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch.autograd import forward_ad
 
@@ -31,3 +34,8 @@ def layer_in_c(x: torch.Tensor, *parameters: torch.Tensor) -> bool:
         and x.dtype in (torch.float32, torch.bfloat16)
         and _loader.runs("cpu")
     )
+
+
+def applied(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """Its ``apply`` without what that looks for in Python, 2 us a call: torch.func, whose transforms have been ruled out."""
+    return super(torch.autograd.Function, function).apply  # pyright: ignore[reportAttributeAccessIssue]

@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import _loader
 from . import calls, registered  # noqa: F401 - registering is what the import is for
 from .checks import HALF, check_dense, check_mixture, fits
-from .eager import traced, transformed
+from .eager import applied, traced, transformed
 from .once import first_derivative
 from .plain import MixtureKL, plain_dense_kl, plain_mixture_kl
 
@@ -161,5 +161,4 @@ class _Join(torch.autograd.Function):
         return None, None, None, *first_derivative(ctx.call, *ctx.saved_tensors, g_kl, g_neg_entropy)
 
 
-# Without what `Function.apply` looks for in Python, 2 us a call: torch.func, whose transforms have been ruled out.
-_join = super(torch.autograd.Function, _Join).apply  # pyright: ignore[reportAttributeAccessIssue]
+_join = applied(_Join)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import calls
-from .eager import layer_in_c
+from .eager import applied, layer_in_c
 from .once import first_derivative
 
 CHANNELS = 16
@@ -45,7 +45,7 @@ def norm_relu(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> NormReLU |
     """
     if not (layer_in_c(x, weight, bias) and _fits(x, weight, bias)):
         return None
-    y, statistics = _NormReLU.apply(x, weight, bias, eps)  # pyright: ignore[reportGeneralTypeIssues]
+    y, statistics = _norm_relu(x, weight, bias, eps)
     return NormReLU(y, *statistics.unbind())
 
 
@@ -80,6 +80,9 @@ class _NormReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy, _):  # pyright: ignore[reportIncompatibleMethodOverride]
         return *first_derivative(_gradients, *ctx.saved_tensors, dy, ctx.eps), None
+
+
+_norm_relu = applied(_NormReLU)
 
 
 def _gradients(x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, dy: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:

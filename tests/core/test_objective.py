@@ -37,6 +37,28 @@ def test_the_terms_are_the_bound_in_nats_per_image():
     assert terms.elbo.item() == pytest.approx(elbo.item())
 
 
+@pytest.mark.parametrize("left_to_torch", [False, True])
+def test_reconstruction_is_the_bernoulli_likelihood_and_the_rest_are_images(monkeypatch, left_to_torch):
+    if left_to_torch:  # as on a GPU
+        monkeypatch.setattr(objective, "bernoulli", lambda *_: None)
+    torch.manual_seed(0)
+    logits, x = torch.randn(7, 3, 4, 5), torch.rand(4, 3, 4, 5)
+    nll, images = objective._explained(logits, x)
+    p = logits.double().sigmoid()
+    torch.testing.assert_close(nll.double(), -(x * p[:4].log() + (1 - x) * (1 - p[:4]).log()).sum(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(images.double(), p[4:], rtol=1e-6, atol=1e-6)
+
+
+def test_decoded_clusters_are_the_draws_of_multinomial():
+    torch.manual_seed(0)
+    logits = 2 * torch.randn(500, 7)
+    assignment = logits.softmax(-1)
+    torch.manual_seed(1)
+    expected = torch.multinomial(assignment, 1).squeeze(1)
+    torch.manual_seed(1)
+    assert torch.equal(objective._decoded_cluster(assignment, logits, "sample"), expected)
+
+
 def test_total_is_the_weighted_sum():
     model, config, x = setup(neg_entropy_weight=0.3, information_weight=1.7, marginal_weight=1.0, invariance_weight=4.0)
     loss = batch_loss(model, x, config, QUIET)

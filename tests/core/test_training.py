@@ -163,6 +163,15 @@ def test_one_bad_step_is_skipped_and_five_stop_training(blobs, quick, monkeypatc
         trainer.run()
 
 
+@pytest.mark.parametrize("path", ["sample", "soft", "gumbel"])
+def test_assignments_that_are_no_numbers_are_a_bad_step_too(blobs, quick, path):
+    """torch.multinomial raised a RuntimeError of its own on them."""
+    trainer = Trainer(blobs, quick(warm_start=0.0, path=path))
+    trainer.model.head.bias.data.fill_(float("nan"))
+    trainer.step()
+    assert trainer.position.bad_steps == 1
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_signals_stop_after_the_step_under_way(blobs, quick, signum):
     trainer = Trainer(blobs, quick())

@@ -29,7 +29,8 @@ static void *make(int64_t count, int32_t size)
 /* The promise includes 64 bytes for aligning the start: aligned here, it must do without them. */
 static void *scratch(int64_t bytes)
 {
-    char *p = aligned_alloc(64, (size_t)bytes - 64);
+    void *p = NULL;
+    if (posix_memalign(&p, 64, (size_t)bytes - 64)) exit(1);
     return memset(p, 0xff, (size_t)bytes - 64); /* what nobody wrote must not matter */
 }
 
@@ -115,6 +116,22 @@ static void run_patches(int64_t N, int64_t h, int64_t w, int64_t C, int32_t type
     while (count) free(made[--count]);
 }
 
+static void run_bernoulli(int64_t n, int64_t others, int32_t type, int threads, int isa)
+{
+    const int32_t narrow = type ? 2 : 4;
+    const int64_t total = n + others;
+    void *logits = keep(make(total, narrow)), *dlogits = keep(make(total, narrow));
+    float *x = keep(make(n, 4)), *nll = keep(make(1, 4)), *images = keep(make(others, 4)), *g = keep(make(others, 4));
+    void *ws = keep(scratch(catvae_bernoulli_workspace(n)));
+    int32_t status = catvae_bernoulli_forward(n, total, logits, type, x, nll, images, ws, threads, isa);
+    status |= catvae_bernoulli_backward(n, total, logits, type, x, next(2) ? nll : NULL, next(2) ? g : NULL, dlogits, threads, isa);
+    if (status) {
+        printf("status %d at n=%ld others=%ld\n", status, (long)n, (long)others);
+        exit(1);
+    }
+    while (count) free(made[--count]);
+}
+
 int main(void)
 {
     static const int64_t large[][3] = {{1, 1, 1}, {0, 3, 4}, {300, 270, 250}, {1030, 33, 70}, {129, 700, 100}, {600, 61, 5}};
@@ -129,7 +146,8 @@ int main(void)
             run_norm(1 + next(i % 10 ? 600 : 9000), 16 * (1 + next(9)), 2 * (int32_t)next(2), threads, isa);
             run_dropout(16 * next(i % 10 ? 600 : 9000), 2 * (int32_t)next(2), threads, isa);
             run_patches(next(9), 1 + next(20), 1 + next(i % 10 ? 20 : 1000), 1 + next(4), 2 * (int32_t)next(2), threads, isa);
-            ran += 5;
+            run_bernoulli(next(i % 10 ? 600 : 40000), next(i % 10 ? 600 : 40000), 2 * (int32_t)next(2), threads, isa);
+            ran += 6;
         }
     printf("%d problems\n", ran);
     return 0;

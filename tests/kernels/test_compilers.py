@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from catvae.kernels import _loader, header  # noqa: E402
 
+from .bernoullis import check_bernoulli  # noqa: E402
 from .direct import Call, check  # noqa: E402
 from .dropouts import check_dropout  # noqa: E402
 from .norms import check_norm  # noqa: E402
@@ -68,3 +69,4 @@ def test_every_compiler_gives_every_instruction_set(compiler, flags, tmp_path):
             check_norm(loaded, (300, 48), type_, isa)
             check_dropout(loaded, 4112, type_, isa)
             check_patches(loaded, (3, 9, 7, 3), type_, isa)
+            check_bernoulli(loaded, 2061, 37, type_, isa)
