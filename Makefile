@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 KERNEL := $(wildcard kernels/build_*.py kernels/header.py kernels/*.h kernels/cpu/* kernels/cuda/*)
 
-.PHONY: setup demo test bench screenshots lint clean
+.PHONY: setup demo test bench gpu screenshots lint clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,11 @@ bench: setup
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.layers
 	$(BIN)/python -m benchmarks.plots
+
+gpu: setup
+	$(BIN)/python -m pytest tests/kernels
+	compute-sanitizer --error-exitcode 1 $(BIN)/python -m pytest tests/kernels/test_cuda.py
+	$(BIN)/python -m benchmarks.kernel --device cuda --name kernel-cuda
 
 screenshots: setup
 	$(BIN)/python docs/screenshots.py $(or $(MNIST),mnist)

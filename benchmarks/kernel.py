@@ -1,8 +1,8 @@
 """Times of the mixture loss through torch against every other way to compute it, at the sizes of the goals: `make bench`.
 
-Every form's sums and gradients agree with float64 before it is timed; forward alone and forward with backward, one thread and all, the
+Every form's sums and gradients agree with float64 before it is timed; forward alone, backward alone and both, one thread and all, the
 dense entry point beside the factorised one. Rows where ours loses are printed like the others. Sweeps over N, K and D are in
-`kernel_sweeps`, the whole training step in `step`.
+`kernel_sweeps`, the whole training step in `step`. ``--device cuda`` reads the same rows on a GPU, and ours as a CUDA graph besides.
 """
 
 import warnings
@@ -19,7 +19,7 @@ from catvae.kernels.reference import mixture_kl_reference
 
 from . import rivals
 from .record import circumstances, write_csv
-from .timing import bytes_held, compare, forward_backward, forward_only
+from .timing import Backward, bytes_held, captured, compare, forward_backward, forward_only, on_cpu, on_gpu
 
 SIZES = [(128, 10, 20), (1024, 10, 20), (8192, 10, 64), (256, 100, 200), (512, 300, 600)]
 DENSE_LIMIT = 30_000_000
@@ -28,11 +28,11 @@ LOOP_LIMIT = 10_000_000_000
 """N*K*K*D above which the published loop is left out: its gradients take minutes a step at (512, 300, 600)."""
 
 
-def problem(N: int, K: int, D: int) -> list[Tensor]:
+def problem(N: int, K: int, D: int, device: str = "cpu") -> list[Tensor]:
     """m, v, E, F, prior, logits."""
     generator = torch.Generator().manual_seed(0)
     shapes = [(N, D), (N, D), (K, D), (K, D), (K, D), (N, K)]
-    return [(0.5 * torch.randn(shape, generator=generator)).requires_grad_(i != 4) for i, shape in enumerate(shapes)]
+    return [(0.5 * torch.randn(shape, generator=generator)).to(device).requires_grad_(i != 4) for i, shape in enumerate(shapes)]
 
 
 def dense_inputs(inputs: list[Tensor]) -> list[Tensor]:
@@ -63,9 +63,9 @@ def dense_forms(compiled: bool) -> dict[str, Callable]:
     return forms
 
 
-def measure(size: tuple[int, int, int], compiled: bool, seconds: float) -> list[dict[str, object]]:
-    """One row per form and pass at a size, on the threads torch uses now."""
-    inputs = problem(*size)
+def measure(size: tuple[int, int, int], compiled: bool, seconds: float, device: str) -> list[dict[str, object]]:
+    """One row per form and pass at a size, on the threads torch uses now or on the GPU."""
+    inputs = problem(*size, device)
     cases = [(name, form, inputs) for name, form in forms_of(compiled).items()]
     if size[0] * size[1] ** 2 * size[2] > LOOP_LIMIT:
         click.echo(f"{size}: published loop not run, it would take minutes a step")
@@ -79,23 +79,27 @@ def measure(size: tuple[int, int, int], compiled: bool, seconds: float) -> list[
         error = require_right(name, form, given, exact[given is wide])
         errors[name], memory[name] = f"{error:.1e}", "" if "compiled" in name else bytes_held(form, given)
         calls[name, "forward"] = forward_only(form, given)
+        calls[name, "backward"] = Backward(form, given)
         calls[name, "forward+backward"] = forward_backward(form, given)
+    if device == "cuda":
+        calls["ours as a CUDA graph", "forward+backward"] = captured(forward_backward(mixture_kl, inputs))
     m, E, logits = (inputs[i].detach() for i in (0, 2, 5))
     calls["six products alone", "forward+backward"] = lambda: rivals.six_products(m, E, logits)
     calls["empty autograd function", "forward+backward"] = forward_backward(rivals.nothing, inputs)
     N, K, D = size
+    where, clock = ("GPU", on_gpu()) if device == "cuda" else (torch.get_num_threads(), on_cpu)
     return [
         {
-            "N": N, "K": K, "D": D, "threads": torch.get_num_threads(), "pass": which, "form": name, "ms": f"{middle:.4f}",
-            "ms_20": f"{low:.4f}", "ms_80": f"{high:.4f}", "relative_error": errors.get(name, ""), "bytes_held": memory.get(name, ""),
+            "N": N, "K": K, "D": D, "threads": where, "pass": which, "form": name, "ms": f"{middle:.4f}", "ms_20": f"{low:.4f}",
+            "ms_80": f"{high:.4f}", "relative_error": errors.get(name, ""), "bytes_held": memory.get(name, ""),
         }
-        for (name, which), (middle, low, high) in compare(calls, seconds).items()  # pyright: ignore[reportArgumentType]
+        for (name, which), (middle, low, high) in compare(calls, seconds, clock).items()
     ]  # fmt: skip
 
 
 def exact_results(inputs: list[Tensor]) -> dict[str | int, Any]:
     """Sums and gradients of the factorised form in float64: "kl", "neg_entropy", and by the position of the input."""
-    found = mixture_kl_reference(*(x.detach().numpy() for x in inputs))
+    found = mixture_kl_reference(*(x.detach().cpu().numpy() for x in inputs))
     return {"kl": found.kl, "neg_entropy": found.neg_entropy, 0: found.g_m, 1: found.g_v, 2: found.g_E, 3: found.g_F, 5: found.g_logits}
 
 
@@ -104,7 +108,9 @@ def exact_dense_results(inputs: list[Tensor]) -> dict[str | int, Any]:
     leaves = [x.detach().double().requires_grad_(x.requires_grad) for x in inputs]
     kl, neg_entropy = rivals.dense(*leaves)
     (kl + neg_entropy).backward()
-    return {"kl": kl.item(), "neg_entropy": neg_entropy.item()} | {i: x.grad.numpy() for i, x in enumerate(leaves) if x.grad is not None}
+    return {"kl": kl.item(), "neg_entropy": neg_entropy.item()} | {
+        i: x.grad.cpu().numpy() for i, x in enumerate(leaves) if x.grad is not None
+    }
 
 
 def require_right(name: str, form: Callable, inputs: list[Tensor], exact: dict[str | int, Any]) -> float:
@@ -113,7 +119,7 @@ def require_right(name: str, form: Callable, inputs: list[Tensor], exact: dict[s
     kl, neg_entropy = form(*leaves)[:2]
     (kl + neg_entropy).backward()
     found = {"kl": kl.detach(), "neg_entropy": neg_entropy.detach()} | {i: x.grad for i, x in enumerate(leaves) if x.requires_grad}
-    errors = {what: np.abs(found[what].numpy() - value).max() / np.abs(value).max() for what, value in exact.items()}
+    errors = {what: np.abs(found[what].cpu().numpy() - value).max() / np.abs(value).max() for what, value in exact.items()}
     worst = max(errors, key=lambda what: errors[what])
     if not errors[worst] < 1e-4:
         raise SystemExit(f"{name}: {worst} is off by {errors[worst]:.1e}: not timed")
@@ -127,24 +133,27 @@ def show(rows: list[dict[str, object]]) -> None:
         name, which = row["form"], row["pass"]
         ours = ms["dense: ours" if str(name).startswith("dense") else "ours", which]
         size = f"({row['N']}, {row['K']}, {row['D']})"
-        click.echo(
-            f"{size:<16} {row['threads']} threads  {which:<17} {name:<24} {ms[name, which]:>10.3f} ms {ms[name, which] / ours:>9.2f} x ours"
-        )
+        where = row["threads"] if row["threads"] == "GPU" else f"{row['threads']} threads"
+        against = f"{ms[name, which]:>10.3f} ms {ms[name, which] / ours:>9.2f} x ours"
+        click.echo(f"{size:<16} {where}  {which:<17} {name:<24} {against}")
 
 
 @click.command()
 @click.option("--compiled/--no-compiled", default=True, show_default=True, help="Also the torch.compile rows (slow to build).")
 @click.option("--seconds", default=2.0, show_default=True, help="Time spent on each row, about.")
 @click.option("--name", default="kernel", show_default=True, help="Of the result file: machines stand beside each other.")
-def main(compiled: bool, seconds: float, name: str) -> None:
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+def main(compiled: bool, seconds: float, name: str, device: str) -> None:
     """Time every form and write results/NAME.csv."""
     warnings.simplefilter("ignore")
-    click.echo(f"{circumstances()}\n{kernel_status()}")
+    click.echo(f"{circumstances()}\n{kernel_status(device)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise click.UsageError("no GPU on this machine: nothing to measure")
     rows = []
-    for threads in sorted({1, torch.get_num_threads()}):
+    for threads in sorted({1, torch.get_num_threads()}) if device == "cpu" else [torch.get_num_threads()]:
         torch.set_num_threads(threads)
         for size in SIZES:
-            found = measure(size, compiled, seconds)
+            found = measure(size, compiled, seconds, device)
             show(found)
             rows += found
     click.echo(f"written to {write_csv(name, rows)}")

@@ -2,8 +2,8 @@
 
 Batch norm with its ReLU at the sizes of the encoder, eager, compiled and ours, forward with backward, float32 and bfloat16, with the error
 of the gradient that has most to lose; the transposed convolutions of the decoder, whose bias torch lets oneDNN learn and whose last one
-goes to few channels; the paper's dropout with its ReLU; and a step of `Trainer` on grey images of 28 x 28 and colour images of 64 x 64,
-both before and after the generator joins.
+goes to few channels; the paper's dropout with its ReLU; the likelihood of pixels with the images drawn beside them; and a step of `Trainer`
+on grey images of 28 x 28 and colour images of 64 x 64, both before and after the generator joins.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as nnF
 from torch import Tensor, nn
 
-from catvae.core import networks
+from catvae.core import networks, objective
 from catvae.core.config import resolve
 from catvae.core.data import ImageData, native_preprocess
 from catvae.core.devices import keep_freed_memory
@@ -34,6 +34,8 @@ DOUBLINGS = [(416, 64, 32, 16), (416, 128, 64, 8), (416, 64, 32, 7), (416, 32, 3
 """Images, channels before and after, side before."""
 DROPOUTS = [(128, 400), (228, 400), (1128, 400)]
 """Rows, hidden units: of a batch at the published setting, and with what K = 10 and 100 generate."""
+PIXELS = [(228, 128, 28, 1), (416, 256, 28, 1), (416, 256, 64, 3)]
+"""Images, how many of them are explained, side, channels: of the published setting, and of the default one."""
 IMAGES = [(1, 28), (3, 64)]
 """Channels, side."""
 
@@ -53,7 +55,7 @@ def ours(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return done.y
 
 
-def gradients_of(form: Callable[..., Tensor], inputs: list[Tensor], upstream: Tensor) -> Callable[[], tuple[Tensor, ...]]:
+def gradients_of(form: Callable, inputs: list[Tensor], upstream: Tensor | tuple[Tensor, ...]) -> Callable[[], tuple[Tensor, ...]]:
     return lambda: torch.autograd.grad(form(*inputs), inputs, upstream)
 
 
@@ -110,6 +112,31 @@ def dropouts(dtype: torch.dtype, compiled: bool, seconds: float) -> Rows:
     return rows
 
 
+def likelihoods(dtype: torch.dtype, compiled: bool, seconds: float) -> Rows:
+    rows: Rows = []
+    for images, explained, side, channels in PIXELS:
+        size = images, channels, side, side
+        logits, x, upstream = (part.contiguous(memory_format=torch.channels_last) for part in (torch.randn(size), *torch.rand(2, *size)))
+        logits, x, upstream = logits.to(dtype).requires_grad_(), x[:explained], upstream[explained:]
+        forms: dict[str, Callable] = {"torch": likelihood_of_torch, "ours": objective.explained}
+        if compiled:
+            torch._dynamo.reset()
+            forms["torch compiled"] = torch.compile(likelihood_of_torch, dynamic=False)
+        given = torch.ones(()), upstream
+        calls = {name: gradients_of(partial(likelihood_of, form, x), [logits], given) for name, form in forms.items()}
+        rows += timed("likelihood of pixels", f"{size}, {explained} explained", dtype, calls, seconds)
+    return rows
+
+
+def likelihood_of(form: Callable, x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    return form(logits, x)
+
+
+def likelihood_of_torch(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    pixels, others = logits.float().split([len(x), len(logits) - len(x)])
+    return nnF.binary_cross_entropy_with_logits(pixels, x, reduction="sum"), others.sigmoid()
+
+
 def under_autocast(layer: nn.Module, dtype: torch.dtype, x: Tensor, *_: Tensor) -> Tensor:
     """As in training, weights stay in float32."""
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -118,13 +145,13 @@ def under_autocast(layer: nn.Module, dtype: torch.dtype, x: Tensor, *_: Tensor) 
 
 @contextlib.contextmanager
 def layers_of_torch() -> Iterator[None]:
-    """The networks with batch norm, ReLU and transposed convolutions of torch."""
-    mine: Any = networks.norm_relu, networks.Doubling.forward
-    networks.norm_relu, networks.Doubling.forward = (lambda *_: None), nn.ConvTranspose2d.forward
+    """The networks with batch norm, ReLU and transposed convolutions of torch, and its likelihood of pixels."""
+    mine: Any = networks.norm_relu, networks.Doubling.forward, objective.bernoulli
+    networks.norm_relu, networks.Doubling.forward, objective.bernoulli = (lambda *_: None), nn.ConvTranspose2d.forward, (lambda *_: None)
     try:
         yield
     finally:
-        networks.norm_relu, networks.Doubling.forward = mine
+        networks.norm_relu, networks.Doubling.forward, objective.bernoulli = mine
 
 
 def a_step(channels: int, side: int, warm: bool, of_torch: bool) -> Callable[[], object]:
@@ -178,7 +205,8 @@ def main(compiled: bool, seconds: float, name: str) -> None:
     keep_freed_memory()  # as catvae-train does
     rows: Rows = []
     for dtype in (torch.float32, torch.bfloat16):
-        rows += norms(dtype, compiled, seconds) + doublings(dtype, seconds) + dropouts(dtype, compiled, seconds)
+        rows += norms(dtype, compiled, seconds) + doublings(dtype, seconds)
+        rows += dropouts(dtype, compiled, seconds) + likelihoods(dtype, compiled, seconds)
     click.echo(f"written to {write_csv(name, rows + steps(seconds))}")
 
 

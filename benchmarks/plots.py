@@ -17,6 +17,10 @@ COLOURS = {
     "ours": "#0b6e4f", "eager products": "#c8553d", "eager broadcast": "#588b8b", "dense: ours": "#7fb069", "dense: eager": "#b3a394",
     "six products alone": "#222222", "empty autograd function": "#999999",
 }  # fmt: skip
+STEP_COLOURS = {
+    "published": "#b3a394", "ours fp32": "#0b6e4f", "products alone fp32": "#9fc5b7", "ours bf16": "#7fb069",
+    "products alone bf16": "#cfe2c7", "mixture loss alone fp32": "#c8553d",
+}  # fmt: skip
 FLOORS = ("six products alone", "empty autograd function")
 Rows = list[dict[str, str]]
 
@@ -89,23 +93,23 @@ def sweeps() -> None:
     save(figure, "kernel-sweeps")
 
 
-def steps() -> None:
-    """The whole step: what of the published time is left, and how much of that are matrix products."""
-    rows = read("step")
+def steps(name: str) -> None:
+    """The whole step: what of the published time is left, and how much of that are matrix products, or the mixture loss."""
+    rows = read(name)
     figure, axes = plt.subplots(figsize=(7.5, 4.2), constrained_layout=True)
-    names = list(dict.fromkeys(r["step"] for r in rows))
-    colours = {"published": "#b3a394", "ours fp32": "#0b6e4f", "ours bf16": "#7fb069"}
-    for i, name in enumerate(names):
-        found = [r for r in rows if r["step"] == name]
-        bars = axes.bar(
-            [x + 0.17 * i for x in range(len(found))], [float(r["ms"]) for r in found], 0.16, label=name, color=colours.get(name, "#dddddd")
-        )
-        axes.bar_label(bars, fmt="%.1f", fontsize=7)
-    axes.set_xticks([x + 0.34 for x in range(3)], [f"K = {r['K']}, {r['generated']} generated" for r in rows if r["step"] == "published"])
+    steps = list(dict.fromkeys(r["step"] for r in rows))
+    width = 0.85 / len(steps)
+    for i, step in enumerate(steps):
+        found = [r for r in rows if r["step"] == step]
+        at = [x + width * (i - (len(steps) - 1) / 2) for x in range(len(found))]
+        bars = axes.bar(at, [float(r["ms"]) for r in found], 0.95 * width, label=step, color=STEP_COLOURS[step])
+        axes.bar_label(bars, fmt="%.3g", fontsize=7)
+    published = [r for r in rows if r["step"] == "published"]
+    axes.set_xticks(range(len(published)), [f"K = {r['K']}, {r['generated']} generated" for r in published])
     axes.set_yscale("log")
     axes.set_ylabel("ms a step, batch 128, 784-400 network")
-    axes.legend(fontsize=8)
-    save(figure, "step")
+    axes.legend(fontsize=8, loc="upper left")
+    save(figure, name)
 
 
 def save(figure, name: str) -> None:
@@ -117,9 +121,10 @@ def save(figure, name: str) -> None:
 @click.command()
 def main() -> None:
     """Draw every figure whose results are there."""
-    for name, draw in {"kernel-sweeps": sweeps, "step": steps}.items():
-        if (RESULTS / f"{name}.csv").exists():
-            draw()
+    if (RESULTS / "kernel-sweeps.csv").exists():
+        sweeps()
+    for path in sorted(RESULTS.glob("step*.csv")):
+        steps(path.stem)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The whole training step: the published code's beside ours at K = 10, 50, 100, with equal batches and equal numbers of generated images.
 
 Ours is a step of `Trainer` with ``--recipe paper``: batch drawn from the resident uint8 images, loss, gradients, clipping, Adam, the
-epoch's means. The floor is the sum of that step's matrix products alone, in the same precision. `shares` says where our time goes.
+epoch's means. The floor is the sum of that step's matrix products alone, in the same precision. The mixture loss alone, forward with
+backward, stands beside them: what its speed is worth in a step.
 """
 
 import warnings
@@ -14,10 +15,12 @@ import torch
 from catvae.core.config import resolve
 from catvae.core.data import ImageData, native_preprocess
 from catvae.core.training import Trainer
+from catvae.kernels import mixture_kl
 
+from .kernel import problem
 from .published import published_step
 from .record import circumstances, write_csv
-from .timing import compare
+from .timing import compare, forward_backward
 
 SIDE, HIDDEN, DELTA, BATCH, PER_CLUSTER = 28, 400, 2, 128, 10
 
@@ -67,21 +70,24 @@ def main(seconds: float, name: str) -> None:
             "products alone fp32": products(clusters, torch.float32),
             "ours bf16": our_step(clusters, "bf16"),
             "products alone bf16": products(clusters, torch.bfloat16),
+            "mixture loss alone fp32": forward_backward(mixture_kl, problem(BATCH, clusters, clusters * DELTA)),
         }
         found = compare(calls, seconds)
         for step, (middle, low, high) in found.items():
-            floor = found[f"products alone {step[-4:]}"][0] if step != "published" else found["products alone fp32"][0]
+            precision = "fp32" if step == "published" else step[-4:]
+            compared = {"part_of_our_step": middle / found[f"ours {precision}"][0]}
+            if "alone" not in step:
+                floor = found[f"products alone {precision}"][0]
+                compared = {"published_over_this": found["published"][0] / middle, "this_over_its_products": middle / floor}
             rows.append(
                 {
                     "K": clusters, "batch": BATCH, "generated": clusters * PER_CLUSTER, "threads": threads, "step": step,
                     "ms": f"{middle:.3f}", "ms_20": f"{low:.3f}", "ms_80": f"{high:.3f}",
-                    "published_over_this": f"{found['published'][0] / middle:.2f}", "this_over_its_products": f"{middle / floor:.2f}",
+                    **{what: f"{ratio:.3g}" for what, ratio in compared.items()},
                 }
             )  # fmt: skip
-            click.echo(
-                f"K={clusters:<4} {step:<22} {middle:>9.2f} ms   published / this {found['published'][0] / middle:>7.2f}"
-                f"   this / its products {middle / floor:>6.2f}"
-            )
+            ratios = "   ".join(f"{what.replace('_', ' ')} {ratio:.3g}" for what, ratio in compared.items())
+            click.echo(f"K={clusters:<4} {step:<24} {middle:>9.3f} ms   {ratios}")
     click.echo(f"written to {write_csv(name, rows)}")
 
 

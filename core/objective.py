@@ -125,10 +125,10 @@ def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
     if config.objective == "infocatvae":
         # Latents of images and of the prior are decoded together: fewer, larger products, and one gradient per weight.
         drawn, c = sample_prior(model.prior, _generated_per_cluster(config, model.spec.clusters, ranks))
-        nll, generated = _explained(model.decoder(torch.cat([z, drawn])), x)
+        nll, generated = explained(model.decoder(torch.cat([z, drawn])), x)
         information, trained_information = _information(model, generated, c, config, policy)
     else:
-        nll, _ = _explained(model.decoder(z), x)
+        nll, _ = explained(model.decoder(z), x)
     reconstruction = nll / n
     total = reconstruction + kl + config.neg_entropy_weight * trained_neg_entropy + config.information_weight * trained_information
 
@@ -140,7 +140,7 @@ def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
     return BatchLoss(total, Terms(reconstruction, kl, neg_entropy, information, invariance, auxiliary, elbo), divergence.assignment)
 
 
-def _explained(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def explained(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """-log p(x|z) () of images (N, C, H, W) under the first logits, in nats; the images of the others (G, C, H, W)."""
     done = bernoulli(logits, x)
     if done is not None:
