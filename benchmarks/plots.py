@@ -102,7 +102,7 @@ def steps(name: str) -> None:
     for i, step in enumerate(steps):
         found = [r for r in rows if r["step"] == step]
         at = [x + width * (i - (len(steps) - 1) / 2) for x in range(len(found))]
-        bars = axes.bar(at, [float(r["ms"]) for r in found], 0.95 * width, label=step, color=STEP_COLOURS[step])
+        bars = axes.bar(at, [float(r["ms"]) for r in found], 0.95 * width, label=step, color=STEP_COLOURS.get(step, "#dddddd"))
         axes.bar_label(bars, fmt="%.3g", fontsize=7)
     published = [r for r in rows if r["step"] == "published"]
     axes.set_xticks(range(len(published)), [f"K = {r['K']}, {r['generated']} generated" for r in published])

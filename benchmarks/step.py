@@ -2,7 +2,7 @@
 
 Ours is a step of `Trainer` with ``--recipe paper``: batch drawn from the resident uint8 images, loss, gradients, clipping, Adam, the
 epoch's means. The floor is the sum of that step's matrix products alone, in the same precision. The mixture loss alone, forward with
-backward, stands beside them: what its speed is worth in a step.
+backward, stands beside them: what its speed is worth in a step, at least, since its caches are warm.
 """
 
 import warnings

@@ -1,6 +1,7 @@
 """How every benchmark here measures: rounds over all forms in turn, medians with their 20 % and 80 % quantiles, bytes kept for backward.
 
-On a GPU time is what passes between two events of its stream, and each call finds the L2 cache filled with something else.
+On a GPU time is what passes between two events of its stream, idle while Python launches or not, and each call finds the L2 cache filled
+with something else.
 """
 
 import time
@@ -30,12 +31,13 @@ def on_cpu(call: Call) -> float:
 
 
 def on_gpu() -> Clock:
-    """The same on the current GPU, of whose stream the call may only be a part."""
+    """The same on the current GPU, by its own clock."""
     filler = torch.empty(CACHE, dtype=torch.uint8, device="cuda")
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
 
     def clock(call: Call) -> float:
         filler.zero_()
+        torch.cuda.synchronize()  # else Python's part of the call would hide behind the filling
         first.record()
         call()
         last.record()

@@ -25,8 +25,8 @@ class Trained:
     optimizer: torch.optim.Adam
 
     @functools.cached_property
-    def parameters(self) -> list[torch.nn.Parameter]:
-        """Of the network, looked for once: every step goes through them three times."""
+    def weights(self) -> list[torch.nn.Parameter]:
+        """The network's parameters, looked for once: every step goes through them twice."""
         return list(self.model.parameters())
 
 

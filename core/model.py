@@ -109,6 +109,7 @@ class CatVAE(nn.Module):
     def read(self, hidden: Tensor) -> Posterior:
         """Posterior parameters from hidden vectors (N, hidden), the output of `encoder`."""
         m, v, logits, auxiliary = self.head(hidden).float().split(self._widths, dim=1)
+        # hardtanh clamps, and its gradient is one operation where clamp's is four.
         return Posterior(m, nn.functional.hardtanh(v, -LOG_VARIANCE, LOG_VARIANCE), logits, auxiliary)
 
     def cluster_logits(self, x: Tensor) -> Tensor:

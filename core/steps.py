@@ -120,7 +120,7 @@ class Steps:
         self.whole = False
         self._decide()
         at, position = self.position.step, self.position
-        model, optimizer, parameters = self.trained.model, self.trained.optimizer, self.trained.parameters
+        model, optimizer, weights = self.trained.model, self.trained.optimizer, self.trained.weights
         if not model.training:  # to set it in every layer takes longer than to run some of them
             model.train()
         for group in optimizer.param_groups:
@@ -135,10 +135,10 @@ class Steps:
             warm = at < self.warm_steps
             x = self.batch(at)
             loss = batch_loss(model, x, self.config, self.policy, taught=taught, warm=warm, labelled=labelled, ranks=self.ranks)
-        for parameter in parameters:
-            parameter.grad = None
+        for weight in weights:
+            weight.grad = None
         loss.total.backward()
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
         told, shares = summary(loss), loss.assignment.mean(0)
         self.ranks.average([*gradients, *statistics, told, shares])
         norm = torch.nn.utils.get_total_norm(gradients).item()

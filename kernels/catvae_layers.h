@@ -1,4 +1,4 @@
-/* What else training spends its time on, on the CPU alone (cuDNN does it on a GPU): batch norm and dropout, each with the ReLU behind it
+/* What else training spends its time on, on the CPU alone (torch does it on a GPU): batch norm and dropout, each with the ReLU behind it
  * as one operation, the last step of a decoder, and the likelihood of pixels (benchmarks/layers.py).
  *
  * Batch norm makes three passes forward and five backward over what fits no cache, fewer than the two layers make apart:
@@ -52,7 +52,7 @@ int32_t catvae_overlap_patches(
 
 /* Pixels are Bernoulli variables, logits (total,) all those of a batch, in one piece. The first n have a value, x (n,) from 0 to 1:
  *   nll = sum_i log(1 + exp(logits_i)) - x_i logits_i
- * and the others are drawn: images (total - n,) = 1 / (1 + exp(-logits)). type: of the logits. */
+ * and of the others the mean is asked for: images (total - n,) = 1 / (1 + exp(-logits)). type: of the logits. */
 int64_t catvae_bernoulli_workspace(int64_t n);
 
 int32_t catvae_bernoulli_forward(

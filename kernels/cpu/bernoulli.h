@@ -12,17 +12,19 @@ typedef struct {
     int32_t type;
     const void *logits;
     const REAL *x, *upstream; /* backward: of the images, or NULL */
-    REAL g;                   /* backward: of the sum */
+    REAL g_nll;               /* backward: of the sum */
     void *out;                /* forward: images; backward: gradient of the logits */
     double *sums;
 } FN(Bernoulli);
 
-/* 1 / (1 + exp(-l)) and the exp(-|l|) it was made from. */
-INLINE V FN(logistic)(V l, V *e)
+/* exp(-|l|) */
+INLINE V FN(decay)(V l) { return FN(exp)(FN(select)(l > 0, -l, l)); }
+
+/* 1 / (1 + exp(-l)) */
+INLINE V FN(logistic)(V l)
 {
-    *e = FN(exp)(FN(select)(l > 0, -l, l));
-    const V s = 1 / (1 + *e);
-    return FN(select)(l > 0, s, *e * s);
+    const V e = FN(decay)(l), s = 1 / (1 + e);
+    return FN(select)(l > 0, s, e * s);
 }
 
 INLINE void FN(explain)(const FN(Bernoulli) *b, int64_t begin, int64_t end, const int32_t type)
@@ -33,7 +35,7 @@ INLINE void FN(explain)(const FN(Bernoulli) *b, int64_t begin, int64_t end, cons
         for (int64_t i = run; i < end && i < run + RUN_VECTORS * LANES; i += LANES) {
             const int64_t here = end - i;
             const V l = FN(get_part)(b->logits, type, i, here), x = FN(load_part)(b->x + i, here);
-            const V factor = 1 + FN(exp)(FN(select)(l > 0, -l, l));
+            const V factor = 1 + FN(decay)(l);
             sum += FN(select)(l > 0, l, (V){0}) - x * l; /* 0 where there is no pixel */
             product *= here >= LANES ? factor : FN(select)(FN(lane)() < (INTEGER)here, factor, (V){0} + 1);
         }
@@ -44,28 +46,25 @@ INLINE void FN(explain)(const FN(Bernoulli) *b, int64_t begin, int64_t end, cons
 
 INLINE void FN(depict)(const FN(Bernoulli) *b, int64_t begin, int64_t end, const int32_t type)
 {
-    V e;
     for (int64_t i = begin; i < end; i += LANES)
-        FN(store_part)((REAL *)b->out + i - b->n, FN(logistic)(FN(get_part)(b->logits, type, i, end - i), &e), end - i);
+        FN(store_part)((REAL *)b->out + (i - b->n), FN(logistic)(FN(get_part)(b->logits, type, i, end - i)), end - i);
 }
 
 INLINE void FN(explain_gradient)(const FN(Bernoulli) *b, int64_t begin, int64_t end, const int32_t type)
 {
-    V e;
     for (int64_t i = begin; i < end; i += LANES) {
         const V l = FN(get_part)(b->logits, type, i, end - i), x = FN(load_part)(b->x + i, end - i);
-        FN(put_part)(b->out, type, i, b->g * (FN(logistic)(l, &e) - x), end - i);
+        FN(put_part)(b->out, type, i, b->g_nll * (FN(logistic)(l) - x), end - i);
     }
 }
 
 INLINE void FN(depict_gradient)(const FN(Bernoulli) *b, int64_t begin, int64_t end, const int32_t type)
 {
-    V e = {0};
     for (int64_t i = begin; i < end; i += LANES) {
         V dl = {0};
-        if (b->upstream) {
-            const V y = FN(logistic)(FN(get_part)(b->logits, type, i, end - i), &e);
-            dl = FN(load_part)(b->upstream + i - b->n, end - i) * (y * (1 - y));
+        if (b->upstream) { /* y (1 - y), without the difference, which for bright pixels would lose its digits */
+            const V e = FN(decay)(FN(get_part)(b->logits, type, i, end - i)), s = 1 / (1 + e);
+            dl = FN(load_part)(b->upstream + (i - b->n), end - i) * (e * s * s);
         }
         FN(put_part)(b->out, type, i, dl, end - i);
     }
@@ -94,6 +93,7 @@ INLINE void FN(depict_gradient)(const FN(Bernoulli) *b, int64_t begin, int64_t e
 DEFINE_PASS(bernoulli, explain, depict)
 DEFINE_PASS(bernoulli_gradient, explain_gradient, depict_gradient)
 #undef DEFINE_PASS
+#undef RUN_VECTORS
 
 static void FN(bernoulli_forward)(int64_t n, int64_t total, const void *logits, int32_t type, const float *x, float *nll, float *images,
                                   double *sums, int32_t threads)
@@ -108,5 +108,5 @@ static void FN(bernoulli_backward)(int64_t n, int64_t total, const void *logits,
                                    const float *g_images, void *dlogits, int32_t threads)
 {
     FN(bernoulli_gradient_all)(&(FN(Bernoulli)){.n = n, .total = total, .type = type, .logits = logits, .x = x, .upstream = g_images,
-                                                .g = g_nll ? *g_nll : 0, .out = dlogits}, threads);
+                                                .g_nll = g_nll ? *g_nll : 0, .out = dlogits}, threads);
 }

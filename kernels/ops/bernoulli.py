@@ -34,14 +34,13 @@ def bernoulli(logits: Tensor, x: Tensor) -> Bernoulli | None:
 
     Returns
     -------
-    Bernoulli, or None where torch's own operations are needed: on another device or dtype, where the logits lie in memory neither row by
-    row nor channels last, x wants a gradient or the kernel was not built, and under torch.compile, torch.func and dispatch modes. A pixel's
-    loss is exact to about 1e-7 of itself and of 1.
+    Bernoulli, or None where torch's own operations are needed: on another device or dtype, where x wants a gradient or the kernel was not
+    built, and under torch.compile, torch.func and dispatch modes. A pixel's loss is exact to about 1e-7 of itself and of 1.
     """
     if not (layer_in_c(logits, x) and _fits(logits, x)):
         return None
     way = _layout(logits)
-    return None if way is None else Bernoulli(*_bernoulli(logits, x.contiguous(memory_format=way)))
+    return Bernoulli(*_bernoulli(logits.contiguous(memory_format=way), x.contiguous(memory_format=way)))
 
 
 def _fits(logits: Tensor, x: Tensor) -> bool:
@@ -54,8 +53,11 @@ def _fits(logits: Tensor, x: Tensor) -> bool:
     )
 
 
-def _layout(x: Tensor) -> torch.memory_format | None:
-    return next((way for way in (torch.contiguous_format, torch.channels_last) if x.is_contiguous(memory_format=way)), None)
+def _layout(x: Tensor) -> torch.memory_format:
+    """The one x has, or is nearer to: a decoder cuts images of an odd size out of larger ones."""
+    if x.is_contiguous() or x.stride(1) != 1:
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 class _Bernoulli(torch.autograd.Function):
@@ -74,6 +76,6 @@ _bernoulli = applied(_Bernoulli)
 
 
 def _gradient(logits: Tensor, x: Tensor, g_nll: Tensor | None, g_images: Tensor | None) -> tuple[Tensor]:
-    way = _layout(logits) or torch.contiguous_format  # hooks on what is saved, and whoever makes g_images, may lay it out anew
+    way = _layout(logits)  # hooks on what is saved, and whoever makes g_images, may lay it out anew
     logits, x = logits.contiguous(memory_format=way), x.contiguous(memory_format=way)
     return (calls.bernoulli_backward(logits, x, g_nll, None if g_images is None else g_images.contiguous(memory_format=way)),)

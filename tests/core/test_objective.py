@@ -11,7 +11,8 @@ from catvae.core.config import resolve
 from catvae.core.model import CatVAE, ModelSpec
 from catvae.core.objective import batch_loss, frozen_statistics
 from catvae.core.prior import sample_prior
-from catvae.core.views import POLICIES
+from catvae.core.views import POLICIES, to_float
+from catvae.kernels import kernel_status
 from catvae.kernels.reference import mixture_kl_reference
 
 QUIET = POLICIES["none"]
@@ -47,6 +48,32 @@ def test_reconstruction_is_the_bernoulli_likelihood_and_the_rest_are_images(monk
     p = logits.double().sigmoid()
     torch.testing.assert_close(nll.double(), -(x * p[:4].log() + (1 - x) * (1 - p[:4]).log()).sum(), rtol=1e-6, atol=0)
     torch.testing.assert_close(images.double(), p[4:], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("net", ["mlp", "conv"])
+@pytest.mark.parametrize("shape", [(8, 8, 1), (9, 7, 3)])
+def test_training_takes_the_likelihood_from_the_kernel(monkeypatch, net, shape, precision):
+    config = resolve({"net": net, "clusters": 3, "hidden": 16, "overclusters": 0, "regroup": [], "invariance_weight": 0.0})
+    torch.manual_seed(0)
+    model = CatVAE(ModelSpec.of(config, shape)).to(memory_format=torch.channels_last)
+    x = to_float(torch.randint(0, 256, (12, *shape), dtype=torch.uint8))
+    found, results = [], []
+    compiled = objective.bernoulli
+    monkeypatch.setattr(objective, "bernoulli", lambda logits, x: found.append(compiled(logits, x)) or found[-1])
+    for _ in range(2):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            total = batch_loss(model, x, config, QUIET).total
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        results.append([total, *torch.autograd.grad(total, weights, allow_unused=True)])
+        monkeypatch.setattr(objective, "bernoulli", lambda *_: None)
+    assert (found[0] is not None) == kernel_status().startswith("compiled")
+    for ours, plain in zip(*results, strict=True):
+        assert (ours is None) == (plain is None)
+        if ours is not None:
+            scale = plain.abs().max().item() or 1.0
+            torch.testing.assert_close(ours / scale, plain / scale, rtol=0, atol=1e-5 if precision == torch.float32 else 0.05)
 
 
 def test_decoded_clusters_are_the_draws_of_multinomial():

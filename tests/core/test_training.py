@@ -172,6 +172,14 @@ def test_assignments_that_are_no_numbers_are_a_bad_step_too(blobs, quick, path):
     assert trainer.position.bad_steps == 1
 
 
+def test_a_step_trains_every_layer_whatever_was_looked_at_before(blobs, quick):
+    trainer = Trainer(blobs, quick(dropout=0.25, net="mlp"))
+    assign(trainer.model, blobs.images, dropout=True)
+    assert not trainer.model.training
+    trainer.step()
+    assert all(layer.training for layer in trainer.model.modules())
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_signals_stop_after_the_step_under_way(blobs, quick, signum):
     trainer = Trainer(blobs, quick())

@@ -69,4 +69,4 @@ def test_every_compiler_gives_every_instruction_set(compiler, flags, tmp_path):
             check_norm(loaded, (300, 48), type_, isa)
             check_dropout(loaded, 4112, type_, isa)
             check_patches(loaded, (3, 9, 7, 3), type_, isa)
-            check_bernoulli(loaded, 2061, 37, type_, isa)
+            check_bernoulli(loaded, 20_061, 37, type_, isa)
