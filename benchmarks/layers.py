@@ -117,10 +117,10 @@ def likelihoods(dtype: torch.dtype, compiled: bool, seconds: float) -> Rows:
         size = images, channels, side, side
         logits, x = (part.contiguous(memory_format=torch.channels_last) for part in (torch.randn(size), torch.rand(size)))
         logits, x, upstream = logits.to(dtype).requires_grad_(), x[:explained], torch.rand(size)[explained:]  # as views give it back
-        forms: dict[str, Callable] = {"torch": likelihood_of_torch, "ours": objective.explained}
+        forms: dict[str, Callable] = {"torch": objective.explained_by_torch, "ours": objective.explained}
         if compiled:
             torch._dynamo.reset()
-            forms["torch compiled"] = torch.compile(likelihood_of_torch, dynamic=False)
+            forms["torch compiled"] = torch.compile(objective.explained_by_torch, dynamic=False)
         given = torch.ones(()), upstream
         calls = {name: gradients_of(partial(likelihood_of, form, x), [logits], given) for name, form in forms.items()}
         rows += timed("likelihood of pixels", f"{size}, {explained} explained", dtype, calls, seconds)
@@ -129,11 +129,6 @@ def likelihoods(dtype: torch.dtype, compiled: bool, seconds: float) -> Rows:
 
 def likelihood_of(form: Callable, x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     return form(logits, x)
-
-
-def likelihood_of_torch(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    pixels, others = logits.float().split([len(x), len(logits) - len(x)])
-    return nnF.binary_cross_entropy_with_logits(pixels, x, reduction="sum"), others.sigmoid()
 
 
 def under_autocast(layer: nn.Module, dtype: torch.dtype, x: Tensor, *_: Tensor) -> Tensor:

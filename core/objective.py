@@ -142,9 +142,11 @@ def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
 
 def explained(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """-log p(x|z) () of images (N, C, H, W) under the first logits, in nats; the images of the others (G, C, H, W)."""
-    done = bernoulli(logits, x)
-    if done is not None:
-        return done
+    return bernoulli(logits, x) or explained_by_torch(logits, x)
+
+
+def explained_by_torch(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where the kernel does not apply."""
     pixels, others = logits.float().split([len(x), len(logits) - len(x)])
     return nnF.binary_cross_entropy_with_logits(pixels, x, reduction="sum"), others.sigmoid()
 
@@ -200,7 +202,7 @@ def _decoded_cluster(assignment: Tensor, logits: Tensor, path: str) -> Tensor:
     categorical draw (arXiv 1611.01144), one-hot forward, soft backward. `soft` mixes the offsets, as the published code does.
     """
     if path == "sample":
-        # What torch.multinomial draws, without its checks, which read the tensor four times more.
+        # What torch.multinomial draws, without its checks: what is no number is left to the step, which notices.
         return (assignment / torch.empty_like(assignment).exponential_()).argmax(-1)
     if path == "gumbel":
         return nnF.gumbel_softmax(logits, tau=1.0, hard=True)

@@ -115,7 +115,7 @@ class Bundle:
         UsageError
             When `path` is empty, or `device` is none of the three.
         DataError
-            When a file is missing, of a wrong version, or not the one the manifest names.
+            When the manifest or a graph is missing, of a wrong version, or not the one the manifest names.
         DeviceError
             When onnxruntime or the device is not available.
         """

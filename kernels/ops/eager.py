@@ -1,4 +1,7 @@
-"""Whether a call may go straight to C, past torch's dispatcher: nobody looks on who must see an operation, and nothing transforms it."""
+"""Whether a call may go straight to C, past torch's dispatcher: nobody looks on who must see an operation, and nothing transforms it.
+
+And the short way to apply the gradient of such a call.
+"""
 
 from collections.abc import Callable
 from typing import Any
