@@ -6,6 +6,7 @@ shapes are drawn, so that what each kind is made of is known: no photograph says
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,9 +89,14 @@ def cell(kind: int, rng: np.random.Generator) -> Image.Image:
     return _lit(sheet, 0.75, 1.1)
 
 
-def part(kind: int, rng: np.random.Generator) -> Image.Image:
-    """A washer, a bolt, a gear, a nut, a plate, a spring: each of any metal, on a dark belt."""
-    sheet = _sheet((140, 120), (75, 75, 75), 8, rng)
+BELT: tuple[Colour, ...] = ((75, 75, 75),)
+TABLES: tuple[Colour, ...] = ((75, 75, 75), (232, 230, 225), (150, 110, 75), (60, 105, 85), (70, 90, 140))
+"""A belt, paper, wood, a cutting mat, a blue tray."""
+
+
+def part(kind: int, rng: np.random.Generator, grounds: tuple[Colour, ...] = BELT) -> Image.Image:
+    """A washer, a bolt, a gear, a nut, a plate, a spring: each of any metal, on a dark belt or on one of several grounds."""
+    sheet = _sheet((140, 120), grounds[int(rng.integers(len(grounds)))], 8, rng)
     image, draw, background, _ = sheet
     metal = _near(((rng.integers(140, 220),) * 3, (215, 185, 130))[int(rng.random() < 0.3)], 12, rng)
     r = min(image.size) * rng.uniform(0.27, 0.4)
@@ -139,8 +145,10 @@ PILES: dict[str, tuple[Callable[[int, np.random.Generator], Image.Image], int]] 
     "cells": (cell, 5),
     "parts": (part, 6),
     "beans": (bean, 5),
+    "tables": (partial(part, grounds=TABLES), 6),
 }
-"""What draws a picture of a kind, and how many kinds there are: told apart by outline and colour, by outline alone, by colour alone."""
+"""What draws a picture of a kind, and how many kinds there are: told apart by outline and colour, by outline alone, by colour alone, and
+by outline on grounds that differ more than the kinds do."""
 
 
 def pile(name: str, fit: dict[str, Any]) -> ImageData:

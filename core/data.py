@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from catvae.runtime.errors import DataError, printable
 from catvae.runtime.files import sha256
 from catvae.runtime.preprocess import Preprocess
+from catvae.runtime.sources import is_image_name
 
 from .idx import find_pairs, read_idx
 from .image_folder import Images, Labels, background_of, read_folder
@@ -107,7 +108,16 @@ def _load(source: str, image_size: int | None, warn: Callable[[str], None]) -> I
         return ImageData(path.resolve().name, found.images, found.preprocess, found.labels, names, notes=found.notes)
     if path.suffix in (".npz", ".npy"):
         return _arrays(path)
-    raise DataError(f"{source} is not a data set: expected a folder, an .npz or an .npy file")
+    raise DataError(f"{source} is not a data set: expected a folder, an .npz or an .npy file{_meant(path)}")
+
+
+def _meant(file: Path) -> str:
+    """What to do with a file that is no data set, where its name says what it is."""
+    if file.suffix.lower() in (".csv", ".tsv", ".txt"):
+        return "; a CSV file of path and class is given with --labels, beside the images"
+    if is_image_name(file.name):
+        return "; give the folder that the images are in"
+    return "; unpack it, and give the folder" if file.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") else ""
 
 
 def is_image_folder(source: str) -> bool:
@@ -188,7 +198,7 @@ def _require_some(images: Images, source: Path) -> None:
     if not len(images):
         raise DataError(f"{source} holds no images")
     if not min(images.shape[1:3]):
-        raise DataError(f"{source} holds images of {images.shape[1]} x {images.shape[2]} pixels")
+        raise DataError(f"{source} holds images of {images.shape[2]} x {images.shape[1]} pixels")
 
 
 def _arrays(path: Path) -> ImageData:

@@ -21,12 +21,11 @@ EVERY = 60.0
 def announce(session: Session, quiet: bool, prefix: str = "") -> None:
     """One line on images, model and machine. `prefix` says which of several runs."""
     data, trainer = session.data, session.trainer
-    height, width, channels = data.preprocess.shape
     spec = trainer.spec
     clusters = f"K={spec.clusters}, D={spec.clusters * spec.delta}" if not trainer.config.choose_clusters else f"K at most {spec.clusters}"
     views = f"views '{trainer.policy.name}'" if trainer.config.invariance_weight or trainer.config.information_views else "no views"
     say(
-        f"{prefix}{data.name}: {len(data.images):,} images of {width} x {height}, {'grey' if channels == 1 else 'colour'};"
+        f"{prefix}{data.name}: {len(data.images):,} images of {data.preprocess.size};"
         f" {clusters}, {views}, {counted(trainer.epochs, 'epoch')} of"
         f" {counted(trainer.steps_per_epoch, 'step')} on {trainer.device} in {trainer.precision}, {kernel_status(trainer.device.type)}",
         quiet=quiet,

@@ -107,7 +107,7 @@ def _tables(record: RunRecord, training: Training) -> dict[str, dict[str, str]]:
         "Where it comes from": {
             "data": record.origin.data,
             "data hash": record.data.hash,
-            "images": f"{record.data.count:,} of {' x '.join(map(str, record.data.preprocess.shape))}",
+            "images": f"{record.data.count:,} of {record.data.preprocess.size}",
             "views": record.data.policy,
             "trained on": f"{record.device} in {record.precision}",
             **record.versions,

@@ -19,7 +19,7 @@ import msgspec
 
 from catvae.runtime.bundle_files import refuse_inside
 from catvae.runtime.errors import DataError, OutputError, UsageError
-from catvae.runtime.files import atomic_write, lock, make_folder, pretty_json
+from catvae.runtime.files import atomic_write, lock, make_folder, pretty_json, require_writable
 
 from .checkpoint import load_weights
 from .config import TrainConfig
@@ -57,7 +57,7 @@ class RunFolder:
         self.path = Path(path)
 
     def check_free(self, *, overwrite: bool) -> None:
-        """Raise `UsageError` when the folder holds something a new run would replace."""
+        """Raise `UsageError` when the folder holds something a new run would replace, `OutputError` when nothing can be written there."""
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file, expected the name of a run folder")
         refuse_inside(None, self.path)
@@ -67,6 +67,7 @@ class RunFolder:
                 raise UsageError(f"{self.path} is not empty and not a run folder{only}; choose another -o")
             if not overwrite:
                 raise UsageError(f"{self.path} is not empty: choose another -o, continue it with --resume, or replace it with --overwrite")
+        require_writable(self.path)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -17,14 +17,10 @@ from torch import Tensor
 
 from .image_folder import background_of
 from .ranks import ALONE, Ranks
+from .symmetry import MIRRORED, flip_correlation, lie_at_any_angle
 
 AT_A_TIME_PIXELS = 56 * 56
 """Values per image up to which a full batch is encoded at a time: about 300 MB of activations at 1024."""
-MIRROR_CORRELATION = 0.62
-"""`auto` takes images for objects when they correlate with their own mirror image at least this much on average."""
-NO_UP = 0.03
-"""`auto` takes objects to lie at any angle when images correlate with themselves upside down as much as with their mirror image, but for
-this: garments hang the right way up, landscapes have a sky, what lies under a microscope has neither."""
 
 COLOURS = {"brightness": 0.5, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 """Of colour images of objects: changes that hide how a thing was lit, or which of its kind it is, yet not what colour it has: red does not
@@ -84,8 +80,8 @@ def choose_policy(augment: str, images: NDArray[np.uint8], recolour: float = 1.0
 
     Mirroring, the step that separates writing from objects, is harmless only for things that look alike in the mirror (garments, cells,
     parts), and harmful for writing. The mean correlation between an image and its mirror image tells them apart without labels; colour
-    images are always taken for objects. Things seen from above, through a microscope or on a belt, lie at any angle: their images are as
-    much like themselves upside down as in the mirror, where what stands on the ground is not.
+    images are always taken for objects. Things seen from above, through a microscope or on a belt, lie at any angle: nobody can tell which
+    way up their images are, whatever the colours.
 
     Parameters
     ----------
@@ -96,31 +92,13 @@ def choose_policy(augment: str, images: NDArray[np.uint8], recolour: float = 1.0
         How much views of colour images of objects change colours, from 0, as of grey ones, to 1.
     """
     if augment == "auto":
-        mirrored = flip_correlation(images, axis=2)
-        augment = "objects" if images.shape[-1] == 3 or mirrored >= MIRROR_CORRELATION else "digits"
-        if augment == "objects" and flip_correlation(images, axis=1) >= mirrored - NO_UP:
-            augment = "any-angle"
+        augment = "objects" if images.shape[-1] == 3 or flip_correlation(images, axis=2) >= MIRRORED else "digits"
+        augment = "any-angle" if lie_at_any_angle(images) else augment
     policy = POLICIES[augment]
     if images.shape[-1] == 3 and policy.brightness:
         between = {name: (1 - recolour) * getattr(policy, name) + recolour * most for name, most in COLOURS.items()}
         policy = msgspec.structs.replace(policy, **between)
     return msgspec.structs.replace(policy, background=background_of(images))
-
-
-def flip_correlation(images: NDArray[np.uint8], axis: int, at_most: int = 2000) -> float:
-    """Mean Pearson correlation of an image with itself in the mirror (`axis` 2) or upside down (1), over at most `at_most` evenly spaced
-    images, (N, H, W, C); 0 if constant."""
-    chosen = images[:: -(-len(images) // at_most) or 1]
-    batch = at_a_time(images, at_most)
-    found = []
-    for start in range(0, len(chosen), batch):
-        x = chosen[start : start + batch].astype(np.float32)
-        x -= x.mean(axis=(1, 2, 3), keepdims=True)
-        power = (x * x).sum(axis=(1, 2, 3))
-        shared = (x * np.flip(x, axis)).sum(axis=(1, 2, 3))
-        found.append(shared[power > 0] / power[power > 0])
-    correlations = np.concatenate([*found, np.zeros(0, np.float32)])
-    return float(correlations.mean()) if len(correlations) else 0.0
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -137,7 +115,8 @@ def in_pieces(images: NDArray[np.uint8], device: torch.device, at_most: int = 10
     """Images (N, H, W, C) as float (n, C, H, W), as many as `at_a_time` says; where there are none, one empty piece of that shape."""
     size = at_a_time(images, at_most)
     for start in range(0, max(1, len(images)), size):
-        yield to_float(torch.from_numpy(np.ascontiguousarray(images[start : start + size])).to(device))
+        piece = np.require(images[start : start + size], requirements=["C", "W"])  # torch warns of arrays it may not write into
+        yield to_float(torch.from_numpy(piece).to(device))
 
 
 def random_view(x: Tensor, policy: ViewPolicy) -> Tensor:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     "-b",
     "--bundle",
     type=FilePath(),
-    help="With --web or --triton and without --onnx: an existing bundle. [default: $CATVAE_BUNDLE, else digits]",
+    help="With --web or --triton and without --onnx: an existing bundle. [default: $CATVAE_BUNDLE, else the packaged digits]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the bundle, page or models that are there.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing but warnings on standard error.")

@@ -38,7 +38,7 @@ def obstacles() -> list[str]:
         )
     if os.name == "nt":  # other names and places; what is said here must be true
         return found or ["CUDA did not start: see onnxruntime's page on its CUDA provider for what it needs on Windows"]
-    if not _loads("libcuda.so.1"):
+    if not has_driver():
         found.append("no NVIDIA driver (libcuda.so.1 does not load): install the driver, or give the container access to the GPU")
     elif not any(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/dxg").exists():
         found.append("the NVIDIA driver is there, but no GPU device (/dev/nvidia0 or another): give the container access to the GPU")
@@ -46,6 +46,11 @@ def obstacles() -> list[str]:
     if missing:
         found.append(f"missing CUDA libraries {', '.join(missing)}: pip install 'onnxruntime-gpu[cuda,cudnn]'")
     return found
+
+
+def has_driver() -> bool:
+    """Whether NVIDIA's driver loads; True on Windows, where it has another name and is not looked for."""
+    return os.name == "nt" or _loads("libcuda.so.1")
 
 
 def needed_libraries() -> list[str]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .bundle import Bundle
 from .bundle_files import find_bundle
-from .cuda import installed_wheels, obstacles
+from .cuda import has_driver, installed_wheels, obstacles
 from .errors import CatVAEError
 from .processors import container_quota, default_threads, usable_processors
 from .self_test import self_test
@@ -95,6 +95,9 @@ def _kernel() -> Finding:
 
 
 def _gpu() -> Finding:
+    if not has_driver():  # of a machine without a GPU nothing else matters
+        fix = "not needed; where there is an NVIDIA GPU: install its driver, or give the container access to it, and ask again"
+        return Finding("gpu", "off", "no NVIDIA driver: the CPU answers", fix)
     found = obstacles()
     if not found:
         return Finding("gpu", "ok", "CUDA should start; catvae-infer --device cuda --self-test proves it")

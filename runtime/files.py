@@ -97,6 +97,22 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
     return path
 
 
+def require_writable(folder: Path) -> None:
+    """Raise `OutputError` where `folder` cannot be created, or written into: before long work, of which nothing could be kept.
+
+    The only sure way is to try: access rights say nothing of file systems that are read-only or full. Nothing is left behind.
+    """
+    import tempfile
+
+    place = real_path(folder)
+    place = next((there for there in (place, *place.parents) if there.exists()), place)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".catvae-", dir=place):
+            pass
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {place}: {error.strerror or error}") from error
+
+
 def lock(handle: int) -> bool:
     """Keep other processes that ask for it away from an open file or folder until it is closed; False where there are no such locks.
 

@@ -21,7 +21,7 @@ MOST_IMAGES = 100
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
 @click.argument("images", nargs=-1, type=SourceText(), metavar="[IMAGE]...")
-@click.option("-b", "--bundle", "bundle_path", type=FilePath(), help="Bundle folder. [default: $CATVAE_BUNDLE, else digits]")
+@click.option("-b", "--bundle", "bundle_path", type=FilePath(), help="Bundle folder. [default: $CATVAE_BUNDLE, else the packaged digits]")
 @click.option(
     "-o",
     "--output",

@@ -15,6 +15,8 @@ from .images import read_image
 from .preprocess import Preprocess
 from .sources import SUFFIXES, is_image_name, walk_images
 
+HEADERS = frozenset({"path", "file", "filename", "file_name", "image", "image_path"})
+"""What the first cell of a CSV file's header may be."""
 LONGEST_NAME = 64
 NOT_READ = frozenset({".heic", ".heif", ".avif", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd", ".svg", ".ppm", ".pgm", ".tga"})
 """Of pictures that `images` does not read."""
@@ -38,7 +40,7 @@ def read_labelled(source: str | os.PathLike[str], preprocess: Preprocess) -> Lab
     ----------
     source : path
         A folder: every image below ``SOURCE/CLASS/`` belongs to CLASS. A CSV file: rows of path, class; paths are relative to the file; a
-        header ``path,...`` is passed over.
+        header, ``path,class`` say, is passed over.
     preprocess : Preprocess
 
     Raises
@@ -112,7 +114,7 @@ def _csv_pairs(file: Path) -> list[tuple[str, str]]:
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
             for number, row in enumerate(csv.reader(lines), 1):
                 cells = [cell.strip() for cell in row]
-                if not any(cells) or (number == 1 and cells[0].lower() == "path"):
+                if not any(cells) or (number == 1 and cells[0].lower() in HEADERS and not (file.parent / cells[0]).exists()):
                     continue
                 if len(cells) < 2 or not cells[0] or not cells[1]:
                     raise DataError(f"{file}, line {number}: expected path,class, found {','.join(row)!r}")

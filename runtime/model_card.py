@@ -19,7 +19,7 @@ def model_card(manifest: Manifest) -> str:
         "catvae-infer -b THIS_FOLDER image.png",
         "catvae-generate -b THIS_FOLDER -o samples.png",
         "```",
-        f"Images are read as {q.width} x {q.height}, {'grey' if q.channels == 1 else 'RGB'}, `{q.fit}`, background {q.background}"
+        f"Images are read as {q.size}, `{q.fit}`, background {q.background}"
         f"{', inverted' if q.invert else ''}. `golden.npz` holds inputs and the answers expected to them.",
         "",
         "## Clusters",

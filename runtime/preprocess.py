@@ -45,6 +45,11 @@ class Preprocess(msgspec.Struct, frozen=True, kw_only=True):
         """(H, W, C)."""
         return self.height, self.width, self.channels
 
+    @property
+    def size(self) -> str:
+        """As people write it: ``28 x 28, grey`` is width, height, channels."""
+        return f"{self.width} x {self.height}, {'grey' if self.channels == 1 else 'colour'}"
+
     def as_images(self, pixels: bytes) -> NDArray[np.uint8]:
         """The images (N, H, W, C) whose pixels `decode_image` and `decode_all` give."""
         import numpy as np

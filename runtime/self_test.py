@@ -32,9 +32,9 @@ def self_test(bundle: Bundle) -> list[Check]:
     DataError
         When `golden.npz` is not the file the manifest names, or cannot be read.
     """
-    where = bundle.path / bundle.manifest.golden.name
+    where, stored_bytes = bundle.path / bundle.manifest.golden.name, bundle.golden()
     try:
-        with np.load(io.BytesIO(bundle.golden()), allow_pickle=False) as stored:
+        with np.load(io.BytesIO(stored_bytes), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except Exception as error:  # of zipfile, zlib and numpy, whatever the bytes provoke
         raise DataError(f"{where} is not a golden file: {error}") from error

@@ -59,7 +59,7 @@ def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | 
                 "model": m.model_id,
                 "precision": m.precision,
                 "prior": f"K = {len(m.clusters)} modes, delta = {m.delta} dimensions each, lambda = {m.lam:g}",
-                "images": " x ".join(map(str, m.preprocess.shape)),
+                "images": m.preprocess.size,
                 **{g.name: f"{g.size:,} bytes, sha256 {g.sha256[:16]}" for g in m.graphs.values()},
                 "largest difference from PyTorch": f"{max(m.parity.max_difference.values()):.1e}",
             },

@@ -158,6 +158,15 @@ def test_folders_are_not_overwritten_unasked(interrupted, tmp_path):
         RunFolder(tmp_path / "bundle" / "run").check_free(overwrite=True)
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    RunFolder(tmp_path / "deep" / "run").check_free(overwrite=False)
+    assert sorted(tmp_path.rglob("*")) == before
+    if Path("/proc/self").exists():
+        with pytest.raises(OutputError, match="cannot write into /proc/run: /proc: "):
+            RunFolder("/proc/run").check_free(overwrite=False)
+
+
 def test_starting_again_removes_what_the_last_run_left(interrupted, blobs, quick):
     (interrupted.path / "samples").mkdir(exist_ok=True)
     (interrupted.path / "samples" / "epoch-0003.png").write_bytes(b"x")

@@ -293,6 +293,17 @@ def test_estimator_follows_scikit_learn(blobs):
         InfoCatVAE().fit(np.zeros((5, 4, 4)))
 
 
+@pytest.mark.filterwarnings("error")
+def test_images_that_may_not_be_written_into_are_fitted(blobs):
+    """As memory maps and other libraries hand them out."""
+    from catvae.core import InfoCatVAE
+
+    images = blobs.images.copy()
+    images.setflags(write=False)
+    model = InfoCatVAE(n_clusters=3, settings={"epochs": 1, "hidden": 16}).fit(images)
+    assert len(model.predict(images)) == len(images)
+
+
 @pytest.mark.parametrize(("signum", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Interrupted)])
 def test_an_interrupted_estimator_raises_what_notebooks_look_for(blobs, monkeypatch, signum, raised):
     from catvae.core import InfoCatVAE

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from catvae.core.views import COLOURS, POLICIES, ViewPolicy, choose_policy, flip_correlation, random_view, to_float, view_information
+from catvae.core.views import COLOURS, POLICIES, ViewPolicy, choose_policy, random_view, to_float, view_information
 
 
 def test_what_comes_into_view_is_background():
@@ -80,45 +80,6 @@ def test_information_of_perfect_and_of_useless_assignments():
     one[:, 0] = 50
     assert view_information(one, one, 1.0).information.item() == pytest.approx(0, abs=1e-4)
     assert view_information(sure, sure, 1.5).trained.item() == pytest.approx(2 * math.log(4), abs=1e-3)
-
-
-def test_auto_follows_mirror_symmetry():
-    half = np.random.default_rng(0).integers(0, 256, (30, 8, 4, 1), dtype=np.uint8)
-    symmetric = np.concatenate([half, half[:, :, ::-1]], axis=2)
-    assert flip_correlation(symmetric, axis=2) == pytest.approx(1)
-    assert choose_policy("auto", symmetric).name == "objects"
-    assert choose_policy("auto", np.random.default_rng(1).integers(0, 256, (30, 8, 8, 1), dtype=np.uint8)).name == "digits"
-    assert flip_correlation(np.full((3, 8, 8, 1), 7, np.uint8), axis=2) == 0
-    assert choose_policy("none", symmetric).name == "none"
-
-
-@pytest.mark.parametrize("count", [1, 3, 7, 50])
-def test_symmetry_is_of_evenly_spaced_images_a_few_at_a_time(monkeypatch, count):
-    """Large frames are floated in pieces; never more images than asked for are looked at."""
-    x = np.random.default_rng(0).integers(0, 256, (count, 9, 9, 1), dtype=np.uint8)
-    whole = flip_correlation(x, 2)
-    assert np.isclose(whole, np.mean([np.corrcoef(i.ravel(), i[:, ::-1].ravel())[0, 1] for i in x]), atol=1e-6)
-    monkeypatch.setattr("catvae.core.views.at_a_time", lambda _images, _at_most: 2)
-    assert np.isclose(flip_correlation(x, 2), whole, atol=1e-6)
-    spoilt = x.copy()
-    spoilt[1::2] = x[1::2, :, ::-1] // 2
-    if count > 1:
-        assert flip_correlation(spoilt, 2, at_most=-(-count // 2)) == flip_correlation(x, 2, at_most=-(-count // 2))
-
-
-def test_auto_turns_what_has_no_up_all_round():
-    """Things anywhere in the frame, as through a microscope; below a sky they stand upright; in grey they must be symmetric as well."""
-    rng = np.random.default_rng(2)
-    cells = np.full((200, 16, 16, 3), 220, np.uint8)
-    for i, (row, column) in enumerate(rng.integers(0, 12, (200, 2))):
-        cells[i, row : row + 4, column : column + 4] = rng.integers(0, 100, 3)
-    assert choose_policy("auto", cells).name == "any-angle"
-    outside = cells // 2 + np.linspace(120, 0, 16).astype(np.uint8)[None, :, None, None]
-    assert choose_policy("auto", outside).name == "objects"
-    assert choose_policy("auto", cells[..., :1]).name == "digits"
-    quarter = rng.integers(0, 256, (30, 4, 4, 1), dtype=np.uint8)
-    half = np.concatenate([quarter, quarter[:, ::-1]], axis=1)
-    assert choose_policy("auto", np.concatenate([half, half[:, :, ::-1]], axis=2)).name == "any-angle"
 
 
 def test_views_at_any_angle_turn_all_round():

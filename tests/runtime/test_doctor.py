@@ -58,3 +58,11 @@ def test_no_engine_is_broken(monkeypatch):
     (engine,) = [finding for finding in doctor._packages() if finding.topic == "engine"]
     assert engine.state == "broken"
     assert "pip install onnxruntime" in engine.fix
+
+
+def test_where_there_is_no_driver_nothing_is_to_be_installed(monkeypatch):
+    monkeypatch.setattr(doctor, "has_driver", lambda: False)
+    assert doctor._gpu().what == "no NVIDIA driver: the CPU answers"
+    monkeypatch.setattr(doctor, "has_driver", lambda: True)
+    monkeypatch.setattr(doctor, "obstacles", lambda: ["no CUDA provider: pip install 'onnxruntime-gpu[cuda,cudnn]'"])
+    assert doctor._gpu()[2:] == ("no CUDA provider", "pip install 'onnxruntime-gpu[cuda,cudnn]'")

@@ -237,6 +237,13 @@ def test_refused_bytes(data, code):
     assert code_of(data) == code
 
 
+def test_an_empty_file_is_called_empty(tmp_path):
+    (tmp_path / "empty.png").write_bytes(b"")
+    for read in (lambda path: read_image(path, GREY), image_size_of):
+        with pytest.raises(ImageError, match="the file is empty"):
+            read(tmp_path / "empty.png")
+
+
 @pytest.mark.parametrize(
     "magic", [b"8BPS\0\1" + bytes(20), b"SIMPLE  =                    T", b"<svg xmlns='http://www.w3.org/2000/svg'/>"]
 )

@@ -67,10 +67,11 @@ def test_classes_that_clusters_do_not_follow_are_named_with_a_warning(run, bundl
     assert b"warning: most of these images are in a cluster of another name" in result.stderr
 
 
-def test_a_csv_file_with_relative_paths(run, bundle_copy, labelled, tmp_path):
+@pytest.mark.parametrize("header", ["path", "Filename"])
+def test_a_csv_file_with_relative_paths(run, bundle_copy, labelled, tmp_path, header):
     with (tmp_path / "given.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["path", "class"])
+        rows.writerow([header, "class"])
         rows.writerows([p.relative_to(tmp_path), p.parent.name] for p in sorted(labelled.glob("*/*.png")))
     by_folder, by_file = (read_labelled(source, Bundle.load(bundle_copy).preprocess) for source in (labelled, tmp_path / "given.csv"))
     assert by_folder.names == by_file.names
@@ -78,6 +79,12 @@ def test_a_csv_file_with_relative_paths(run, bundle_copy, labelled, tmp_path):
     assert np.array_equal(by_folder.labels, by_file.labels)
     assert run("catvae-label", bundle_copy, tmp_path / "given.csv", "--dry-run").returncode == 0
     assert "nought" not in names(bundle_copy)
+
+
+def test_an_image_called_as_a_header_is_one(bundle_copy, png, tmp_path):
+    png("image.png").rename(tmp_path / "image")
+    (tmp_path / "given.csv").write_text("image,one\n")
+    assert read_labelled(tmp_path / "given.csv", Bundle.load(bundle_copy).preprocess).names == ("one",)
 
 
 def test_many_clusters_may_share_a_class_and_then_count_as_one(run, bundle_copy, labelled, png):

@@ -59,6 +59,9 @@ def test_a_damaged_golden_file_is_refused(copy):
     (folder / "golden.npz").write_bytes(b"PK nonsense")
     with pytest.raises(DataError, match="not the file the manifest names"):
         self_test(Bundle.load(folder))
+    (folder / "golden.npz").unlink()
+    with pytest.raises(DataError, match=r"^[^:]*bundle is not a whole bundle: golden.npz is missing$"):
+        self_test(Bundle.load(folder))
     replace(b"PK nonsense")
     with pytest.raises(DataError, match="not a golden file"):
         self_test(Bundle.load(folder))
