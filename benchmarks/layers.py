@@ -1,9 +1,10 @@
 """What the layers of both recipes cost on the CPU, torch's own beside ours, and the default one's whole step with either: `make bench`.
 
 Batch norm with its ReLU at the sizes of the encoder, eager, compiled and ours, forward with backward, float32 and bfloat16, with the error
-of the gradient that has most to lose; the transposed convolutions of the decoder, whose bias torch lets oneDNN learn and whose last one
-goes to few channels; the paper's dropout with its ReLU; the likelihood of pixels with the images drawn beside them; and a step of `Trainer`
-on grey images of 28 x 28 and colour images of 64 x 64, both before and after the generator joins.
+of the gradient that has most to lose; the encoder's convolutions, whose weights learn by patches in bfloat16; the decoder's transposed
+ones, whose bias torch lets oneDNN learn and whose last one goes to few channels; the paper's dropout with its ReLU; the likelihood of
+pixels with the images drawn beside them; and a step of `Trainer` on grey images of 28 x 28 and colour images of 64 x 64, both before and
+after the generator joins.
 """
 
 import contextlib
@@ -30,6 +31,8 @@ from .timing import compare
 
 NORMS = [(512, 32, 32), (512, 64, 16), (512, 128, 8), (512, 32, 14), (512, 64, 7)]
 """Images, channels, side."""
+CONVOLUTIONS = [(512, 3, 32, 64), (512, 32, 64, 32), (512, 64, 128, 16), (512, 32, 64, 14), (512, 64, 128, 7)]
+"""Images, channels before and after, side before: of the encoder, of which each halves the side."""
 DOUBLINGS = [(416, 64, 32, 16), (416, 128, 64, 8), (416, 64, 32, 7), (416, 32, 3, 32), (416, 32, 1, 14)]
 """Images, channels before and after, side before."""
 DROPOUTS = [(128, 400), (228, 400), (1128, 400)]
@@ -81,6 +84,21 @@ def norms(dtype: torch.dtype, compiled: bool, seconds: float) -> Rows:
 
 def torchs_in_double(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return nnF.batch_norm(x, None, None, weight, bias, True, 0.1, 1e-5).relu()
+
+
+def convolutions(dtype: torch.dtype, seconds: float) -> Rows:
+    rows: Rows = []
+    for images, before, after, side in CONVOLUTIONS:
+        x = torch.randn(images, before, side, side).contiguous(memory_format=torch.channels_last).to(dtype).requires_grad_()
+        upstream = torch.randn(images, after, side // 2 + side % 2, side // 2 + side % 2)
+        upstream = upstream.to(dtype).contiguous(memory_format=torch.channels_last)
+        layers = {"torch": nn.Conv2d(before, after, 3, 2, 1), "ours": networks.Convolution(before, after, 2)}
+        calls = {}
+        for name, layer in layers.items():
+            layer = layer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            calls[name] = gradients_of(partial(under_autocast, layer, dtype), [x, layer.weight], upstream)
+        rows += timed("convolution", f"({images}, {before}, {side}, {side}) to {after}", dtype, calls, seconds)
+    return rows
 
 
 def doublings(dtype: torch.dtype, seconds: float) -> Rows:
@@ -139,13 +157,15 @@ def under_autocast(layer: nn.Module, dtype: torch.dtype, x: Tensor, *_: Tensor) 
 
 @contextlib.contextmanager
 def layers_of_torch() -> Iterator[None]:
-    """The networks with batch norm, ReLU and transposed convolutions of torch, and its likelihood of pixels."""
-    mine: Any = networks.norm_relu, networks.Doubling.forward, objective.bernoulli
-    networks.norm_relu, networks.Doubling.forward, objective.bernoulli = (lambda *_: None), nn.ConvTranspose2d.forward, (lambda *_: None)
+    """The networks with batch norm, ReLU and convolutions of torch, and its likelihood of pixels."""
+    convolution, doubling = networks.Convolution, networks.Doubling
+    mine: Any = networks.norm_relu, objective.bernoulli, convolution.forward, doubling.forward
+    networks.norm_relu = objective.bernoulli = lambda *_: None
+    convolution.forward, doubling.forward = nn.Conv2d.forward, nn.ConvTranspose2d.forward
     try:
         yield
     finally:
-        networks.norm_relu, networks.Doubling.forward, objective.bernoulli = mine
+        networks.norm_relu, objective.bernoulli, convolution.forward, doubling.forward = mine
 
 
 def a_step(channels: int, side: int, warm: bool, of_torch: bool) -> Callable[[], object]:
@@ -201,7 +221,7 @@ def main(compiled: bool, seconds: float, name: str) -> None:
     keep_freed_memory()  # as catvae-train does
     rows: Rows = []
     for dtype in (torch.float32, torch.bfloat16):
-        rows += norms(dtype, compiled, seconds) + doublings(dtype, seconds)
+        rows += norms(dtype, compiled, seconds) + convolutions(dtype, seconds) + doublings(dtype, seconds)
         rows += dropouts(dtype, compiled, seconds) + likelihoods(dtype, compiled, seconds)
     click.echo(f"written to {write_csv(name, rows + steps(seconds))}")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from catvae.kernels import doubled, dropout_relu, norm_relu
+from catvae.kernels import convolved, doubled, dropout_relu, norm_relu
 from catvae.kernels.ops.doubling import MOST_CHANNELS
 from catvae.kernels.ops.eager import traced, transformed
 
@@ -90,6 +90,26 @@ def _norm_relu(layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, norm: Callable
     return done.y
 
 
+class Convolution(nn.Conv2d):
+    """A 3x3 convolution, whose weights learn in bfloat16 on the CPU without threads that wait (`catvae.kernels.convolved`)."""
+
+    def __init__(self, before: int, after: int, stride: int = 1, *, bias: bool = True):
+        super().__init__(before, after, 3, stride, 1, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        x, weight = _cast(input, self.weight)
+        done = convolved(x, weight, self.bias, stride=self.stride[0])
+        return self._conv_forward(x, weight, self.bias) if done is None else done
+
+
+def _cast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Input and weights of a layer as autocast, which does not see our own operations, would give them to torch's."""
+    if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return x, weight
+    dtype = torch.get_autocast_dtype("cpu")
+    return x.to(dtype), weight.to(dtype)
+
+
 class Doubling(nn.ConvTranspose2d):
     """Twice the size, by a transposed 4x4 convolution. Its bias learns from a sum of its own: with oneDNN's the layer takes
     1.1 to 1.75 times as long; to the one or three channels of an image it is a product and a call to C (`benchmarks/layers.py`)."""
@@ -98,14 +118,17 @@ class Doubling(nn.ConvTranspose2d):
         super().__init__(before, after, 4, 2, 1)
 
     def forward(self, input: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride] - of one size alone
+        x, weight = _cast(input, self.weight)
+        done = None
         if self.bias is not None and self.out_channels <= MOST_CHANNELS:
-            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
-            done = doubled(input.to(dtype), self.weight.to(dtype), self.bias)
-            if done is not None:
-                return done
-        if self.bias is None or not torch.is_grad_enabled() or traced(input) or transformed() or input.ndim != 4:
-            return super().forward(input)
-        return _BiasAdded.apply(nn.functional.conv_transpose2d(input, self.weight, self.bias.detach(), 2, 1), self.bias)  # pyright: ignore[reportReturnType]
+            done = doubled(x, weight, self.bias)
+        if done is None:
+            done = convolved(x, weight, self.bias, stride=2, transposed=True)
+        if done is not None:
+            return done
+        if self.bias is None or not torch.is_grad_enabled() or traced(x) or transformed() or x.ndim != 4:
+            return nn.functional.conv_transpose2d(x, weight, self.bias, 2, 1)
+        return _BiasAdded.apply(nn.functional.conv_transpose2d(x, weight, self.bias.detach(), 2, 1), self.bias)  # pyright: ignore[reportReturnType]
 
 
 class _BiasAdded(torch.autograd.Function):
@@ -181,7 +204,7 @@ class ConvEncoder(nn.Module):
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
             stride = 1 if before == after else 2
-            layers += [nn.Conv2d(channels, _width(i), 3, stride, 1, bias=False), NormReLU2d(_width(i))]
+            layers += [Convolution(channels, _width(i), stride, bias=False), NormReLU2d(_width(i))]
             channels = _width(i)
         flat = channels * math.prod(sizes[-1])
         layers += [Flatten(), nn.Linear(flat, hidden, bias=False), NormReLU1d(hidden)]
@@ -211,7 +234,7 @@ class ConvDecoder(nn.Module):
         for i in range(steps - 1, -1, -1):
             out = _width(i - 1) if i else channels
             if sizes[i] == sizes[i + 1]:
-                self.steps.append(nn.Conv2d(_width(i), out, 3, 1, 1))
+                self.steps.append(Convolution(_width(i), out))
             else:
                 self.steps.append(Doubling(_width(i), out))
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 MIRRORED = 0.62
 """Grey images that correlate with their own mirror image at least this much on average are of things, not of writing."""
 NO_UP = 0.03
-"""How much less images may correlate with themselves upside down than in the mirror where they have no up, as landscapes below a sky have."""
+"""How much less images may correlate with themselves upside down than in the mirror where they have no up: landscapes have a sky."""
 UPRIGHT = 0.8
 """Images that are told from themselves turned by half at least this often have an up. With three hundred of them, writing and garments are
 told in 0.92 of cases and more, the drawn cells, parts and beans of `benchmarks/piles.py` in 0.53 at most, parts with shadows in 0.74."""

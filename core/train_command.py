@@ -13,6 +13,8 @@ import click
 from catvae.runtime.command import Choice, FilePath, SourceText, command_entry, say
 from catvae.runtime.errors import UsageError
 
+from .waiting import give_way
+
 if TYPE_CHECKING:
     from .config import TrainConfig
 
@@ -124,6 +126,7 @@ def train(
 
     follows = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") != "0"  # one of several that torchrun starts, not the first
     say("loading torch ...", quiet=quiet or follows)
+    give_way()
     try:
         import torch  # noqa: F401
     except ImportError as error:

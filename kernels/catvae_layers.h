@@ -1,5 +1,6 @@
 /* What else training spends its time on, on the CPU alone (torch does it on a GPU): batch norm and dropout, each with the ReLU behind it
- * as one operation, the last step of a decoder, and the likelihood of pixels (benchmarks/layers.py).
+ * as one operation, the last step of a decoder, what the weights of convolutions learn by, and the likelihood of pixels
+ * (benchmarks/layers.py).
  *
  * Batch norm makes three passes forward and five backward over what fits no cache, fewer than the two layers make apart:
  *   x, y (N, C)  row-major: N >= 1 positions (of all images) by C channels, a multiple of 16, N*C at most 2^40; float, or bfloat16 with
@@ -49,6 +50,12 @@ int32_t catvae_dropout_relu_backward(
  * positions: y (N, 2h, 2w, C), of the same type, gets patch (a, b) at rows 2a-1 and on, columns 2b-1 and on. 2 (w + 1) C is at most 8192. */
 int32_t catvae_overlap_patches(
     int64_t N, int64_t h, int64_t w, int64_t C, const void *patches, int32_t type, const float *bias, void *y, int32_t n_threads, int32_t isa);
+
+/* The other way round, what a convolution's weights learn by: out (N, h, w, k, k, C) gets the patches of x (N, H, W, C), k a side and every
+ * `stride`, with `padding` zeros around x, bfloat16; h = (H + 2 padding - k) / stride + 1. k is at most 16, padding less than k. */
+int32_t catvae_take_patches(
+    int64_t N, int64_t H, int64_t W, int64_t C, int64_t k, int64_t stride, int64_t padding, const uint16_t *x, uint16_t *out,
+    int32_t n_threads, int32_t isa);
 
 /* Pixels are Bernoulli variables, logits (total,) all those of a batch, in one piece. The first n have a value, x (n,) from 0 to 1:
  *   nll = sum_i log(1 + exp(logits_i)) - x_i logits_i

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 def report(bundle_path: Path | None, images: tuple[str, ...], output: Path, invert: bool, device: str, quiet: bool) -> None:
     """Show what a bundle has learnt: a card for each cluster, a map, figures, provenance; one file without scripts or requests.
 
-    BUNDLE is a bundle folder [default: $CATVAE_BUNDLE, else the packaged digits]. IMAGES are files, folders or patterns; where every image lies in one
-    of several sub-folders of a folder given, the page compares these with the clusters. RUN is the folder of a finished run: its page,
-    written when it ended, is copied.
+    BUNDLE is a bundle folder [default: $CATVAE_BUNDLE, else the packaged digits]. IMAGES are files, folders or patterns; where every image
+    lies in one of several sub-folders of a folder given, the page compares these with the clusters. RUN is the folder of a finished run:
+    its page, written when it ended, is copied.
     """
     from .bundle import Bundle
     from .bundle_files import refuse_inside

@@ -94,6 +94,27 @@ int32_t catvae_overlap_patches(
     return CATVAE_OK;
 }
 
+int32_t catvae_take_patches(
+    int64_t N, int64_t H, int64_t W, int64_t C, int64_t k, int64_t stride, int64_t padding, const uint16_t *x, uint16_t *out,
+    int32_t n_threads, int32_t isa)
+{
+    const int32_t chosen = resolve_isa(isa);
+    const int64_t limit = INT64_C(1) << 28;
+    if (N < 0 || H < 1 || W < 1 || C < 1 || N > limit || H > limit || W > limit || C > limit) return CATVAE_BAD_SIZE;
+    if (k < 1 || k > PATCH_MOST || stride < 1 || stride > limit || padding < 0 || padding >= k) return CATVAE_BAD_SIZE;
+    if (H + 2 * padding < k || W + 2 * padding < k) return CATVAE_BAD_SIZE;
+    const int64_t h = patches_along(H, k, stride, padding), w = patches_along(W, k, stride, padding);
+    const double most = (double)(INT64_C(1) << 40), images = (double)N * (double)C;
+    if (images * (double)H * (double)W > most || images * (double)h * (double)w * (double)(k * k) > most) return CATVAE_BAD_SIZE;
+    if (n_threads < 1) return CATVAE_BAD_THREADS;
+    if (N > 0 && !(x && out)) return CATVAE_NULL_POINTER;
+    if (chosen < 0) return chosen;
+    const int64_t rows = N * h;
+    const int32_t threads = rows * w * k * k * C < SERIAL_PATCHES ? 1 : rows < n_threads ? (int32_t)rows : n_threads;
+    RUN(chosen, take_patches, f32, N, H, W, C, k, stride, padding, x, out, threads);
+    return CATVAE_OK;
+}
+
 int64_t catvae_bernoulli_workspace(int64_t n)
 {
     if (n < 0 || n > ELEMENTS_LIMIT) return CATVAE_BAD_SIZE;

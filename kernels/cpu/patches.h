@@ -1,6 +1,7 @@
-/* The overlapping patches of a transposed 4x4 convolution of stride 2 and padding 1, added up; the interface is in catvae_layers.h.
+/* Patches of images: those of a transposed 4x4 convolution of stride 2 and padding 1, added up, and those of any convolution, taken. The
+ * interface is in catvae_layers.h.
  *
- * Position (a, b) of an image reaches rows 2a-1 .. 2a+2 and columns 2b-1 .. 2b+2. A row of the result is added in float, with one more
+ * Added up: position (a, b) of an image reaches rows 2a-1 .. 2a+2 and columns 2b-1 .. 2b+2. A row of the result is added in float, with one more
  * position to either side of it. The halves of a row of four are added apart: what one position adds to, the next one does not.
  */
 
@@ -58,4 +59,48 @@ static void FN(overlap_patches)(int64_t N, int64_t h, int64_t w, int64_t C, cons
     const FN(Patches) p = {h, w, C, type, patches, bias, y};
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t image = 0; image < N; ++image) FN(overlap_image)(&p, image);
+}
+
+typedef struct {
+    int64_t H, W, h, w, k, stride, padding;
+    int64_t C, run; /* channels of one pixel, and of k of them */
+    const uint16_t *x;
+    uint16_t *out;
+} FN(Taken);
+
+/* One row of positions. Nearly every row of a patch is one piece of memory. */
+INLINE void FN(take_row)(const FN(Taken) *t, int64_t image, int64_t row, const int64_t run)
+{
+    uint16_t *out = t->out + (image * t->h + row) * t->w * t->k * run;
+    for (int64_t b = 0; b < t->w; ++b)
+        for (int64_t i = 0; i < t->k; ++i, out += run) {
+            const int64_t y = row * t->stride - t->padding + i, x = b * t->stride - t->padding;
+            const int64_t from = ((image * t->H + y) * t->W + x) * t->C; /* of the first column, also where there is none */
+            if (y < 0 || y >= t->H) memset(out, 0, 2 * (size_t)run);
+            else if (x >= 0 && x + t->k <= t->W) memcpy(out, t->x + from, 2 * (size_t)run);
+            else {
+                const int64_t left = x < 0 ? -x * t->C : 0, right = x + t->k > t->W ? (x + t->k - t->W) * t->C : 0;
+                memset(out, 0, 2 * (size_t)left);
+                memcpy(out + left, t->x + from + left, 2 * (size_t)(run - left - right));
+                memset(out + run - right, 0, 2 * (size_t)right);
+            }
+        }
+}
+
+static void FN(take_rows)(const FN(Taken) *t, int64_t image, int64_t row)
+{
+    switch (t->run) { /* numbers that the compiler knows: three and four pixels in colour */
+    case 9: FN(take_row)(t, image, row, 9); break;
+    case 12: FN(take_row)(t, image, row, 12); break;
+    default: FN(take_row)(t, image, row, t->run);
+    }
+}
+
+static void FN(take_patches)(int64_t N, int64_t H, int64_t W, int64_t C, int64_t k, int64_t stride, int64_t padding, const uint16_t *x,
+                             uint16_t *out, int32_t threads)
+{
+    const int64_t h = patches_along(H, k, stride, padding), w = patches_along(W, k, stride, padding);
+    const FN(Taken) t = {H, W, h, w, k, stride, padding, C, k * C, x, out};
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t at = 0; at < N * h; ++at) FN(take_rows)(&t, at / h, at % h);
 }

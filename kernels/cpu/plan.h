@@ -21,6 +21,7 @@
 #define SERIAL_DROPOUT (INT64_C(1) << 16) /* elements under which one thread does it all */
 #define PATCHES_ROW 8192                /* numbers of a row of images that patches are added up to; MOST_NUMBERS in ops/doubling.py */
 #define SERIAL_PATCHES (INT64_C(1) << 15)
+#define PATCH_MOST 16                   /* pixels of a side of a patch that is taken */
 #define BERNOULLI_BLOCK 2048            /* pixels that are summed, and handed to a thread, at once */
 #define SERIAL_BERNOULLI (INT64_C(1) << 14)
 
@@ -39,6 +40,12 @@ typedef struct {
 } Plan;
 
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* Of a side of `size` pixels. */
+static inline int64_t patches_along(int64_t size, int64_t k, int64_t stride, int64_t padding)
+{
+    return (size + 2 * padding - k) / stride + 1;
+}
 
 static inline int64_t bernoulli_blocks(int64_t pixels) { return (pixels + BERNOULLI_BLOCK - 1) / BERNOULLI_BLOCK; }
 

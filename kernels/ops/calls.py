@@ -44,7 +44,7 @@ class _Library:
             self.norm_workspace, self.bernoulli_workspace = lib.catvae_norm_relu_workspace, lib.catvae_bernoulli_workspace
             self.norm_forward, self.norm_backward = lib.catvae_norm_relu_forward, lib.catvae_norm_relu_backward
             self.dropout_forward, self.dropout_backward = lib.catvae_dropout_relu_forward, lib.catvae_dropout_relu_backward
-            self.overlap = lib.catvae_overlap_patches
+            self.overlap, self.take = lib.catvae_overlap_patches, lib.catvae_take_patches
             self.bernoulli_forward, self.bernoulli_backward = lib.catvae_bernoulli_forward, lib.catvae_bernoulli_backward
         self.local = threading.local()
         self.workspace = functools.lru_cache(maxsize=64)(self._workspace)
@@ -212,6 +212,12 @@ def overlap(patches: Tensor, bias: Tensor, y: Tensor) -> None:
     """Fill y (N, 2h, 2w, C) with what the patches (N h w, 16 C) of its positions add up to, and the bias (C,)."""
     library, (N, height, width, C) = _library(bias.device, bias.dtype), y.shape
     library.run_layer("doubled", library.overlap, N, height // 2, width // 2, C, patches, TYPES[y.dtype], bias, y)
+
+
+def take_patches(x: Tensor, k: int, stride: int, out: Tensor) -> None:
+    """Fill `out` (N h w, k k C) with the patches of bfloat16 images (N, C, H, W), channels last, with one zero around them."""
+    library, (N, C, H, W) = _library(x.device, torch.float32), x.shape
+    library.run_layer("convolved", library.take, N, H, W, C, k, stride, 1, x, out)
 
 
 def bernoulli_forward(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from . import calls
+from .convolving import convolution_gradients
 from .eager import applied, layer_in_c
 from .once import first_derivative
 
@@ -72,13 +73,12 @@ class _Doubled(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad
         dx, dweight = first_derivative(_gradients, dy, x, weight, need_x, need_weight)
-        return dx, dweight, dy.sum((0, 2, 3), dtype=torch.float32) if need_bias else None
+        return dx, dweight, dy.sum((0, 2, 3)).float() if need_bias else None
 
 
 _doubled = applied(_Doubled)
 
 
-def _gradients(dy: Tensor, x: Tensor, weight: Tensor, need_x: bool, need_weight: bool) -> tuple[Tensor, ...]:
+def _gradients(dy: Tensor, x: Tensor, weight: Tensor, need_x: bool, need_weight: bool) -> tuple[Tensor | None, ...]:
     """dx and dweight, None where it is not needed."""
-    shape = [2, 2], [1, 1], [1, 1], True, [0, 0], 1  # stride, padding, dilation, transposed, output padding, groups
-    return torch.ops.aten.convolution_backward(dy, x, weight, None, *shape, [need_x, need_weight, False])[:2]
+    return convolution_gradients(dy, x, weight, 2, True, need_x, need_weight)

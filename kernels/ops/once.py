@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def first_derivative(call: Callable[..., tuple[Tensor, ...]], *tensors: Tensor | None) -> tuple[Tensor, ...]:
+def first_derivative(call: Callable[..., tuple[Tensor | None, ...]], *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """``call(*tensors)``; under ``create_graph=True`` its results remember what they were made from, only to refuse differentiation."""
     return _Last.apply(call, *tensors) if torch.is_grad_enabled() else call(*tensors)  # pyright: ignore[reportReturnType]
 

@@ -131,6 +131,37 @@ def test_every_norm_of_the_encoder_goes_through_the_kernel(monkeypatch, shape, p
     assert None not in taken
 
 
+@pytest.mark.parametrize(("shape", "of_one_channel"), [((1, 28, 28), 1), ((3, 32, 32), 0), ((1, 8, 8), 1)])
+def test_every_convolution_learns_without_threads_that_wait(monkeypatch, shape, of_one_channel):
+    """In bfloat16, but for patches of one channel, of which torch's gradient does not wait either; the last one is `doubled`."""
+    taken = []
+    monkeypatch.setattr(networks, "convolved", lambda *given, **options: taken.append(kernels.convolved(*given, **options)) or taken[-1])
+    encoder, decoder = networks.ConvEncoder(shape, 16, 0.1), networks.ConvDecoder(8, shape, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = encoder(torch.rand(4, *shape)).float().sum() + decoder(torch.rand(4, 8)).float().sum()
+    loss.backward()
+    layers = [layer for net in (encoder, decoder) for layer in net.modules() if isinstance(layer, (networks.Convolution, Doubling))]
+    assert len(taken) == len(layers) - 1 >= 5
+    assert sum(done is None for done in taken) == (of_one_channel if _loader.available() else len(taken))
+    assert all(layer.weight.grad is not None for layer in layers)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_convolution_has_torchs_value_and_gradients(dtype, stride):
+    torch.manual_seed(0)
+    ours, plain = networks.Convolution(4, 6, stride), torch.nn.Conv2d(4, 6, 3, stride, 1)
+    plain.load_state_dict(ours.state_dict())
+    x, upstream, results = torch.randn(3, 4, 7, 6, requires_grad=True), torch.randn(1, 6, 1, 1), []
+    for layer in (ours, plain):
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            y = layer(x)
+        results.append((y, *torch.autograd.grad((y.float() * upstream).sum(), (x, layer.weight, layer.bias))))
+    assert torch.equal(results[0][0], results[1][0])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, **({} if dtype == torch.float32 else {"rtol": 2**-6, "atol": 0.05}))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_transposed_convolution_has_torchs_value_and_gradients(dtype):
     torch.manual_seed(0)

@@ -29,6 +29,7 @@ CORE_MAY_USE_OF_RUNTIME = {
         "labelled",
         "matching",
         "preprocess",
+        "processors",
     ),
     *("report", "sources"),
     "training_record",

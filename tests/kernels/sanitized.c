@@ -116,6 +116,20 @@ static void run_patches(int64_t N, int64_t h, int64_t w, int64_t C, int32_t type
     while (count) free(made[--count]);
 }
 
+static void run_taken(int64_t N, int64_t H, int64_t W, int64_t C, int threads, int isa)
+{
+    const int64_t side = H < W ? H : W, k = 1 + next(16), some = next(k), stride = 1 + next(3);
+    const int64_t padding = side + 2 * some < k ? k - 1 : some;
+    const int64_t h = (H + 2 * padding - k) / stride + 1, w = (W + 2 * padding - k) / stride + 1;
+    uint16_t *x = keep(make(N * H * W * C, 2)), *out = keep(make(N * h * w * k * k * C, 2));
+    const int32_t status = catvae_take_patches(N, H, W, C, k, stride, padding, x, out, threads, isa);
+    if (status) {
+        printf("status %d at N=%ld H=%ld W=%ld C=%ld k=%ld\n", status, (long)N, (long)H, (long)W, (long)C, (long)k);
+        exit(1);
+    }
+    while (count) free(made[--count]);
+}
+
 static void run_bernoulli(int64_t n, int64_t others, int32_t type, int threads, int isa)
 {
     const int32_t narrow = type ? 2 : 4;
@@ -147,7 +161,8 @@ int main(void)
             run_dropout(16 * next(i % 10 ? 600 : 9000), 2 * (int32_t)next(2), threads, isa);
             run_patches(next(9), 1 + next(20), 1 + next(i % 10 ? 20 : 1000), 1 + next(4), 2 * (int32_t)next(2), threads, isa);
             run_bernoulli(next(i % 10 ? 600 : 40000), next(i % 10 ? 600 : 40000), 2 * (int32_t)next(2), threads, isa);
-            ran += 6;
+            run_taken(next(9), 1 + next(20), 1 + next(20), 1 + next(i % 10 ? 5 : 200), threads, isa);
+            ran += 7;
         }
     printf("%d problems\n", ran);
     return 0;
