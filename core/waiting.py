@@ -2,6 +2,7 @@
 
 import os
 
+from catvae.kernels import _loader
 from catvae.runtime.processors import usable_processors
 
 ROUNDS = "GOMP_SPINCOUNT"
@@ -16,7 +17,8 @@ def give_way() -> None:
     """On a machine of few processors, let threads that wait leave their processor to other programs; what the user has set stands.
 
     Else two trainings on two cores, or one beside any other program that computes, take several times as long as one after the other:
-    each waits in a loop for a thread that only runs once the other's turn is over.
+    each waits in a loop for a thread that only runs once the other's turn is over. In plain PyTorch such loops remain in the library of
+    its convolutions, which take longer still where the other threads sleep: there nothing is changed.
     """
-    if usable_processors() <= FEW and "OMP_WAIT_POLICY" not in os.environ:
+    if usable_processors() <= FEW and _loader.installed() and "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault(ROUNDS, BRIEFLY)

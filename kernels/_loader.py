@@ -5,6 +5,7 @@ and no CUDA library. Leaves out everything about tensors: `calls` turns them int
 """
 
 import functools
+import importlib.util
 import multiprocessing
 import os
 from pathlib import Path
@@ -40,6 +41,11 @@ class _Missing(NamedTuple):
 
 def _switched_off() -> bool:
     return os.environ.get("CATVAE_KERNEL", "").lower() == "off"
+
+
+def installed() -> bool:
+    """Whether there is a compiled library for the CPU that may be used; loads nothing, and nothing that it brings."""
+    return not _switched_off() and importlib.util.find_spec("._cpu", __package__) is not None
 
 
 def _same_interface(lib: Any) -> bool:

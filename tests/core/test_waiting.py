@@ -7,11 +7,13 @@ import sys
 import pytest
 
 from catvae.core import waiting
+from catvae.kernels import _loader
 
 
 @pytest.fixture(autouse=True)
 def two_processors(monkeypatch):
     monkeypatch.setattr(waiting, "usable_processors", lambda: 2)
+    monkeypatch.setattr(_loader, "installed", lambda: True)
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.setenv(name, "so that it is restored")
         monkeypatch.delenv(name)
@@ -38,10 +40,19 @@ def test_on_many_processors_nothing_is_set(monkeypatch):
     assert "GOMP_SPINCOUNT" not in os.environ
 
 
+def test_in_plain_pytorch_nothing_is_set(monkeypatch):
+    monkeypatch.setattr(_loader, "installed", lambda: False)
+    waiting.give_way()
+    assert "GOMP_SPINCOUNT" not in os.environ
+
+
 def test_the_command_says_so_before_torch_is_imported(tmp_path):
     """torch reads it as it is loaded."""
     (tmp_path / "torch.py").write_text("import os; raise SystemExit(os.environ.get('GOMP_SPINCOUNT', 'unset'))")
-    code = "from catvae.core import waiting; waiting.FEW = 10**6; from catvae.core.train_command import main; main()"
+    code = (
+        "from catvae.core import waiting; from catvae.kernels import _loader; waiting.FEW = 10**6; _loader.installed = lambda: True;"
+        " from catvae.core.train_command import main; main()"
+    )
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path}
     result = subprocess.run([sys.executable, "-c", code, "digits"], env=environment, capture_output=True, text=True, check=False)

@@ -106,6 +106,14 @@ def test_where_there_is_a_compiler_there_is_a_kernel():
 
 
 @compiled
+@pytest.mark.parametrize("switch", ["", "off"])
+def test_whether_a_kernel_is_installed_is_asked_without_loading_it(switch):
+    code = "import sys; from catvae.kernels import _loader; print(_loader.installed(), 'catvae.kernels._cpu' in sys.modules)"
+    environment = {**os.environ, "CATVAE_KERNEL": switch}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert result.stdout.split() == [str(_loader.available() and not switch), "False"]
+
+
 def test_importing_the_loss_does_not_load_the_compiler():
     assert run_python("import sys, catvae.kernels.ops; print('torch._dynamo' in sys.modules)") == "False"
 
