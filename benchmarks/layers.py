@@ -92,7 +92,7 @@ def convolutions(dtype: torch.dtype, seconds: float) -> Rows:
         x = torch.randn(images, before, side, side).contiguous(memory_format=torch.channels_last).to(dtype).requires_grad_()
         upstream = torch.randn(images, after, side // 2 + side % 2, side // 2 + side % 2)
         upstream = upstream.to(dtype).contiguous(memory_format=torch.channels_last)
-        layers = {"torch": nn.Conv2d(before, after, 3, 2, 1), "ours": networks.Convolution(before, after, 2)}
+        layers = {"torch": nn.Conv2d(before, after, 3, 2, 1, bias=False), "ours": networks.Convolution(before, after, 2, bias=False)}
         calls = {}
         for name, layer in layers.items():
             layer = layer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

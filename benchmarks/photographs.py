@@ -19,6 +19,7 @@ from .first_merge import at_first_merge
 from .piles import PILES, pile
 from .record import rows_before, write_csv
 
+NAMES = ("cells", "parts", "beans")
 ONE: dict[str, Any] = {"starts": 1}
 WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "the defaults": ({"fit": "stretch"}, {}),
@@ -36,7 +37,7 @@ def main(seeds: int) -> None:
     """Train on every pile in every way, up to the first merge."""
     rows = rows_before("photographs")
     for seed in range(seeds):
-        for name, (_, kinds) in PILES.items():
+        for name, (_, kinds) in ((name, PILES[name]) for name in NAMES):
             for way, (fit, settings) in WAYS.items():
                 unbarred = fit["fit"] == "pad" and name != "cells"  # frames of one shape: bars would say nothing
                 if unbarred or any((row["pile"], row["way"], int(row["seed"])) == (name, way, seed) for row in rows):

@@ -1,8 +1,8 @@
 """Training beside other work: `python -m benchmarks.together`.
 
-One training alone, then two of the same at once, on all processors; in the best case two take twice as long as one. Rows: threads that
-wait as PyTorch's do, as `catvae-train` lets them (`core/waiting.py`), or not at all before they sleep; with our kernel, where the weights
-of convolutions learn without threads that wait (`kernels/ops/convolving.py`), and in plain PyTorch. Wall time, start included.
+One training alone, then two of the same at once, on all processors; one after the other they would take twice as long as one. Rows:
+threads that wait as PyTorch's do, as `catvae-train` lets them (`core/waiting.py`), or sleep at once; with our kernel, where the
+weights of convolutions learn without threads that wait (`kernels/ops/convolving.py`), and in plain PyTorch. Wall time, start included.
 """
 
 import os

@@ -113,10 +113,12 @@ def _load(source: str, image_size: int | None, warn: Callable[[str], None]) -> I
 
 def _meant(file: Path) -> str:
     """What to do with a file that is no data set, where its name says what it is."""
-    if file.suffix.lower() in (".csv", ".tsv", ".txt"):
+    if file.suffix.lower() == ".csv":
         return "; a CSV file of path and class is given with --labels, beside the images"
     if is_image_name(file.name):
         return "; give the folder that the images are in"
+    if "idx" in file.name:
+        return "; give the folder of the IDX files"
     return "; unpack it, and give the folder" if file.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") else ""
 
 

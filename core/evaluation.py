@@ -88,8 +88,9 @@ def _scored(assignment: NDArray[np.float32], labels: NDArray) -> dict[str, float
     return {**label_scores(assignment.argmax(1), labels)._asdict(), "ece": calibration_error(assignment, labels)}
 
 
-def health_record(state: Health, joints: Joints, returned: float) -> dict[str, float]:
-    """Label-free signs of health of a run, by name; see `metrics.Health` for the first ones, `drawn_return` for `returned`."""
+def health_record(state: Health, joints: Joints, returned: float, by_borders: float) -> dict[str, float]:
+    """Label-free signs of health of a run, by name; see `metrics.Health` for the first ones, `drawn_return` for `returned`, `borders` for
+    `by_borders`."""
     record = {name: float(value) for name, value in state._asdict().items() if name != "shares"}
     if len(state.shares) > 1:
         record["separation"] = float(separations(joints.clusters).min())
@@ -99,6 +100,7 @@ def health_record(state: Health, joints: Joints, returned: float) -> dict[str, f
     record["neighbour_information"] = (mutual_information(joints.cluster_neighbours) + mutual_information(joints.cluster_pixels)) / 2
     record["view_agreement"] = joints.kept
     record["drawn_return"] = returned
+    record["told_by_borders"] = by_borders
     return record
 
 

@@ -35,6 +35,9 @@ KEEPS = 0.5
 """Share of the images that must keep their cluster through a view: 0.93 and more on the sets of `benchmarks/quality.py`."""
 RETURN = 0.8
 """Share of drawings that must be sorted into the cluster they were drawn from: one in five that is not shows in every row of pictures."""
+BORDERS = 0.6
+"""Of clusters told by the images' borders alone (`borders`), from which on they may be backgrounds: 0.7 where nothing but backgrounds was
+sorted, 0.4 and less by the classes of digits, garments and drawn parts."""
 FEW_PAIRS = 3
 """Pairs of clusters that may be one, named one by one."""
 CERTAIN = 0.5
@@ -78,6 +81,7 @@ def verdict(
     chosen: bool = False,
     steps: int | None = None,
     returned: float = 1.0,
+    by_borders: float = 0.0,
 ) -> Verdict:
     """Judge final clusters.
 
@@ -94,6 +98,8 @@ def verdict(
         That the network was trained for.
     returned : float
         Share of drawings that are sorted into the cluster they were drawn from.
+    by_borders : float
+        How much of the clusters the images' borders alone tell.
     """
     shares = np.array(state.shares)
     K = len(shares)
@@ -137,6 +143,12 @@ def verdict(
             notes += [f"clusters {i} and {j} exchange views: they may be one" for i, j in split]
     if not reasons and returned < RETURN:
         notes.append(f"only {returned:.0%} of the images drawn from a cluster are sorted into it: do not rely on what drawings show")
+    if not reasons and by_borders >= BORDERS:
+        notes.insert(
+            0,
+            f"the images' borders alone tell {by_borders:.0%} of their clusters: these may be backgrounds; look at the cards of the report, and"
+            " crop to the things, or put them on one plain background",
+        )
     return Verdict(status="degenerate" if reasons else "healthy", reasons=tuple(reasons), notes=tuple(notes))
 
 

@@ -104,7 +104,7 @@ class Convolution(nn.Conv2d):
 
 def _cast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Input and weights of a layer as autocast, which does not see our own operations, would give them to torch's."""
-    if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+    if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or x.dtype == torch.float64:
         return x, weight
     dtype = torch.get_autocast_dtype("cpu")
     return x.to(dtype), weight.to(dtype)
@@ -141,6 +141,8 @@ class _BiasAdded(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):  # pyright: ignore[reportIncompatibleMethodOverride]
+        # In another layout torch would add bfloat16 image by image, rounded each time.
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
         return gradient, gradient.sum((0, 2, 3)) if ctx.needs_input_grad[1] else None
 
 

@@ -14,6 +14,7 @@ from catvae.runtime.grid import png_bytes
 from catvae.runtime.interruption import Interrupted, stop_on_signals
 
 from . import evaluation, pictures
+from .borders import told_by_borders
 from .checkpoint import load_state, read_position, save_state, weights_bytes
 from .config import Device, TrainConfig
 from .data import ImageData
@@ -162,7 +163,8 @@ class Session:
         record.clusters = evaluation.cluster_records(assignment, names)
         state = health(assignment)
         returned = evaluation.drawn_return(model, seed)
-        record.health = evaluation.health_record(state, joints, returned)
+        by_borders = told_by_borders(data.images, assignment.argmax(1))
+        record.health = evaluation.health_record(state, joints, returned, by_borders)
         record.bound = evaluation.bound_record(model, data, seed)
         record.verdict = verdict(
             state,
@@ -171,6 +173,7 @@ class Session:
             chosen=trainer.config.choose_clusters,
             steps=trainer.position.step,
             returned=returned,
+            by_borders=by_borders,
         )
         self._picture("final", pictures.picture_samples(model, names, seed))
         self._picture("clusters", pictures.picture_clusters(assignment, data, names))

@@ -16,21 +16,30 @@ MIRRORED = 0.62
 NO_UP = 0.03
 """How much less images may correlate with themselves upside down than in the mirror where they have no up: landscapes have a sky."""
 UPRIGHT = 0.8
-"""Images that are told from themselves turned by half at least this often have an up. With three hundred of them, writing and garments are
-told in 0.92 of cases and more, the drawn cells, parts and beans of `benchmarks/piles.py` in 0.53 at most, parts with shadows in 0.74."""
+"""Images that are told from themselves turned by half at least this often have an up; `benchmarks/symmetry.py` reads how often some are."""
 FEWEST, MANY = 50, 300
 """Images to tell anything by, and to know their mean image by."""
 CELLS = 8
 """A side, of the coarse images that are compared."""
 PARTS = 3
 """That images are told in: each by what the others showed."""
-AT_A_TIME = 2**24
-"""Values that are floated at a time, 64 MB: frames may be large."""
+AT_A_TIME = 2**22
+"""Values that are floated at a time, 16 MB for each copy: frames may be large."""
 
 
-def lie_at_any_angle(images: NDArray[np.uint8]) -> bool:
-    """Whether nobody could say which way up images (N, H, W, C) belong: things on a belt, under a microscope, seen from above."""
-    stand = flip_correlation(images, axis=1) < flip_correlation(images, axis=2) - NO_UP
+def lie_at_any_angle(images: NDArray[np.uint8], mirrored: float) -> bool:
+    """Whether nobody could say which way up images belong: things on a belt, under a microscope, seen from above.
+
+    Of fewer than `FEWEST` images nothing is known, and they count as upright. A pile that half a turn maps onto itself, of sixes and nines
+    alone, say, counts as one that lies at any angle.
+
+    Parameters
+    ----------
+    images : ndarray, (N, H, W, C), uint8
+    mirrored : float
+        Their correlation with their mirror images, of `flip_correlation`.
+    """
+    stand = flip_correlation(images, axis=1) < mirrored - NO_UP
     return not stand and told_upright(images) < UPRIGHT
 
 

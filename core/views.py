@@ -92,8 +92,9 @@ def choose_policy(augment: str, images: NDArray[np.uint8], recolour: float = 1.0
         How much views of colour images of objects change colours, from 0, as of grey ones, to 1.
     """
     if augment == "auto":
-        augment = "objects" if images.shape[-1] == 3 or flip_correlation(images, axis=2) >= MIRRORED else "digits"
-        augment = "any-angle" if lie_at_any_angle(images) else augment
+        mirrored = flip_correlation(images, axis=2)
+        augment = "objects" if images.shape[-1] == 3 or mirrored >= MIRRORED else "digits"
+        augment = "any-angle" if lie_at_any_angle(images, mirrored) else augment
     policy = POLICIES[augment]
     if images.shape[-1] == 3 and policy.brightness:
         between = {name: (1 - recolour) * getattr(policy, name) + recolour * most for name, most in COLOURS.items()}

@@ -183,10 +183,10 @@ def _require_modest_exif(image: Image.Image) -> None:
 @contextlib.contextmanager
 def _opened(file: BinaryIO) -> Iterator[ImageFile]:
     """The image in `file`, header read and caps checked; whatever a decoder throws inside comes out as `ImageError`."""
-    if not file.read(1):
-        raise ImageError("not_an_image", "the file is empty")
-    file.seek(0)
     try:
+        if not file.read(1):
+            raise ImageError("not_an_image", "the file is empty")
+        file.seek(0)
         require_modest(file)
         _load_plugins(file)
         with Image.open(file, formats=FORMATS) as image:

@@ -114,7 +114,7 @@ def _csv_pairs(file: Path) -> list[tuple[str, str]]:
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
             for number, row in enumerate(csv.reader(lines), 1):
                 cells = [cell.strip() for cell in row]
-                if not any(cells) or (number == 1 and cells[0].lower() in HEADERS and not (file.parent / cells[0]).exists()):
+                if not any(cells) or (number == 1 and cells[0].lower() in HEADERS and not (file.parent / cells[0]).is_file()):
                     continue
                 if len(cells) < 2 or not cells[0] or not cells[1]:
                     raise DataError(f"{file}, line {number}: expected path,class, found {','.join(row)!r}")

@@ -1,8 +1,8 @@
 /* Patches of images: those of a transposed 4x4 convolution of stride 2 and padding 1, added up, and those of any convolution, taken. The
  * interface is in catvae_layers.h.
  *
- * Added up: position (a, b) of an image reaches rows 2a-1 .. 2a+2 and columns 2b-1 .. 2b+2. A row of the result is added in float, with one more
- * position to either side of it. The halves of a row of four are added apart: what one position adds to, the next one does not.
+ * Added up: position (a, b) of an image reaches rows 2a-1 .. 2a+2 and columns 2b-1 .. 2b+2. A row of the result is added in float, with
+ * one more position to either side of it. The halves of a row of four are added apart: what one position adds to, the next one does not.
  */
 
 typedef struct {
@@ -81,7 +81,7 @@ INLINE void FN(take_row)(const FN(Taken) *t, int64_t image, int64_t row, const i
             else {
                 const int64_t left = x < 0 ? -x * t->C : 0, right = x + t->k > t->W ? (x + t->k - t->W) * t->C : 0;
                 memset(out, 0, 2 * (size_t)left);
-                memcpy(out + left, t->x + from + left, 2 * (size_t)(run - left - right));
+                memcpy(out + left, t->x + (from + left), 2 * (size_t)(run - left - right));
                 memset(out + run - right, 0, 2 * (size_t)right);
             }
         }

@@ -13,7 +13,7 @@ from .eager import applied, layer_in_c
 from .once import first_derivative
 
 PATCHES = 1 << 21
-"""Numbers of patches that are taken at once: they stay in the cache until they are multiplied, and cost no memory beside the images."""
+"""Numbers of patches that are taken at once, of one image at least: they stay in the cache until they are multiplied."""
 
 
 def convolved(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, transposed: bool = False) -> Tensor | None:
@@ -28,12 +28,14 @@ def convolved(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: 
     bias : Tensor, (O,), optional
         float32.
     stride : int
+        Pixels from one patch to the next.
     transposed : bool
+        Whether it is `conv_transpose2d`.
 
     Returns
     -------
     Tensor, (N, O, h, w), as torch's, or None where its own operation is needed throughout: on another device or dtype, for no images,
-    kernels that are not square, without a compiled kernel, where nothing learns, under torch.compile, torch.func and dispatch
+    kernels that are not square, without a compiled kernel, where gradients are off, under torch.compile, torch.func and dispatch
     modes, and for patches of one channel, of which the library's gradient does not wait.
     """
     given = (x, weight) if bias is None else (x, weight, bias)
@@ -65,25 +67,35 @@ class _Convolved(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy):  # pyright: ignore[reportIncompatibleMethodOverride]
         need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
+        dy = dy.contiguous(memory_format=torch.channels_last)
         options = ctx.stride, ctx.transposed, need_x, need_weight
         dx, dweight = first_derivative(lambda dy, x, weight: convolution_gradients(dy, x, weight, *options), dy, *ctx.saved_tensors)
-        # Added in float32 by itself; asked for in float32, a sum first copies what it adds, which takes 2 to 25 times as long.
-        return dx, dweight, dy.sum((0, 2, 3)).float() if need_bias else None, None, None
+        return dx, dweight, bias_gradient(dy) if need_bias else None, None, None
 
 
 _convolved = applied(_Convolved)
 
 
+def bias_gradient(dy: Tensor) -> Tensor:
+    """(C,) sums of (N, C, H, W) over images and positions, in float32; dy is channels last.
+
+    Only in that layout does torch add bfloat16 in float32 throughout. Asked for float32, it would first copy all of it, which takes 2 to
+    25 times as long.
+    """
+    return dy.sum((0, 2, 3)).float()
+
+
 def convolution_gradients(
     dy: Tensor, x: Tensor, weight: Tensor, stride: int, transposed: bool, need_x: bool, need_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """dx and dweight, None where it is not needed, of a convolution with a padding of 1; x is channels last."""
+    """dx and dweight, None where it is not needed, of a convolution with a padding of 1; dy and x are channels last."""
     by_patches = need_weight and _fits(x, weight, transposed)
     shape = [stride, stride], [1, 1], [1, 1], transposed, [0, 0], 1  # stride, padding, dilation, transposed, output padding, groups
     wanted = [need_x, need_weight and not by_patches, False]
-    dx, dweight, _ = torch.ops.aten.convolution_backward(dy, x, weight, None, *shape, wanted)
+    dx = dweight = None
+    if any(wanted):
+        dx, dweight, _ = torch.ops.aten.convolution_backward(dy, x, weight, None, *shape, wanted)
     if by_patches:
-        dy = dy.contiguous(memory_format=torch.channels_last)
         dweight = of_patches(*((dy, x) if transposed else (x, dy)), weight.shape[2], stride)
     return dx, dweight
 

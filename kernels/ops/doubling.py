@@ -1,13 +1,13 @@
 """A transposed convolution to few channels as a matrix product and one call to C; `doubled` says where it does not apply.
 
-Left out: layers with more channels, for which the library's own is as fast, second derivatives, and GPUs.
+Left out: layers with more channels, which are `convolving`'s, second derivatives, and GPUs.
 """
 
 import torch
 from torch import Tensor
 
 from . import calls
-from .convolving import convolution_gradients
+from .convolving import bias_gradient, convolution_gradients
 from .eager import applied, layer_in_c
 from .once import first_derivative
 
@@ -72,13 +72,11 @@ class _Doubled(torch.autograd.Function):
     def backward(ctx, dy):  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight = ctx.saved_tensors
         need_x, need_weight, need_bias = ctx.needs_input_grad
-        dx, dweight = first_derivative(_gradients, dy, x, weight, need_x, need_weight)
-        return dx, dweight, dy.sum((0, 2, 3)).float() if need_bias else None
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        dx, dweight = first_derivative(
+            lambda dy, x, weight: convolution_gradients(dy, x, weight, 2, True, need_x, need_weight), dy, x, weight
+        )
+        return dx, dweight, bias_gradient(dy) if need_bias else None
 
 
 _doubled = applied(_Doubled)
-
-
-def _gradients(dy: Tensor, x: Tensor, weight: Tensor, need_x: bool, need_weight: bool) -> tuple[Tensor | None, ...]:
-    """dx and dweight, None where it is not needed."""
-    return convolution_gradients(dy, x, weight, 2, True, need_x, need_weight)

@@ -199,6 +199,7 @@ HEALTH = {
     "neighbour_information": "information shared with nearest neighbours, nats",
     "view_agreement": "same cluster in a view",
     "drawn_return": "drawings sorted into their own cluster",
+    "told_by_borders": "clusters told by the images' borders alone, beyond chance",
 }
 """What a run's signs of health are called where people read them."""
 

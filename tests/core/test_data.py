@@ -166,13 +166,15 @@ def test_arrays_that_are_no_images(tmp_path, arrays, message):
 
 def test_nothing_to_read(tmp_path):
     (tmp_path / "empty").mkdir()
-    for name in ("file.txt", "one.png", "many.zip", "file.bin", "bad.npz"):
+    for name in ("file.txt", "classes.csv", "one.png", "many.zip", "train-images-idx3-ubyte.gz", "file.bin", "bad.npz"):
         (tmp_path / name).write_text("x")
     for source, message in {
         str(tmp_path / "empty"): "holds no images",
-        str(tmp_path / "file.txt"): "not a data set.*--labels",
+        str(tmp_path / "file.txt"): "not a data set",
+        str(tmp_path / "classes.csv"): "not a data set.*--labels",
         str(tmp_path / "one.png"): "not a data set.*give the folder that the images are in",
         str(tmp_path / "many.zip"): "not a data set.*unpack it",
+        str(tmp_path / "train-images-idx3-ubyte.gz"): "not a data set.*give the folder of the IDX files",
         str(tmp_path / "file.bin"): "expected a folder, an .npz or an .npy file$",
         str(tmp_path / "bad.npz"): "cannot read",
         "digit": "did you mean 'digits'",

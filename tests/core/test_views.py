@@ -132,7 +132,3 @@ def test_colours_of_colour_images_of_objects_change_as_much_as_asked():
     assert (half.hue, half.brightness) == (COLOURS["hue"] / 2, pytest.approx((of.brightness + COLOURS["brightness"]) / 2))
     for policy in (choose_policy("objects", grey), choose_policy("none", three), choose_policy("digits", three)):
         assert policy.hue == policy.contrast == policy.saturation == 0
-
-
-def test_auto_takes_digits_for_writing(digits):
-    assert choose_policy("auto", digits.images).name == "digits"

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 nnF = torch.nn.functional
 
-from catvae.kernels import _loader, convolved  # noqa: E402
+from catvae.kernels import _loader, convolved, doubled  # noqa: E402
 from catvae.kernels.ops import convolving  # noqa: E402
 
 from .patches import check_taken  # noqa: E402
@@ -54,6 +54,21 @@ def test_values_and_gradients_are_those_of_double_precision(layer, layout):
     for ours, right in zip((y, *found), (expected, *gradients), strict=True):
         assert (ours.double() - right).abs().max() <= 2**-7 * right.abs().max()
     assert [part.dtype for part in found] == [torch.bfloat16, torch.bfloat16, torch.float32]
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_what_a_bias_learns_by_is_not_rounded_image_by_image(layout):
+    """Of 600 equal numbers bfloat16 would add 256 and stay there."""
+    x, weight = torch.zeros(600, 4, 3, 3).bfloat16(), torch.zeros(2, 4, 3, 3).bfloat16()
+    dy = torch.ones(600, 2, 3, 3).bfloat16().contiguous(memory_format=layout)
+    for call, shape in ((convolved, (2,)), (doubled, (3,))):
+        bias = torch.zeros(shape, requires_grad=True)
+        if call is doubled:
+            x = x.contiguous(memory_format=torch.channels_last)
+            weight, dy = torch.zeros(4, 3, 4, 4).bfloat16(), torch.ones(600, 3, 6, 6).bfloat16().contiguous(memory_format=layout)
+        (found,) = torch.autograd.grad(call(x, weight, bias), bias, dy)
+        exactly = dy.double().sum((0, 2, 3))
+        assert ((found.double() - exactly).abs() <= 2**-8 * exactly).all()
 
 
 def test_images_in_parts_give_what_they_give_at_once(monkeypatch):

@@ -1,0 +1,46 @@
+"""How often images are told from themselves turned by half: `python -m benchmarks.symmetry mnist fashion-mnist`.
+
+What `--augment auto` decides by, label-free (`core/symmetry.py`): on writing and garments, which have an up, and on drawn piles, which have
+none (`piles`); the parts also lit from one side, off the middle of the frame, and with shadows to the lower right.
+"""
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from catvae.core.data import load_data
+from catvae.core.symmetry import UPRIGHT, told_upright
+from catvae.core.views import choose_policy
+
+from .piles import PILES, pile
+from .record import write_csv
+
+COUNTS = 1000, 300, 60
+"""Images that are looked at, at most."""
+
+
+@click.command()
+@click.argument("mnist")
+@click.argument("fashion")
+def main(mnist: str, fashion: str) -> None:
+    """Read it on MNIST, FASHION-MNIST, the digits and the drawn piles."""
+    sets = {Path(name).name: load_data(name).images for name in ("digits", mnist, fashion)}
+    sets |= {name: pile(name, {"fit": "stretch"}).images for name in PILES}
+    parts = sets["parts"]
+    side = np.linspace(0, 90, parts.shape[2]).astype(np.uint8)[:, None]
+    sets["parts, lit from one side"] = parts // 2 + side
+    sets["parts, off the middle"] = np.roll(parts, (3, 2), (1, 2))
+    thing = parts.mean(3, keepdims=True) > 110
+    sets["parts, with shadows"] = np.where(np.roll(thing, (2, 2), (1, 2)) & ~thing, parts // 2, parts)
+    rows = []
+    for name, images in sets.items():
+        chosen = np.random.default_rng(0).permutation(len(images))  # drawn piles come kind by kind in turn
+        told = {f"told_{count}": f"{told_upright(images[np.sort(chosen[:count])]):.3f}" for count in COUNTS}
+        rows.append({"images": name, **told, "views": choose_policy("auto", images).name})
+        click.echo("  ".join(rows[-1].values()))
+    click.echo(f"below {UPRIGHT} an image has no up; written to {write_csv('symmetry', rows)}")
+
+
+if __name__ == "__main__":
+    main()
