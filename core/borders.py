@@ -1,4 +1,4 @@
-"""Do clusters follow what lies around the things, the light and the tint of their backgrounds? Read off the images' borders, without labels.
+"""Do clusters follow what lies around the things, the light and the tint of backgrounds? Read off the images' borders, without labels.
 
 Views keep a background as they keep a thing, and nothing in training knows which of the two was meant. Which it became is told here.
 """
