@@ -15,6 +15,7 @@ from catvae.runtime.errors import DataError, UsageError
 
 Net = Literal["conv", "mlp"]
 Augment = Literal["auto", "digits", "objects", "any-angle", "none"]
+Colours = Literal["keep", "vary", "ignore"]
 Device = Literal["auto", "cpu", "cuda"]
 
 LARGEST_SEED = 2**31 - 1
@@ -85,8 +86,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Views: digits (affine), objects (mirror, brightness, slight affine), any-angle (the same, turned all round), none (noise only),
     auto (by symmetry)."""
 
-    recolour: float = 1.0
-    """How much the views of colour images change colours, beyond a little brightness; 0 where shades of one colour tell kinds apart."""
+    colours: Colours = "vary"
+    """What views do to colours. keep: next to nothing, where shades of one colour tell kinds apart; vary: light, contrast and tint change,
+    on colour images of objects; ignore: hues go all round and half of the views are negatives, where outlines tell kinds apart on any
+    background."""
 
     epochs: int = 0
     """0: as many as the data needs, at least 12 and at least 1000 steps."""
@@ -131,9 +134,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise UsageError(f"warm_start is {self.warm_start}, expected a share of the steps between 0 and 1")
         if self.choose_clusters and not self.merges:
             raise UsageError("-k auto needs over-clusters and their merges, which the recipe robust has")
-        for name in ("tone", "recolour"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} is {getattr(self, name)}, expected 0 to 1")
+        if not 0 <= self.tone <= 1:
+            raise UsageError(f"tone is {self.tone}, expected 0 to 1")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout is {self.dropout}, expected 0 <= dropout < 1")
         if self.legacy and self.recipe != "paper":
@@ -220,8 +222,12 @@ def resolve(options: dict[str, Any], file: dict[str, Any] | None = None) -> Trai
         raise cause if isinstance(cause, UsageError) else UsageError(f"configuration: {error}") from error
     if config.sizes == "unequal" and not config.merges:
         raise UsageError("--sizes unequal needs over-clusters and their merges, which the recipe robust has")
-    if config.augment != "auto" and not (config.invariance_weight or config.information_views):
-        raise UsageError(f"--augment {config.augment} changes nothing: the recipe {config.recipe} takes no views")
+    views = config.invariance_weight or config.information_views
+    for name, value, usual in (("augment", config.augment, "auto"), ("colours", config.colours, "vary")):
+        if value != usual and not views:
+            raise UsageError(f"--{name} {value} changes nothing: the recipe {config.recipe} takes no views")
+    if config.augment == "none" and config.colours == "ignore":
+        raise UsageError("--colours ignore changes nothing beside --augment none, whose views differ in noise alone")
     return config
 
 

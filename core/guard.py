@@ -146,8 +146,8 @@ def verdict(
     if not reasons and by_borders >= BORDERS:
         notes.insert(
             0,
-            f"the images' borders alone tell {by_borders:.0%} of their clusters: these may be backgrounds; look at the cards of the report,"
-            " and crop to the things, or put them on one plain background",
+            f"the images' borders alone tell {by_borders:.0%} of their clusters: these may be backgrounds; look at the cards of the report."
+            " If outlines tell the kinds apart, try --colours ignore; else crop to the things, or put them on one plain background",
         )
     return Verdict(status="degenerate" if reasons else "healthy", reasons=tuple(reasons), notes=tuple(notes))
 

@@ -65,7 +65,7 @@ class Steps:
         self.config = config = trainable(config, count, labelled, ranks)
         self.device = resolve_device(config.device)
         self.precision = resolve_precision(config.precision, self.device)
-        self.policy = choose_policy(config.augment, data.images, config.recolour)
+        self.policy = choose_policy(config.augment, data.images, config.colours)
         self.ranks = ranks
         self.batches = Batches(data.images, config.batch_size, self.device, ranks)
         self.steps_per_epoch = self.batches.per_epoch

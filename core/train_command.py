@@ -64,6 +64,11 @@ class ClusterCount(click.ParamType):
     type=Choice(["auto", "digits", "objects", "any-angle", "none"]),
     help="Views that keep their cluster: of writing, of things that stand, of things at any angle, none. [default: auto, by symmetry]",
 )
+@click.option(
+    "--colours",
+    type=Choice(["keep", "vary", "ignore"]),
+    help="What views do to them. keep: shades tell kinds apart; ignore: outlines do, on any background. [default: vary]",
+)
 @click.option("--image-size", type=click.IntRange(4, 1024), metavar="PIXELS", help="Fit images of a folder into this square.")
 @click.option("--epochs", type=click.IntRange(1), metavar="N", help="Passes over the data. [default: by size]")
 @click.option("--batch-size", type=int, help="Images per step. [default: 256]")

@@ -15,6 +15,7 @@ import torch.nn.functional as nnF
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .config import Colours
 from .image_folder import background_of
 from .ranks import ALONE, Ranks
 from .symmetry import MIRRORED, flip_correlation, lie_at_any_angle
@@ -22,9 +23,11 @@ from .symmetry import MIRRORED, flip_correlation, lie_at_any_angle
 AT_A_TIME_PIXELS = 56 * 56
 """Values per image up to which a full batch is encoded at a time: about 300 MB of activations at 1024."""
 
-COLOURS = {"brightness": 0.5, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+VARIED = {"brightness": 0.5, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 """Of colour images of objects: changes that hide how a thing was lit, or which of its kind it is, yet not what colour it has: red does not
 become green. About SimCLR's for small images (arXiv 2002.05709, appendix B.9), without its greyscale."""
+IGNORED = {**VARIED, "saturation": 0.9, "hue": 0.5, "negative": 0.5}
+"""Changes that leave outlines alone: a background is as well any other, and lighter or darker than the thing on it."""
 ROUND_GREY = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
 """Generator of the turn of (red, green, blue) around the axis of greys."""
 
@@ -53,6 +56,8 @@ class ViewPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Relative change of how far colours are from grey, either way."""
     hue: float = 0.0
     """Turn of the circle of hues, either way."""
+    negative: float = 0.0
+    """Share of the views in which light and dark change places."""
     noise: float = 0.0
     """Standard deviation of Gaussian pixel noise, for images in [0, 1]."""
     background: float = 0.0
@@ -75,7 +80,7 @@ POLICIES = {
 }
 
 
-def choose_policy(augment: str, images: NDArray[np.uint8], recolour: float = 1.0) -> ViewPolicy:
+def choose_policy(augment: str, images: NDArray[np.uint8], colours: Colours = "vary") -> ViewPolicy:
     """The policy of a name; `auto` decides by symmetry.
 
     Mirroring, the step that separates writing from objects, is harmless only for things that look alike in the mirror (garments, cells,
@@ -88,17 +93,19 @@ def choose_policy(augment: str, images: NDArray[np.uint8], recolour: float = 1.0
     augment : str
         ``digits``, ``objects``, ``any-angle``, ``none`` or ``auto``.
     images : ndarray, (N, H, W, C), uint8
-    recolour : float
-        How much views of colour images of objects change colours, from 0, as of grey ones, to 1.
+    colours : str
+        ``keep`` leaves colours as they are but for a little brightness, ``vary`` changes them on colour images of objects, ``ignore`` on
+        all images, and makes half of the views negatives.
     """
     if augment == "auto":
         mirrored = flip_correlation(images, axis=2)
         augment = "objects" if images.shape[-1] == 3 or mirrored >= MIRRORED else "digits"
         augment = "any-angle" if lie_at_any_angle(images, mirrored) else augment
     policy = POLICIES[augment]
-    if images.shape[-1] == 3 and policy.brightness:
-        between = {name: (1 - recolour) * getattr(policy, name) + recolour * most for name, most in COLOURS.items()}
-        policy = msgspec.structs.replace(policy, **between)
+    if colours == "ignore" and policy.moves:
+        policy = msgspec.structs.replace(policy, **IGNORED)
+    elif colours == "vary" and images.shape[-1] == 3 and policy.brightness:
+        policy = msgspec.structs.replace(policy, **VARIED)
     return msgspec.structs.replace(policy, background=background_of(images))
 
 
@@ -134,11 +141,14 @@ def _viewed(x: Tensor, policy: ViewPolicy) -> Tensor:
 
     if policy.moves:
         grid = nnF.affine_grid(_random_affine(x, policy, uniform), list(x.shape), align_corners=False)
-        # Corners that come into view are background on grey images; colour photographs have none that holds for all of them.
-        padding, beyond = ("border", 0.0) if x.shape[1] == 3 else ("zeros", policy.background)
+        # Corners that come into view are background on grey images; colour photographs have none that holds for all of them, nor has a
+        # pile on any background.
+        padding, beyond = ("border", 0.0) if x.shape[1] == 3 or policy.negative else ("zeros", policy.background)
         x = nnF.grid_sample(x - beyond, grid, mode="bilinear", padding_mode=padding, align_corners=False) + beyond
     if x.shape[1] == 3 and (policy.contrast or policy.saturation or policy.hue):
         x = _recoloured(x, policy, uniform)
+    if policy.negative:
+        x = torch.where((torch.rand(n, device=device) < policy.negative).view(n, 1, 1, 1), 1 - x, x)
     if policy.brightness:
         x = x * (1 + uniform(policy.brightness)).view(n, 1, 1, 1)
     if policy.noise:

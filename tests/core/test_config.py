@@ -42,6 +42,9 @@ def test_a_configuration_survives_its_file(tmp_path):
         ({"recipe": "paper", "sizes": "unequal"}, "--sizes unequal needs over-clusters"),
         ({"sizes": "unequal", "invariance_weight": 0.0}, "--sizes unequal needs over-clusters"),
         ({"recipe": "paper", "augment": "objects"}, "--augment objects changes nothing: the recipe paper takes no views"),
+        ({"recipe": "paper", "colours": "keep"}, "--colours keep changes nothing: the recipe paper takes no views"),
+        ({"augment": "none", "colours": "ignore"}, "--colours ignore changes nothing beside --augment none"),
+        ({"colours": "grey"}, "colours"),
         ({"information_weight": -1.0}, "^information_weight is -1"),
     ],
 )

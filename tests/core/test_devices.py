@@ -43,7 +43,7 @@ def test_a_run_is_trained_stopped_resumed_and_scored_on_each_device(device, blob
     """On a GPU to no bit in particular: what must not happen there is a tensor of the other device."""
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU on this machine")
-    settings = quick(device=device, clusters="auto", max_clusters=5, precision="auto", recolour=1.0)
+    settings = quick(device=device, clusters="auto", max_clusters=5, precision="auto", colours="ignore")
     session = Session.start(RunFolder(tmp_path / "run"), blobs, settings, Origin(data="blobs"))
 
     def stop(_loss) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from catvae.core.views import COLOURS, POLICIES, ViewPolicy, choose_policy, random_view, to_float, view_information
+from catvae.core.views import IGNORED, POLICIES, VARIED, ViewPolicy, choose_policy, random_view, to_float, view_information
 
 
 def test_what_comes_into_view_is_background():
@@ -125,10 +125,33 @@ def test_saturation_moves_colours_to_and_from_grey_and_contrast_to_and_from_the_
 def test_colours_of_colour_images_of_objects_change_as_much_as_asked():
     three = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
     grey = three[..., :1]
-    of = POLICIES["objects"]
-    assert {name: getattr(choose_policy("objects", three), name) for name in COLOURS} == COLOURS
-    assert choose_policy("objects", three, recolour=0) == msgspec.structs.replace(of, background=choose_policy("objects", three).background)
-    half = choose_policy("any-angle", three, recolour=0.5)
-    assert (half.hue, half.brightness) == (COLOURS["hue"] / 2, pytest.approx((of.brightness + COLOURS["brightness"]) / 2))
+    for images in (three, grey):
+        background = choose_policy("objects", images).background
+        kept = choose_policy("objects", images, "keep")
+        assert kept == msgspec.structs.replace(POLICIES["objects"], background=background)
+        ignored = choose_policy("digits", images, "ignore")
+        assert {name: getattr(ignored, name) for name in IGNORED} == IGNORED
+        assert ignored.rotation == POLICIES["digits"].rotation
+    assert {name: getattr(choose_policy("any-angle", three), name) for name in VARIED} == VARIED
     for policy in (choose_policy("objects", grey), choose_policy("none", three), choose_policy("digits", three)):
-        assert policy.hue == policy.contrast == policy.saturation == 0
+        assert policy.hue == policy.contrast == policy.saturation == policy.negative == 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_negative_has_light_and_dark_exchanged(channels):
+    torch.manual_seed(0)
+    x = torch.rand(400, channels, 4, 5)
+    seen = random_view(x, ViewPolicy(name="n", negative=0.3))
+    turned = torch.isclose(seen, 1 - x).all(3).all(2).all(1)
+    assert torch.isclose(seen[~turned], x[~turned]).all()
+    assert 0.2 < turned.float().mean() < 0.4
+
+
+def test_on_any_background_what_comes_into_view_is_the_images_own():
+    """In grey too: one median for all of them would show which background it was."""
+    torch.manual_seed(0)
+    x = torch.linspace(0.1, 0.9, 50)[:, None, None, None].expand(50, 1, 9, 9)
+    policy = msgspec.structs.replace(POLICIES["any-angle"], brightness=0.0, background=0.5)
+    own = random_view(x, msgspec.structs.replace(policy, negative=1e-9))
+    assert torch.allclose(own, x, atol=1e-5)
+    assert not torch.allclose(random_view(x, policy), x, atol=0.1)
