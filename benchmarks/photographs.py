@@ -1,17 +1,20 @@
 """Colour pictures of things in any light: `python -m benchmarks.photographs --seeds 3`.
 
-Four drawn piles (`piles`): cells, told apart by outline and stain; parts of any metal, by outline alone; beans, by colour alone; the parts
-on grounds that differ more than they do. Each row is a run up to its first merge: with the defaults; from one start, where they choose among
-three; and from one start with one more part undone: views that change colours, views that turn an image all round, most of the tone kept
-out of the network, no black bars beside images that are not square; or with views in which outlines alone stay. Labels score, and nothing
-else; the numbers are for over-clusters merged into K, so that no later step hides what the network looked at.
+Four drawn piles (`piles`): cells, told apart by outline and stain; parts of any metal, by outline alone; beans, by colour alone; the
+parts on grounds that differ more than they do. Each row is a run up to its first merge: with the defaults; with outlines alone; from one
+start, where they choose among three; and from one start with one more part undone: views that change colours, views that turn an image
+all round, most of the tone kept out of the network, no black bars beside images that are not square. Labels score, and nothing else; the
+numbers are for over-clusters merged into K, so that no later step hides what the network looked at. *borders*: how much of the groups the
+images' borders tell (`core/borders.py`).
 """
 
 from typing import Any
 
 import click
 
+from catvae.core.borders import told_by_borders
 from catvae.core.data import ImageData
+from catvae.core.held_back import split
 from catvae.core.merging import merge
 from catvae.core.metrics import label_scores
 
@@ -22,9 +25,9 @@ from .record import rows_before, write_csv
 ONE: dict[str, Any] = {"starts": 1}
 WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "the defaults": ({"fit": "stretch"}, {}),
+    "outlines alone": ({"fit": "stretch"}, {"colours": "ignore"}),
     "one start": ({"fit": "stretch"}, ONE),
     "one start, colours as they are": ({"fit": "stretch"}, {**ONE, "colours": "keep"}),
-    "one start, outlines alone": ({"fit": "stretch"}, {**ONE, "colours": "ignore"}),
     "one start, turned a little only": ({"fit": "stretch"}, {**ONE, "augment": "objects"}),
     "one start, all of the tone": ({"fit": "stretch"}, {**ONE, "tone": 1.0}),
     "one start, black bars": ({"fit": "pad"}, ONE),
@@ -50,8 +53,10 @@ def main(seeds: int) -> None:
 
 def _merged(data: ImageData, settings: dict[str, Any]) -> dict[str, Any]:
     begun = at_first_merge(data, settings)
-    scores = label_scores(merge(begun.joints, begun.K, unequal=begun.unequal)[begun.small], begun.labels)
-    return {"sizes": "unequal" if begun.unequal else "equal", "acc": round(scores.acc, 4), "nmi": round(scores.nmi, 4)}
+    groups = merge(begun.joints, begun.K, unequal=begun.unequal)[begun.small]
+    scores, borders = label_scores(groups, begun.labels), told_by_borders(data.images[split(len(data.images)).trained], groups)
+    sizes = "unequal" if begun.unequal else "equal"
+    return {"sizes": sizes, "acc": round(scores.acc, 4), "nmi": round(scores.nmi, 4), "borders": round(borders, 3)}
 
 
 if __name__ == "__main__":
