@@ -16,6 +16,8 @@ from .training import Trainer
 
 EVERY = 60.0
 """Seconds between two lines in a log."""
+BEFORE = 0.4
+"""Of a step with the generator, what a step before it joins costs, about (`benchmarks/layers.py`)."""
 
 
 def announce(session: Session, quiet: bool, prefix: str = "") -> None:
@@ -42,7 +44,7 @@ def train_with_bar(session: Session, quiet: bool, prefix: str = "") -> None:
     trainer = session.trainer
     done = trainer.all_steps - trainer.steps_left
     began = said = time.monotonic()
-    steps = 0
+    work = work_left(trainer)
     with tqdm(
         total=trainer.all_steps,
         initial=done,
@@ -53,18 +55,29 @@ def train_with_bar(session: Session, quiet: bool, prefix: str = "") -> None:
     ) as bar:
 
         def show(loss: BatchLoss) -> None:
-            nonlocal said, steps
+            nonlocal said
             bar.update()
-            steps += 1
             if bar.disable and time.monotonic() - said > EVERY:
                 said = time.monotonic()
-                left = (said - began) / steps * (trainer.all_steps - done - steps)
-                say(f"{prefix}{_stage(trainer)}: {(done + steps) / trainer.all_steps:.0%} of the steps, about {left / 60:.0f} min left")
+                left = work_left(trainer)
+                seconds = (said - began) * left / max(work - left, BEFORE)
+                steps = trainer.all_steps - trainer.steps_left
+                say(f"{prefix}{_stage(trainer)}: {steps / trainer.all_steps:.0%} of the steps, {_minutes(seconds)} left")
             if trainer.position.step % 10 == 0:
                 bar.set_description(prefix + _stage(trainer), refresh=False)
                 bar.set_postfix(_shown(loss), refresh=False)
 
         session.train(None if quiet else show)
+
+
+def work_left(trainer: Trainer) -> float:
+    """How many steps with the generator take as long as what is left of a run."""
+    drawing = min(trainer.steps_left, trainer.steps - max(trainer.position.step, trainer.warm_steps))
+    return BEFORE * (trainer.steps_left - drawing) + drawing
+
+
+def _minutes(seconds: float) -> str:
+    return "less than a minute" if seconds < 60 else f"about {seconds / 60:.0f} min"
 
 
 def _stage(trainer: Trainer) -> str:
