@@ -205,7 +205,7 @@ def test_a_folder_of_mixed_sizes_trains_and_exports(sources, tmp_path):
         (("digits", "--legacy"), 2, "--legacy belongs to --recipe paper"),
         (("digits", "--device", "cuda"), 4, "no CUDA device"),
         (("digits", "--config", "none.json"), 3, "cannot read the configuration"),
-        (("digits", "-o", "/proc/run"), 5, "cannot create the folder"),
+        (("digits", "-o", "/proc/run"), 5, "cannot write into"),
         (("digit",), 3, "did you mean 'digits'"),
         (("nowhere",), 3, "no such file or folder"),
         (("{sources}/empty",), 3, "holds no images"),
