@@ -141,8 +141,6 @@ class _BiasAdded(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):  # pyright: ignore[reportIncompatibleMethodOverride]
-        # In another layout torch would add bfloat16 image by image, rounded each time.
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
         return gradient, gradient.sum((0, 2, 3)) if ctx.needs_input_grad[1] else None
 
 

@@ -77,10 +77,9 @@ _convolved = applied(_Convolved)
 
 
 def bias_gradient(dy: Tensor) -> Tensor:
-    """(C,) sums of (N, C, H, W) over images and positions, in float32; dy is channels last.
+    """(C,) sums of (N, C, H, W) over images and positions, added in float32, rounded to the dtype of dy, and float32.
 
-    Only in that layout does torch add bfloat16 in float32 throughout. Asked for float32, it would first copy all of it, which takes 2 to
-    25 times as long.
+    Asked for float32, torch would first copy all of dy, which takes 2 to 25 times as long.
     """
     return dy.sum((0, 2, 3)).float()
 

@@ -57,7 +57,7 @@ def test_values_and_gradients_are_those_of_double_precision(layer, layout):
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_what_a_bias_learns_by_is_not_rounded_image_by_image(layout):
+def test_what_a_bias_learns_by_is_added_in_float32(layout):
     """Of 600 equal numbers bfloat16 would add 256 and stay there."""
     x, weight = torch.zeros(600, 4, 3, 3).bfloat16(), torch.zeros(2, 4, 3, 3).bfloat16()
     dy = torch.ones(600, 2, 3, 3).bfloat16().contiguous(memory_format=layout)
