@@ -233,10 +233,11 @@ def summary(exported: Exported) -> dict[str, str]:
     manifest = exported.manifest
     total = sum(record.size for record in manifest.graphs.values())
     worst = max(manifest.parity.max_difference.values())
+    named = any(name != str(i) for i, name in enumerate(manifest.names))
     lines = {
         "graphs": f"{', '.join(manifest.graphs)}: {total / 1e6:.2f} MB, {manifest.precision}, opset {OPSET}",
         "parity": f"largest difference from PyTorch {worst:.1e} at batches {', '.join(map(str, manifest.parity.batches))}",
-        "clusters": ", ".join(name if name == str(i) else f"{i}={name}" for i, name in enumerate(manifest.names)),
+        "clusters": ", ".join(f"{i}={name}" if named else name for i, name in enumerate(manifest.names)),
     }
     if manifest.quantisation:
         q = manifest.quantisation

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -50,6 +51,16 @@ def test_contents(exported):
     card = (exported / "MODEL_CARD.md").read_text()
     assert "Learnt from 1,707 images without labels" in card  # of 1,797, 90 are held back
     assert "never for training" in card
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [(("0", "1", "2"), "0, 1, 2"), (("2", "1", "0"), "0=2, 1=1, 2=0"), (("0", "a", "b"), "0=0, 1=a, 2=b")]
+)
+def test_either_all_clusters_or_none_are_said_with_their_name(exported, names, said):
+    manifest = Bundle.load(exported).manifest
+    clusters = tuple(msgspec.structs.replace(cluster, name=name) for cluster, name in zip(manifest.clusters[:3], names, strict=True))
+    found = bundle_writer.summary(bundle_writer.Exported(msgspec.structs.replace(manifest, clusters=clusters), [], ()))
+    assert found["clusters"] == said
 
 
 def test_labels_that_were_trained_on_are_said_to_be(finished_run, tmp_path):
