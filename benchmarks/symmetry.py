@@ -1,7 +1,9 @@
-"""How often images are told from themselves turned by half: `python -m benchmarks.symmetry mnist fashion-mnist`.
+"""What piles show of themselves without labels: `python -m benchmarks.symmetry mnist fashion-mnist`.
 
-What `--augment auto` decides by, label-free (`core/symmetry.py`): on writing and garments, which have an up, and on drawn piles, which have
-none (`piles`); the parts also lit from one side, off the middle of the frame, and with shadows to the lower right.
+*told*: how often images are told from themselves turned by half, which `--augment auto` decides by (`core/symmetry.py`): on writing and
+garments, which have an up, and on drawn piles, which have none (`piles`); the parts also lit from one side, off the middle of the frame,
+and with shadows to the lower right. *borders*: how much of their true classes the images' borders tell (`core/borders.py`), what the
+verdict's threshold must lie above; labels serve that column alone.
 """
 
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from catvae.core.borders import told_by_borders
 from catvae.core.data import load_data
 from catvae.core.symmetry import UPRIGHT, told_upright
 from catvae.core.views import choose_policy
@@ -25,8 +28,10 @@ COUNTS = 1000, 300, 60
 @click.argument("fashion")
 def main(mnist: str, fashion: str) -> None:
     """Read it on MNIST, FASHION-MNIST, the digits and the drawn piles."""
-    sets = {Path(name).name: load_data(name).images for name in ("digits", mnist, fashion)}
-    sets |= {name: pile(name, {"fit": "stretch"}).images for name in PILES}
+    data = {Path(name).name: load_data(name) for name in ("digits", mnist, fashion)}
+    data |= {name: pile(name, {"fit": "stretch"}) for name in PILES}
+    sets = {name: whole.images for name, whole in data.items()}
+    borders = {name: told_by_borders(whole.images, whole.labels) for name, whole in data.items() if whole.labels is not None}
     parts = sets["parts"]
     side = np.linspace(0, 90, parts.shape[2]).astype(np.uint8)[:, None]
     sets["parts, lit from one side"] = parts // 2 + side
@@ -38,6 +43,7 @@ def main(mnist: str, fashion: str) -> None:
         chosen = np.random.default_rng(0).permutation(len(images))  # drawn piles come kind by kind in turn
         told = {f"told_{count}": f"{told_upright(images[np.sort(chosen[:count])]):.3f}" for count in COUNTS}
         rows.append({"images": name, **told, "views": choose_policy("auto", images).name})
+        rows[-1]["borders"] = f"{borders[name]:.3f}" if name in borders else ""
         click.echo("  ".join(rows[-1].values()))
     click.echo(f"below {UPRIGHT} an image has no up; written to {write_csv('symmetry', rows)}")
 

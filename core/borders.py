@@ -6,6 +6,8 @@ Views keep a background as they keep a thing, and nothing in training knows whic
 import numpy as np
 from numpy.typing import NDArray
 
+from catvae.runtime.evenly import spaced
+
 AT_MOST = 2000
 """Evenly spaced images that are looked at."""
 FEWEST = 50
@@ -29,18 +31,16 @@ def told_by_borders(images: NDArray[np.uint8], clusters: NDArray[np.int64]) -> f
         0 where they tell no more than that every image is in the largest cluster, 1 where they tell all: the share of right answers beyond
         the former. 0 too for fewer than `FEWEST` images.
     """
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
     from sklearn.neighbors import KNeighborsClassifier
 
-    step = -(-len(images) // AT_MOST) or 1
-    x, clusters = images[::step], clusters[::step]
+    some = spaced(len(images), AT_MOST)
+    x, clusters = images[some], clusters[some]
     most = np.bincount(clusters).max() / len(clusters) if len(clusters) else 1.0
     if len(x) < FEWEST or most == 1:
         return 0.0
     borders = x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]
     colours = np.concatenate([border.mean(axis=1) for border in borders], axis=1)  # (N, 4 C)
-    part = np.arange(len(x)) % PARTS
-    right = 0
-    for asked in range(PARTS):
-        known = KNeighborsClassifier(NEIGHBOURS).fit(colours[part != asked], clusters[part != asked])
-        right += int((known.predict(colours[part == asked]) == clusters[part == asked]).sum())
-    return max(0.0, float((right / len(x) - most) / (1 - most)))
+    parts = PredefinedSplit(np.arange(len(x)) % PARTS)
+    answers = np.asarray(cross_val_predict(KNeighborsClassifier(NEIGHBOURS), colours, clusters, cv=parts))
+    return max(0.0, float(((answers == clusters).mean() - most) / (1 - most)))

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as nnF
 from numpy.typing import NDArray
 
+from catvae.runtime.evenly import spaced
+
 MIRRORED = 0.62
 """Grey images that correlate with their own mirror image at least this much on average are of things, not of writing."""
 NO_UP = 0.03
@@ -47,7 +49,7 @@ def flip_correlation(images: NDArray[np.uint8], axis: int, at_most: int = 2000) 
     """Mean Pearson correlation of an image with itself in the mirror (`axis` 2) or upside down (1), over at most `at_most` evenly spaced
     images, (N, H, W, C); 0 if constant."""
     found = []
-    for piece in _pieces(_evenly(images, at_most)):
+    for piece in _pieces(images[spaced(len(images), at_most)]):
         x = piece.astype(np.float32)
         x -= x.mean(axis=(1, 2, 3), keepdims=True)
         power = (x * x).sum(axis=(1, 2, 3))
@@ -74,27 +76,20 @@ def told_upright(images: NDArray[np.uint8], at_most: int = 1000) -> float:
     float
         Share of right answers; 1 for fewer than `FEWEST` images, of which nothing is known.
     """
-    from sklearn.svm import SVC  # a third of a second, for those that are to decide
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
+    from sklearn.svm import SVC
 
-    chosen = _evenly(images, at_most)
+    chosen = images[spaced(len(images), at_most)]
     if len(chosen) < FEWEST:
         return 1.0
     upright = np.concatenate([_coarse(piece) for piece in _pieces(chosen)])
     if len(chosen) >= MANY:
         upright -= upright.mean(axis=0)  # the same lamp, and the same place in the frame, are no up; of few images it is their own
     upright /= upright.std(axis=(1, 2), keepdims=True) + 1e-3
-    x = np.stack([upright, upright[:, ::-1, ::-1]]).reshape(2, len(chosen), -1)
-    part = np.arange(len(chosen)) % PARTS
-    right = []
-    for asked in range(PARTS):
-        known, unknown = x[:, part != asked], x[:, part == asked]
-        answers = SVC().fit(np.concatenate(known), np.repeat([0, 1], known.shape[1])).predict(np.concatenate(unknown))
-        right.append(answers == np.repeat([0, 1], unknown.shape[1]))
-    return float(np.concatenate(right).mean())
-
-
-def _evenly(images: NDArray[np.uint8], at_most: int) -> NDArray[np.uint8]:
-    return images[:: -(-len(images) // at_most) or 1]
+    x = np.concatenate([upright, upright[:, ::-1, ::-1]]).reshape(2 * len(chosen), -1)
+    turned, part = np.repeat([0, 1], len(chosen)), np.tile(np.arange(len(chosen)) % PARTS, 2)
+    answers = np.asarray(cross_val_predict(SVC(), x, turned, cv=PredefinedSplit(part)))
+    return float((answers == turned).mean())
 
 
 def _pieces(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:

@@ -13,8 +13,6 @@ import click
 from catvae.runtime.command import Choice, FilePath, SourceText, command_entry, say
 from catvae.runtime.errors import UsageError
 
-from .waiting import give_way
-
 if TYPE_CHECKING:
     from .config import TrainConfig
 
@@ -131,6 +129,8 @@ def train(
 
     follows = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") != "0"  # one of several that torchrun starts, not the first
     say("loading torch ...", quiet=quiet or follows)
+    from .waiting import give_way  # not for --help, which loads no kernel
+
     give_way()
     try:
         import torch  # noqa: F401

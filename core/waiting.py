@@ -7,7 +7,7 @@ from catvae.runtime.processors import usable_processors
 
 ROUNDS = "GOMP_SPINCOUNT"
 BRIEFLY = "1000"
-"""Rounds of a loop that a thread waits in before it goes to sleep, 10 to 50 us; GNU's OpenMP takes 300,000, several milliseconds."""
+"""Rounds of a loop that a thread waits in before it goes to sleep; GNU's OpenMP takes 300,000."""
 FEW = 4
 """Processors up to which that was found to cost a training that is alone next to nothing (on two, `benchmarks/together.py`); what it costs
 to wake the threads of more has not been measured."""

@@ -100,7 +100,7 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
 def require_writable(folder: Path) -> None:
     """Raise `OutputError` where `folder` cannot be created, or written into: before long work, of which nothing could be kept.
 
-    The only sure way is to try: access rights say nothing of file systems that are read-only or full. Nothing is left behind.
+    The only sure way is to try: access rights say nothing of a file system that is read-only.
     """
     import tempfile
 
