@@ -37,7 +37,8 @@ from .joints import Joints
 from .separation import most_apart
 
 TIE = 0.003
-"""Nats of information within which two merges say the same: crossed sevens lie with the sevens or with the twos at equal information."""
+"""Nats of information, about views or about neighbours, within which two merges say the same: crossed sevens lie with the sevens or with
+the twos at equal information about views."""
 STAYS = 0.5
 """Share of every group that a view must leave in it: 0.79 and more where several classes of handwriting are rare. Some beginnings on
 garments had, beside a group of images, one of their views and of hardly any image: as a cluster, it would be empty."""
