@@ -46,4 +46,4 @@ screenshots: setup
 	$(BIN)/python docs/screenshots.py $(or $(MNIST),mnist)
 
 clean:
-	rm -rf build dist *.egg-info kernels/*.so kernels/_cpu.c $(VENV) runs
+	rm -rf build dist *.egg-info kernels/*.so kernels/_cpu.c $(VENV) runs/demo

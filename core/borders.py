@@ -6,15 +6,15 @@ Views keep a background as they keep a thing, and nothing in training knows whic
 import numpy as np
 from numpy.typing import NDArray
 
-from catvae.runtime.evenly import spaced
+from catvae.runtime.evenly import scattered
 
 AT_MOST = 2000
-"""Evenly spaced images that are looked at."""
+"""Images that are looked at."""
 FEWEST = 50
 """Images below which nothing is told."""
 NEIGHBOURS = 5
 PARTS = 5
-"""That images are told in: each by the clusters of the others."""
+"""That images are told in, drawn at random: each by the clusters of the others. A camera may have gone from kind to kind in turn."""
 
 
 def told_by_borders(images: NDArray[np.uint8], clusters: NDArray[np.int64]) -> float:
@@ -31,16 +31,16 @@ def told_by_borders(images: NDArray[np.uint8], clusters: NDArray[np.int64]) -> f
         0 where they tell no more than that every image is in the largest cluster, 1 where they tell all: the share of right answers beyond
         the former. 0 too for fewer than `FEWEST` images.
     """
-    from sklearn.model_selection import PredefinedSplit, cross_val_predict
+    from sklearn.model_selection import KFold, cross_val_predict
     from sklearn.neighbors import KNeighborsClassifier
 
-    some = spaced(len(images), AT_MOST)
-    x, clusters = images[some], clusters[some]
+    some = scattered(len(images), AT_MOST)
+    clusters = clusters[some]
     most = np.bincount(clusters).max() / len(clusters) if len(clusters) else 1.0
-    if len(x) < FEWEST or most == 1:
+    if len(some) < FEWEST or most == 1:
         return 0.0
-    borders = x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]
+    borders = images[some, 0], images[some, -1], images[some, :, 0], images[some, :, -1]
     colours = np.concatenate([border.mean(axis=1) for border in borders], axis=1)  # (N, 4 C)
-    parts = PredefinedSplit(np.arange(len(x)) % PARTS)
+    parts = KFold(PARTS, shuffle=True, random_state=0)
     answers = np.asarray(cross_val_predict(KNeighborsClassifier(NEIGHBOURS), colours, clusters, cv=parts))
     return max(0.0, float(((answers == clusters).mean() - most) / (1 - most)))

@@ -12,7 +12,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from catvae.runtime.errors import DataError
-from catvae.runtime.evenly import evenly
+from catvae.runtime.evenly import scattered
 from catvae.runtime.files import atomic_write
 
 FILE = "calibration.safetensors"
@@ -49,7 +49,7 @@ def split(count: int) -> Split:
 def write_calibration(folder: Path, images: NDArray[np.uint8]) -> None:
     """Keep a sample of `images` (N, H, W, C), the run's training data, in its folder."""
     rows = split(len(images))
-    sample = rows.trained[evenly(len(rows.trained), SAMPLE)]
+    sample = rows.trained[scattered(len(rows.trained), SAMPLE)]
     kept = {"trained": np.ascontiguousarray(images[sample]), "held_back": np.ascontiguousarray(images[rows.held_back])}
     atomic_write(folder / FILE, safetensors.numpy.save(kept))
 

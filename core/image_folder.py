@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from catvae.runtime.decoding import Decoding
 from catvae.runtime.errors import DataError, ImageError, printable
-from catvae.runtime.evenly import spaced
+from catvae.runtime.evenly import scattered
 from catvae.runtime.images import image_size_of, may_be_transparent, read_image
 from catvae.runtime.preprocess import Preprocess
 from catvae.runtime.sources import SUFFIXES, is_image_name, left_by_us
@@ -153,7 +153,7 @@ def _behind(files: Sequence[Path], rules: Preprocess) -> int:
 
 
 def _looked_at(files: Sequence[Path]) -> Sequence[Path]:
-    return files[spaced(len(files), LOOKED_AT)]
+    return [files[i] for i in scattered(len(files), LOOKED_AT)]
 
 
 def _plain_background(files: Sequence[Path], stretched: Preprocess) -> int | None:
@@ -175,8 +175,8 @@ def _plain_background(files: Sequence[Path], stretched: Preprocess) -> int | Non
 
 def background_of(images: NDArray[np.uint8], at_most: int = 2000) -> float:
     """The median of the pixels on the images' borders, in [0, 1]: 0 for white on black, 1 for ink on paper."""
-    x = images[spaced(len(images), at_most)]
-    edges = (x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1])
+    some = scattered(len(images), at_most)
+    edges = images[some, 0], images[some, -1], images[some, :, 0], images[some, :, -1]
     return float(np.median(np.concatenate([edge.reshape(-1) for edge in edges]))) / 255
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catvae.kernels import mixture_kl
-from catvae.runtime.evenly import evenly
+from catvae.runtime.evenly import scattered
 
 from .model import CatVAE, Posterior
 from .views import to_float
@@ -49,7 +49,7 @@ class Likelihood(NamedTuple):
 
 @torch.no_grad()
 def likelihood(model: CatVAE, images: NDArray[np.uint8], *, draws: int = 100, at_most: int | None = None, seed: int = 0) -> Likelihood:
-    """Bound and likelihood over at most `at_most` evenly spaced images; when left out, fewer the larger they are.
+    """Bound and likelihood over at most so many of the images; when left out, fewer the larger they are.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def likelihood(model: CatVAE, images: NDArray[np.uint8], *, draws: int = 100, at
     model.eval()
     device = model.prior.device
     at_most = at_most or min(IMAGES, max(FEWEST, IMAGES * 28 * 28 // math.prod(images.shape[1:])))
-    chosen = images[evenly(len(images), at_most)]
+    chosen = images[scattered(len(images), at_most)]
     of_bound, of_pixels, of_draws = (np.random.default_rng([seed, stream]) for stream in range(3))
     sums = torch.zeros(4, dtype=torch.float64)
     nll: list[Tensor] = []

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from catvae.runtime.evenly import evenly
+from catvae.runtime.evenly import evenly, scattered
 from catvae.runtime.grid import grid
 
 from .data import ImageData
@@ -31,6 +31,6 @@ def picture_clusters(assignment: NDArray[np.float32], data: ImageData, names: li
 
 
 def picture_reconstructions(model: CatVAE, data: ImageData, count: int = 12) -> Image.Image:
-    """Evenly spaced images above their reconstructions."""
-    picked = data.images[evenly(len(data.images), count)]
+    """Some of the images above their reconstructions."""
+    picked = data.images[scattered(len(data.images), count)]
     return grid([picked, reconstruct(model, picked)], ["image", "model"])

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from catvae.runtime.evenly import evenly
+from catvae.runtime.evenly import scattered
 from catvae.runtime.report.facts import EXAMINED, Examined, Facts, confusion, health_table, pictured, scores_table
 from catvae.runtime.report.page import render
 from catvae.runtime.training_record import Training
@@ -57,7 +57,7 @@ def run_report(
     rows : sequence of dict
         Of `metrics.csv`.
     """
-    chosen = evenly(len(data.images), EXAMINED)
+    chosen = scattered(len(data.images), EXAMINED)
     images, a = data.images[chosen], assignment[chosen]
     clusters = a.argmax(1)
     examined = Examined(images, clusters, a.max(1), a, encode_mean(model, images))

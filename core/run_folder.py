@@ -19,7 +19,7 @@ import msgspec
 
 from catvae.runtime.bundle_files import refuse_inside
 from catvae.runtime.errors import DataError, OutputError, UsageError
-from catvae.runtime.files import atomic_write, lock, make_folder, pretty_json, require_writable
+from catvae.runtime.files import atomic_write, half_written, lock, make_folder, pretty_json, require_writable
 
 from .checkpoint import load_weights
 from .config import TrainConfig
@@ -61,7 +61,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file, expected the name of a run folder")
         refuse_inside(None, self.path)
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and set(self.path.iterdir()) - set(self._half_written()):
             if not any((self.path / name).is_file() for name in ("run.json", "seeds.json")):
                 only = ": --overwrite only replaces runs" if overwrite else ""
                 raise UsageError(f"{self.path} is not empty and not a run folder{only}; choose another -o")
@@ -90,8 +90,8 @@ class RunFolder:
         """Create the folder and its first files; what an earlier run left there is removed. Raises `OutputError`."""
         self.clear()
         make_folder(self.path)
+        self.write_record(record)  # first: killed before the next, what is there is still told to be a run
         self.write_config(config)
-        self.write_record(record)
 
     def clear(self) -> None:
         """Remove what an earlier run left; raises `OutputError` where it cannot be."""
@@ -101,7 +101,7 @@ class RunFolder:
                     RunFolder(folder).clear()
                     _remove_empty(folder)
             _remove_empty(self.path / "seeds")
-            for file in self.files():
+            for file in (*self._half_written(), *self.files()):
                 file.unlink()
             _remove_empty(self.path / "samples")
         except OSError as error:
@@ -111,6 +111,9 @@ class RunFolder:
         """What a run has written here, without those of its seeds: what else lies here, such as a bundle, is somebody else's."""
         pictures = [picture for name in PICTURES for picture in sorted((self.path / "samples").glob(name))]
         return [*pictures, *(file for name in FILES if (file := self.path / name).is_file())]
+
+    def _half_written(self) -> list[Path]:
+        return [rest for name in FILES for rest in half_written(self.path / name)]
 
     def write_config(self, config: TrainConfig) -> None:
         atomic_write(self.path / "config.json", pretty_json(config))

@@ -18,7 +18,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from catvae.runtime.command import say
 from catvae.runtime.errors import DataError, NumericError
-from catvae.runtime.evenly import spaced
+from catvae.runtime.evenly import scattered
 from catvae.runtime.files import atomic_write, make_folder, pretty_json
 
 from .checkpoint import read_position
@@ -151,8 +151,8 @@ def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -
 
 
 def compared_images(data: ImageData) -> NDArray[np.uint8]:
-    """Those that agreement is measured on, (n, H, W, C), evenly spaced."""
-    return data.images[spaced(len(data.images), COMPARED)]
+    """Those that agreement is measured on, (n, H, W, C)."""
+    return data.images[scattered(len(data.images), COMPARED)]
 
 
 def best_seed(records: dict[int, RunRecord], alike: Agreements) -> int:

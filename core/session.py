@@ -191,7 +191,7 @@ class Session:
         epoch = trainer.position.step // trainer.steps_per_epoch
         if time.monotonic() - self._shown > SHOW_EVERY:
             self._show()
-        drawing = trainer.position.step > trainer.warm_steps  # before, the generator has not begun
+        drawing = trainer.decided and trainer.position.step > trainer.warm_steps  # before, the generator has not begun
         if drawing and epoch % max(1, trainer.epochs // PICTURES) == 0 and not trainer.finished:
             names = [str(i) for i in range(trainer.model.spec.clusters)]
             self._picture(f"epoch-{epoch:04d}", pictures.picture_samples(trainer.model, names, trainer.config.seed))

@@ -53,9 +53,9 @@ class Trainer(Steps):
 
     @property
     def steps_left(self) -> int:
-        """Of `all_steps`, from the present position of a run that is decided, or between two of its short runs."""
-        left = 0 if self.decided else self.starts - max(1, len(self.position.start_scores))
-        return self.steps - self.position.step + left * self.start_steps
+        """Of `all_steps`, from the present position: of the run, in one of its short runs, or between two of them."""
+        begun = max(self.position.start + 1, len(self.position.start_scores))
+        return self.steps - self.position.step + (self.starts - begun) * self.start_steps
 
     def run(
         self,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from catvae.core.run_folder import RunFolder
 from catvae.runtime.bundle_files import PRETRAINED
 
 
@@ -22,7 +23,7 @@ from catvae.runtime.bundle_files import PRETRAINED
 @click.option("--target", type=click.Path(path_type=Path), default=PRETRAINED / "digits", show_default=True)
 def build(data: str, work: Path, seeds: int, target: Path) -> None:
     """Train on DATA and replace the packaged bundle."""
-    if not (work / "model.safetensors").exists():
+    if not RunFolder(work).complete:
         if (work / "state.json").exists() or (work / "seeds.json").exists():
             command("catvae-train", "--resume", work)
         else:

@@ -39,7 +39,7 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
     try:
         make_folder(target.parent)
         refuse_special_target(target)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:60]}.", suffix=".tmp", dir=target.parent)
+        handle, temporary = tempfile.mkstemp(prefix=_hidden(target), suffix=".tmp", dir=target.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(payload)
             file.flush()
@@ -55,6 +55,16 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def half_written(target: Path) -> list[Path]:
+    """What is left of `target` by processes that were killed while they wrote it."""
+    return [file for file in target.parent.glob(".*.tmp") if file.name.startswith(_hidden(target))]
+
+
+def _hidden(target: Path) -> str:
+    """How temporary names of `target` begin; short, since names have a longest."""
+    return f".{target.name[:60]}."
 
 
 def refuse_to_replace(output: Path, mark: str, what: str) -> None:

@@ -74,7 +74,7 @@ def _page_of_run(run: Path, images: tuple[str, ...]) -> bytes:
 def _facts(bundle: Bundle, arguments: tuple[str, ...], invert: bool, quiet: bool) -> Facts:
     import numpy as np
 
-    from .evenly import evenly
+    from .evenly import scattered
     from .images import read_image
     from .report.facts import EXAMINED
     from .report.of_bundle import facts_of_bundle
@@ -85,7 +85,7 @@ def _facts(bundle: Bundle, arguments: tuple[str, ...], invert: bool, quiet: bool
         raise DataError(f"no images found in {', '.join(arguments)}")
     rules = bundle.preprocess.swapped(invert)
     pixels, read, first = [], [], None
-    for row in evenly(len(paths), EXAMINED):
+    for row in scattered(len(paths), EXAMINED):
         try:
             pixels.append(read_image(paths[row], rules))
             read.append(paths[row])

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..evenly import evenly
+from ..evenly import scattered
 from ..latents import prior_samples
 from ..manifest import distinct
 from .maps import Map, maps_of
@@ -17,7 +17,7 @@ SHOWN = 8
 BINS = 20
 """Of a confidence histogram."""
 EXAMINED = 5000
-"""Images a report looks at, evenly chosen from all."""
+"""Images a report looks at, of all."""
 MAPPED = 1500
 """Points of a latent map."""
 MOST_CLASSES = 100
@@ -121,7 +121,7 @@ class Facts(msgspec.Struct, kw_only=True):
 
 def pictured(examined: Examined, drawer: Drawer, training_shares: Sequence[float]) -> dict[str, object]:
     """The fields of `Facts` that come from images alone: cards, maps, reconstructions."""
-    rows, shown = evenly(len(examined.images), MAPPED), evenly(len(examined.images), 2 * SHOWN)
+    rows, shown = scattered(len(examined.images), MAPPED), scattered(len(examined.images), 2 * SHOWN)
     return {
         "names": distinct(drawer.names),
         "cards": cards(examined, drawer, training_shares),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from operator import attrgetter
 from pathlib import Path
 
@@ -204,6 +205,28 @@ def test_killed_before_its_first_save_a_run_begins_again(blobs, quick, tmp_path)
     session = Session.resume(folder, blobs)
     session.train()
     assert session.finish().status == "finished"
+
+
+@pytest.mark.parametrize("whole", range(4))
+def test_killed_while_it_writes_its_first_files_a_run_can_be_replaced(blobs, quick, tmp_path, monkeypatch, whole):
+    """Whatever is there then, one file half written among it, is told to be a run's."""
+    folder, real, written = RunFolder(tmp_path / "run"), os.replace, []
+
+    def replace(source, target) -> None:
+        written.append(target)
+        if len(written) > whole:
+            raise MemoryError
+        real(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", replace)
+        patched.setattr(os, "unlink", lambda _path: None)
+        with pytest.raises(MemoryError):
+            Session.start(folder, blobs, quick(), Origin(data="blobs"))
+    assert len(list(folder.path.glob(".*.tmp"))) == 1
+    folder.check_free(overwrite=True)
+    Session.start(folder, blobs, quick(), Origin(data="blobs"))
+    assert not list(folder.path.glob(".*.tmp"))
 
 
 def test_metrics_on_disk_are_those_of_the_saved_state(interrupted):

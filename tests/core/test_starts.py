@@ -69,8 +69,9 @@ def test_the_best_start_goes_on(blobs, quick):
     trainer = Trainer(blobs, quick(starts=3, epochs=5))
     assert trainer.all_steps == trainer.steps + 2 * trainer.start_steps
     assert trainer.steps_left == trainer.all_steps
-    seen = []
-    trainer.run(on_step=lambda _loss: seen.append(trainer.position.start))
+    seen, left = [], []
+    trainer.run(on_step=lambda _loss: (seen.append(trainer.position.start), left.append(trainer.steps_left)))
+    assert left == list(range(trainer.all_steps))[::-1]
     scores = trainer.position.start_scores
     assert len(scores) == 3
     assert trainer.position.start == int(np.argmax(scores))

@@ -6,6 +6,7 @@ import pytest
 from catvae.core import symmetry
 from catvae.core.symmetry import UPRIGHT, flip_correlation, told_upright
 from catvae.core.views import choose_policy
+from catvae.runtime.evenly import scattered
 
 
 @pytest.fixture
@@ -31,23 +32,31 @@ def test_a_mirror_image_of_itself(rng):
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 50])
-def test_the_correlation_is_of_evenly_spaced_images_a_few_at_a_time(monkeypatch, count, rng):
+def test_the_correlation_is_of_some_images_a_few_at_a_time(monkeypatch, count, rng):
     """Large frames are floated in pieces; never more images than asked for are looked at."""
     x = rng.integers(0, 256, (count, 9, 9, 1), dtype=np.uint8)
     whole = flip_correlation(x, axis=2)
     assert np.isclose(whole, np.mean([np.corrcoef(i.ravel(), i[:, ::-1].ravel())[0, 1] for i in x]), atol=1e-6)
     monkeypatch.setattr(symmetry, "AT_A_TIME", 2 * 81)
     assert np.isclose(flip_correlation(x, axis=2), whole, atol=1e-6)
-    spoilt = x.copy()
-    spoilt[1::2] = x[1::2, :, ::-1] // 2
-    if count > 1:
-        assert flip_correlation(spoilt, 2, at_most=-(-count // 2)) == flip_correlation(x, 2, at_most=-(-count // 2))
+    looked_at, spoilt = scattered(count, -(-count // 2)), x // 2
+    spoilt[looked_at] = x[looked_at]
+    assert flip_correlation(spoilt, 2, at_most=len(looked_at)) == flip_correlation(x, 2, at_most=len(looked_at))
 
 
 def test_writing_and_digits_have_an_up(digits):
     assert told_upright(digits.images) > 0.9
     assert told_upright(digits.images[:60]) > UPRIGHT
     assert choose_policy("auto", digits.images).name == "digits"
+
+
+@pytest.mark.parametrize("kinds", [2, 3, 6])
+def test_kinds_in_turn_have_an_up_too(rng, kinds):
+    """Every n-th image would be of one kind, whose up the others do not show."""
+    ups = rng.integers(0, 256, (kinds, 12, 12, 1))
+    images = np.clip(ups[np.arange(2400) % kinds] + rng.normal(0, 20, (2400, 12, 12, 1)), 0, 255).astype(np.uint8)
+    assert told_upright(images) > 0.95
+    assert told_upright(images[:60]) > UPRIGHT
 
 
 def test_what_lies_at_any_angle_has_none_whatever_its_shape_and_frame(rng):

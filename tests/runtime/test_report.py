@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from catvae.runtime.errors import DataError
-from catvae.runtime.evenly import evenly
 from catvae.runtime.report import charts, facts, maps
 from catvae.runtime.report.facts import Examined, Facts, cards, confusion, pictured
 from catvae.runtime.report.of_bundle import facts_of_bundle
@@ -91,13 +90,6 @@ def test_images_unlike_those_of_training_are_called_so_first(bundle):
         page = Page(render(facts_of_bundle(bundle, images))).text
         assert ("Unlike the training images" in page) == strange
         assert page.index("Healthy") > (page.index("Unlike the training images") if strange else 0)
-
-
-def test_evenly_chosen_rows_are_distinct_and_reach_both_ends():
-    assert evenly(3, 10).tolist() == [0, 1, 2]
-    assert evenly(0, 10).tolist() == []
-    rows = evenly(1_000_003, 5000)
-    assert (rows[0], rows[-1], len(set(rows.tolist()))) == (0, 1_000_002, 5000)
 
 
 def test_the_principal_plane_keeps_distances_of_points_that_lie_in_one():
