@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from catvae.runtime.evenly import scattered
 
+from .edges import edges
+
 AT_MOST = 2000
 """Images that are looked at."""
 FEWEST = 50
@@ -39,8 +41,7 @@ def told_by_borders(images: NDArray[np.uint8], clusters: NDArray[np.int64]) -> f
     most = np.bincount(clusters).max() / len(clusters) if len(clusters) else 1.0
     if len(some) < FEWEST or most == 1:
         return 0.0
-    borders = images[some, 0], images[some, -1], images[some, :, 0], images[some, :, -1]
-    colours = np.concatenate([border.mean(axis=1) for border in borders], axis=1)  # (N, 4 C)
+    colours = np.concatenate([edge.mean(axis=1) for edge in edges(images, some)], axis=1)  # (N, 4 C)
     parts = KFold(PARTS, shuffle=True, random_state=0)
     answers = np.asarray(cross_val_predict(KNeighborsClassifier(NEIGHBOURS), colours, clusters, cv=parts))
     return max(0.0, float(((answers == clusters).mean() - most) / (1 - most)))

@@ -69,7 +69,8 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     overclusters: int = 5
     """Small clusters per cluster, on an auxiliary head, at most 1,000 in all; 0 removes it."""
     regroup: tuple[float, ...] = (0.4, 0.6, 0.8)
-    """Shares of the steps at which over-clusters are merged into K; clusters are taught the first merge, a later one if it says more."""
+    """Shares of the steps at which over-clusters are merged into K; clusters are taught the first merge, a later one if it says more, or is
+    of unequal groups."""
     sizes: Literal["auto", "equal", "unequal"] = "auto"
     """equal: where images leave a choice, clusters of about equal size; unequal: whatever is furthest apart, where some kinds are rare, or
     one fills most of the set; auto: equal, unless unequal groups clearly hold together better at the first merge."""

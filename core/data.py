@@ -18,8 +18,9 @@ from catvae.runtime.files import sha256
 from catvae.runtime.preprocess import Preprocess
 from catvae.runtime.sources import is_image_name
 
+from .edges import background_of
 from .idx import find_pairs, read_idx
-from .image_folder import Images, Labels, background_of, read_folder
+from .image_folder import Images, Labels, read_folder
 
 NAMED = ("digits", "mnist", "fashion-mnist")
 DARK = 32

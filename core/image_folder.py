@@ -23,6 +23,8 @@ from catvae.runtime.images import image_size_of, may_be_transparent, read_image
 from catvae.runtime.preprocess import Preprocess
 from catvae.runtime.sources import SUFFIXES, is_image_name, left_by_us
 
+from .edges import edges
+
 AT_A_TIME = 64
 """Images that are handed over by who decodes them."""
 EVERY = 60.0
@@ -164,20 +166,13 @@ def _plain_background(files: Sequence[Path], stretched: Preprocess) -> int | Non
             x = read_image(file, stretched)
         except ImageError:  # whoever reads them all says so
             continue
-        pieces.append(np.concatenate([x[0], x[-1], x[:, 0], x[:, -1]]))
+        pieces += [edge[0] for edge in edges(x[None])]
     if not pieces:
         return None
-    edges = np.concatenate(pieces).astype(np.int64)
-    background = int(np.median(edges))
-    plain = (np.abs(edges - background) <= PLAIN).all(1)
+    around = np.concatenate(pieces).astype(np.int64)
+    background = int(np.median(around))
+    plain = (np.abs(around - background) <= PLAIN).all(1)
     return background if plain.mean() >= MOSTLY else None
-
-
-def background_of(images: NDArray[np.uint8], at_most: int = 2000) -> float:
-    """The median of the pixels on the images' borders, in [0, 1]: 0 for white on black, 1 for ink on paper."""
-    some = scattered(len(images), at_most)
-    edges = images[some, 0], images[some, -1], images[some, :, 0], images[some, :, -1]
-    return float(np.median(np.concatenate([edge.reshape(-1) for edge in edges]))) / 255
 
 
 def _labels(files: Sequence[Path], folder: Path) -> tuple[Labels | None, tuple[str, ...]]:

@@ -36,7 +36,7 @@ SAVE_EVERY = 20.0
 SHOW_EVERY = 1.0
 """Seconds between two writings of metrics.csv, at least: a thousand epochs of one step would rewrite it a thousand times."""
 PICTURES = 8
-"""Sample grids drawn during training."""
+"""Sample grids drawn while training, about: one every so many epochs."""
 
 
 class Session:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .config import Colours
-from .image_folder import background_of
+from .edges import background_of
 from .ranks import ALONE, Ranks
 from .symmetry import MIRRORED, flip_correlation, lie_at_any_angle
 

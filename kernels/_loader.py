@@ -44,7 +44,7 @@ def _switched_off() -> bool:
 
 
 def installed() -> bool:
-    """Whether there is a compiled library for the CPU that may be used; loads nothing, and nothing that it brings."""
+    """Whether there is a compiled library for the CPU that may be used, if it loads: to load it would fix how OpenMP's threads wait."""
     return not _switched_off() and importlib.util.find_spec("._cpu", __package__) is not None
 
 

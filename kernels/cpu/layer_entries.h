@@ -4,7 +4,7 @@
 
 int64_t catvae_norm_relu_workspace(int64_t N, int64_t C)
 {
-    const int64_t limit = INT64_C(1) << 40;
+    const int64_t limit = ELEMENTS_LIMIT;
     if (N < 1 || C < 1 || C % NORM_CHANNELS || N > limit || C > limit || (double)N * (double)C > (double)limit) return CATVAE_BAD_SIZE;
     return norm_bytes(N, C);
 }
@@ -84,7 +84,7 @@ int32_t catvae_overlap_patches(
     const int32_t chosen = resolve_isa(isa);
     const int64_t limit = INT64_C(1) << 28;
     if (N < 0 || h < 1 || w < 1 || C < 1 || N > limit || h > limit || w > limit || C > limit) return CATVAE_BAD_SIZE;
-    if (2 * (w + 1) * C > PATCHES_ROW || (double)N * (double)h * (double)w * (double)C > (double)(INT64_C(1) << 40)) return CATVAE_BAD_SIZE;
+    if (2 * (w + 1) * C > PATCHES_ROW || (double)N * (double)h * (double)w * (double)C > (double)ELEMENTS_LIMIT) return CATVAE_BAD_SIZE;
     if (type != CATVAE_SAME && type != CATVAE_BF16) return CATVAE_BAD_TYPE;
     if (n_threads < 1) return CATVAE_BAD_THREADS;
     if (N > 0 && !(patches && bias && y)) return CATVAE_NULL_POINTER;
@@ -104,7 +104,7 @@ int32_t catvae_take_patches(
     if (k < 1 || k > PATCH_MOST || stride < 1 || stride > limit || padding < 0 || padding >= k) return CATVAE_BAD_SIZE;
     if (H + 2 * padding < k || W + 2 * padding < k) return CATVAE_BAD_SIZE;
     const int64_t h = patches_along(H, k, stride, padding), w = patches_along(W, k, stride, padding);
-    const double most = (double)(INT64_C(1) << 40), images = (double)N * (double)C;
+    const double most = (double)ELEMENTS_LIMIT, images = (double)N * (double)C;
     if (images * (double)H * (double)W > most || images * (double)h * (double)w * (double)(k * k) > most) return CATVAE_BAD_SIZE;
     if (n_threads < 1) return CATVAE_BAD_THREADS;
     if (N > 0 && !(x && out)) return CATVAE_NULL_POINTER;

@@ -7,15 +7,13 @@ import torch
 from torch import Tensor
 
 from . import calls
-from .convolving import bias_gradient, convolution_gradients
+from .convolving import PATCHES, bias_gradient, convolution_gradients
 from .eager import applied, layer_in_c
 from .once import first_derivative
 
 MOST_CHANNELS = 4
 MOST_NUMBERS = 8192
 """Of a row of the result and one more position to either side; PATCHES_ROW in cpu/plan.h."""
-PATCHES = 1 << 21
-"""Numbers that a product may give at once: they stay in the cache until they are added up, and cost no memory beside the images."""
 
 
 def doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor | None:
