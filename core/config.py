@@ -93,7 +93,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     background."""
 
     epochs: int = 0
-    """0: as many as the data needs, at least 12 and at least 1000 steps."""
+    """0: as many as the data needs, at least 12; at least 1,000 steps, and 2,500 with views of things."""
     batch_size: int = 256
     learning_rate: float = 1e-3
     """Adam's step size; with recipe=robust it warms up and decays along a cosine."""
@@ -157,9 +157,9 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """K, or the largest that may be chosen."""
         return self.max_clusters if self.clusters == "auto" else self.clusters
 
-    def epochs_for(self, steps_per_epoch: int) -> int:
+    def epochs_for(self, steps_per_epoch: int, least_steps: int) -> int:
         """Epochs of a run whose epoch has that many steps."""
-        return self.epochs or max(12, math.ceil(1000 / steps_per_epoch))
+        return self.epochs or max(12, math.ceil(least_steps / steps_per_epoch))
 
 
 RECIPES: dict[str, dict[str, Any]] = {

@@ -82,6 +82,7 @@ def verdict(
     steps: int | None = None,
     returned: float = 1.0,
     by_borders: float = 0.0,
+    by_outlines: bool = False,
 ) -> Verdict:
     """Judge final clusters.
 
@@ -100,6 +101,8 @@ def verdict(
         Share of drawings that are sorted into the cluster they were drawn from.
     by_borders : float
         How much of the clusters the images' borders alone tell.
+    by_outlines : bool
+        Views left nothing but outlines to sort by.
     """
     shares = np.array(state.shares)
     K = len(shares)
@@ -144,10 +147,11 @@ def verdict(
     if not reasons and returned < RETURN:
         notes.append(f"only {returned:.0%} of the images drawn from a cluster are sorted into it: do not rely on what drawings show")
     if not reasons and by_borders >= BORDERS:
+        otherwise = "Crop" if by_outlines else "If outlines tell the kinds apart, try --colours ignore; else crop"
         notes.insert(
             0,
             f"the images' borders alone tell {by_borders:.0%} of their clusters: these may be backgrounds; look at the cards of the report."
-            " If outlines tell the kinds apart, try --colours ignore; else crop to the things, or put them on one plain background",
+            f" {otherwise} to the things, or put them on one plain background",
         )
     return Verdict(status="degenerate" if reasons else "healthy", reasons=tuple(reasons), notes=tuple(notes))
 

@@ -10,7 +10,7 @@ import msgspec
 import torch
 
 from catvae.runtime.command import say
-from catvae.runtime.errors import DataError, UsageError
+from catvae.runtime.errors import DataError, UsageError, typed
 from catvae.runtime.interruption import Interrupted, stop_on_signals
 
 from .config import Device, TrainConfig
@@ -96,7 +96,7 @@ def launch(request: Request) -> int:
         hint = "; nothing was trained"
         if request.resume or (begun and _can_go_on(run.folder.path)):
             torchrun = "" if ranks.count == 1 else "the same torchrun and "
-            hint = f"; go on with: {torchrun}catvae-train --resume {run.folder.path}"
+            hint = f"; go on with: {torchrun}catvae-train --resume {typed(run.folder.path)}"
         say(f"stopped by {interruption}{hint}", quiet=not ranks.leads)
         return 128 + interruption.signum
     if record:

@@ -75,6 +75,7 @@ def batch_loss(
     *,
     taught: Taught | None = None,
     warm: bool = False,
+    ordered: bool = False,
     labelled: tuple[Tensor, Tensor] | None = None,
     ranks: Ranks = ALONE,
 ) -> BatchLoss:
@@ -92,12 +93,14 @@ def batch_loss(
         The merge of over-clusters that clusters are taught.
     warm : bool
         Only what views say is trained; the terms of the bound are not known (NaN).
+    ordered : bool
+        What a cluster says of that of a view is counted apart from the other way round: see `view_information`.
     labelled : (Tensor, Tensor), optional
         Images (n, C, H, W) and the cluster (n,) of each, whose cross-entropy is added with the configured weight.
     ranks : Ranks
         That hold parts of the batch; all evaluate the objective at the same time.
     """
-    loss = (_warm_loss if warm else _full_loss)(model, x, config, policy, taught, ranks)
+    loss = (_warm_loss if warm else _full_loss)(model, x, config, policy, taught, ordered, ranks)
     if labelled is None:
         return loss
     images, c = labelled
@@ -106,7 +109,9 @@ def batch_loss(
     return loss._replace(total=loss.total + config.label_weight * nnF.cross_entropy(logits, c))
 
 
-def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, taught: Taught | None, ranks: Ranks) -> BatchLoss:
+def _full_loss(
+    model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, taught: Taught | None, ordered: bool, ranks: Ranks
+) -> BatchLoss:
     n = len(x)
     zero = x.new_zeros(())
     # Images and views go through the trunk together: one set of batch statistics, larger matrix products.
@@ -134,7 +139,7 @@ def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy
 
     invariance = auxiliary = zero
     if with_views:
-        views, invariance, auxiliary = _view_terms(encoded, config, taught, ranks)
+        views, invariance, auxiliary = _view_terms(encoded, config, taught, ordered, ranks)
         total = total + views
     elbo = -(reconstruction + kl + neg_entropy + math.log(model.spec.clusters))
     return BatchLoss(total, Terms(reconstruction, kl, neg_entropy, information, invariance, auxiliary, elbo), divergence.assignment)
@@ -157,27 +162,31 @@ def _generated_per_cluster(config: TrainConfig, clusters: int, ranks: Ranks) -> 
     return max(-(-number // ranks.count), 2 if clusters == 1 else 1)
 
 
-def _warm_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, taught: Taught | None, ranks: Ranks) -> BatchLoss:
+def _warm_loss(
+    model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, taught: Taught | None, ordered: bool, ranks: Ranks
+) -> BatchLoss:
     """What views say alone: no latent is drawn and nothing is decoded. Terms of the bound are not known (NaN)."""
     n = len(x)
     encoded = model.encode(torch.cat([x, random_view(x, policy)]))
-    total, invariance, auxiliary = _view_terms(encoded, config, taught, ranks)
+    total, invariance, auxiliary = _view_terms(encoded, config, taught, ordered, ranks)
     unknown = x.new_full((), math.nan)
     terms = Terms(unknown, unknown, unknown, unknown, invariance, auxiliary, unknown)
     return BatchLoss(total, terms, encoded.logits[:n].detach().softmax(-1))
 
 
-def _view_terms(encoded: Posterior, config: TrainConfig, taught: Taught | None, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+def _view_terms(
+    encoded: Posterior, config: TrainConfig, taught: Taught | None, ordered: bool, ranks: Ranks
+) -> tuple[Tensor, Tensor, Tensor]:
     """The weighted sum that trains, and the information of clusters and over-clusters; `encoded` holds images, then their views."""
     logits, views = encoded.logits.chunk(2)
-    shared = view_information(logits, views, config.marginal_weight, ranks)
+    shared = view_information(logits, views, config.marginal_weight, ranks, ordered=ordered)
     invariance, total = shared.information, shared.information.new_zeros(())
     if taught is None or not taught.alone:
         total = total - config.invariance_weight * shared.trained
     auxiliary = torch.zeros_like(invariance)
     if config.overclusters:
         images, other = encoded.auxiliary.chunk(2)
-        shared = view_information(images, other, config.marginal_weight, ranks)
+        shared = view_information(images, other, config.marginal_weight, ranks, ordered=ordered)
         auxiliary, total = shared.information, total - config.invariance_weight * shared.trained
     if taught is not None:
         total = total + config.invariance_weight * _tie(encoded.logits, encoded.auxiliary.softmax(-1) @ taught.member)

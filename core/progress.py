@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from catvae.kernels import kernel_status
 from catvae.runtime.command import say
+from catvae.runtime.errors import typed
 
 from .objective import BatchLoss
 from .run_record import RunRecord
@@ -126,7 +127,7 @@ def conclude(record: RunRecord, path: Path) -> None:
         print(line)
     print(f"report    {path / 'report.html'}")
     sorts = verdict is None or verdict.status == "healthy"
-    print(f"next      catvae-export --onnx {path}{'' if sorts else ': draws, but do not rely on how it sorts'}")
+    print(f"next      catvae-export --onnx {typed(path)}{'' if sorts else ': draws, but do not rely on how it sorts'}")
 
 
 def seed_lines(record: RunRecord) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 from PIL.Image import Image
 
-from catvae.runtime.errors import DataError, OutputError
+from catvae.runtime.errors import DataError, OutputError, typed
 from catvae.runtime.files import atomic_write, pretty_json, sha256
 from catvae.runtime.grid import png_bytes
 from catvae.runtime.interruption import Interrupted, stop_on_signals
@@ -111,7 +111,7 @@ class Session:
             torchrun = "" if record.ranks == 1 else f"torchrun --no-python --nproc-per-node {record.ranks} "
             raise DataError(
                 f"{folder.path} was begun by {record.ranks} ranks and would go on with {ranks.count}, on other parts of each batch:"
-                f" {torchrun}catvae-train --resume {folder.path}"
+                f" {torchrun}catvae-train --resume {typed(folder.path)}"
             )
         trainer = Trainer(data, as_begun(config, record, device), labelled, ranks)
         position = read_position(folder.path)
@@ -174,6 +174,7 @@ class Session:
             steps=trainer.position.step,
             returned=returned,
             by_borders=by_borders,
+            by_outlines=trainer.config.colours == "ignore",
         )
         self._picture("final", pictures.picture_samples(model, names, seed))
         self._picture("clusters", pictures.picture_clusters(assignment, data, names))
@@ -235,14 +236,14 @@ def require_same(folder: RunFolder, record: RunRecord, data: ImageData, labelled
     if record.data.hash != data.hash:
         raise DataError(
             f"'{data.name}' holds other images than {folder.path} was started with ({record.origin.data}): restore them, or name where"
-            f" they are now, catvae-train DATA --resume {folder.path}"
+            f" they are now, catvae-train DATA --resume {typed(folder.path)}"
         )
     if record.labels_hash != labels_hash(labelled):
         if not record.labels_hash:
             raise DataError(f"{folder.path} was started without --labels: leave them out; catvae-label names clusters of its bundle")
         raise DataError(
             f"--labels holds other images or classes than {folder.path} was started with ({record.origin.labels}): restore them, or name"
-            f" where they are now, catvae-train --labels PATH --resume {folder.path}"
+            f" where they are now, catvae-train --labels PATH --resume {typed(folder.path)}"
         )
 
 

@@ -36,6 +36,9 @@ WARMUP_STEPS = 100
 """Steps over which the learning rate rises."""
 LAST_RATE = 0.01
 """Share of the learning rate that the cosine ends on."""
+ORDERED = 0.5
+"""Share of a short run after which a cluster of images alone, whose views are in another one, is worth no more: see `view_information`.
+From the first step on, kinds that views turn all round were hardly found."""
 BAD_STEPS = 5
 """Consecutive steps without finite numbers before training gives up."""
 CLIP = 1000.0
@@ -69,11 +72,12 @@ class Steps:
         self.ranks = ranks
         self.batches = Batches(data.images, config.batch_size, self.device, ranks)
         self.steps_per_epoch = self.batches.per_epoch
-        self.epochs = config.epochs_for(self.steps_per_epoch)
+        self.epochs = config.epochs_for(self.steps_per_epoch, self.policy.least_steps)
         self.steps = self.epochs * self.steps_per_epoch
         self.spec = ModelSpec.of(config, data.preprocess.shape)
         self.starts = starts.count_starts(config)
         self.start_steps = round(starts.SHARE * self.steps) if self.starts > 1 else 0
+        self.ordered_from = round(ORDERED * starts.SHARE * self.steps)
         self.labelled = labelled
         self.looked_at = self.batches.spread(PAIRS)
         """What is decided about clusters is read from these."""
@@ -134,7 +138,17 @@ class Steps:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             warm = at < self.warm_steps
             x = self.batch(at)
-            loss = batch_loss(model, x, self.config, self.policy, taught=taught, warm=warm, labelled=labelled, ranks=self.ranks)
+            loss = batch_loss(
+                model,
+                x,
+                self.config,
+                self.policy,
+                taught=taught,
+                warm=warm,
+                ordered=at >= self.ordered_from,
+                labelled=labelled,
+                ranks=self.ranks,
+            )
         for weight in weights:
             weight.grad = None
         loss.total.backward()

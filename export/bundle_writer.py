@@ -17,7 +17,7 @@ from catvae.core.run_record import RunRecord
 from catvae.core.run_summary import training_of
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.bundle_files import BESIDE, refuse_inside
-from catvae.runtime.errors import DataError, UsageError
+from catvae.runtime.errors import DataError, UsageError, typed
 from catvae.runtime.files import atomic_write, pretty_json, sha256
 from catvae.runtime.generate import preview
 from catvae.runtime.latents import prior_means
@@ -79,7 +79,7 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
     folder = RunFolder(run)
     record = folder.read_record()
     if record.status != "finished":
-        raise DataError(f"{run} is not finished (status: {record.status}): catvae-train --resume {run}")
+        raise DataError(f"{run} is not finished (status: {record.status}): catvae-train --resume {typed(run)}")
     _check_target(output, overwrite)
     model = folder.read_model()
     config = folder.read_config()

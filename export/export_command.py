@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from catvae.runtime.command import FilePath, command_entry, say
-from catvae.runtime.errors import UsageError
+from catvae.runtime.errors import UsageError, typed
 
 if TYPE_CHECKING:
     from .precision import Precision
@@ -84,10 +84,10 @@ def export(
         raise UsageError("-o, --int8 and --fp16 belong to --onnx RUN")
     if web is not None:
         web_page.write_page(target, web, overwrite=overwrite)
-        lines["studio"] = f"{web}: python -m http.server -d {web}, then open http://localhost:8000"
+        lines["studio"] = f"{web}: python -m http.server -d {typed(web)}, then open http://localhost:8000"
     if triton is not None:
         model_repository.write_repository(target, triton, overwrite=overwrite)
-        lines["triton"] = f"{triton}: tritonserver --model-repository={triton}"
+        lines["triton"] = f"{triton}: tritonserver --model-repository={typed(triton)}"
     for key, value in lines.items():
         print(f"{key:<9} {value}")
 
@@ -103,7 +103,7 @@ def _export_run(run: Path, target: Path, precision: Precision, overwrite: bool, 
     exported = export_bundle(run, target, precision=precision, overwrite=overwrite)
     for reason in exported.reasons:
         say(f"warning: clusters of {run} are degenerate: {reason}")
-    return {"bundle": str(target), **summary(exported), "next": f"catvae-infer -b {target} IMAGE"}
+    return {"bundle": str(target), **summary(exported), "next": f"catvae-infer -b {typed(target)} IMAGE"}
 
 
 main = command_entry(export, "catvae-export")

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import DataError, UsageError
+from .errors import DataError, UsageError, typed
 from .files import real_path, sha256
 from .manifest import MAX_BYTES, FileRecord, Manifest, parse_manifest
 
@@ -39,9 +39,9 @@ def read_manifest(folder: Path) -> Manifest:
     if not is_folder:
         if exists:
             raise DataError(f"{folder} is not a bundle: it is a file, a bundle is a folder")
-        raise DataError(f"{folder} is not a bundle: no such folder; catvae-export --onnx RUN -o {folder} makes one")
+        raise DataError(f"{folder} is not a bundle: no such folder; catvae-export --onnx RUN -o {typed(folder)} makes one")
     if is_run:
-        raise DataError(f"{folder} is a run, not a bundle: catvae-export --onnx {folder} makes one of it, in {folder / 'bundle'}")
+        raise DataError(f"{folder} is a run, not a bundle: catvae-export --onnx {typed(folder)} makes one of it, in {folder / 'bundle'}")
     manifest = parse_manifest(manifest_bytes(folder), str(folder / "manifest.json"))
     _refuse_others(folder, names, manifest)
     return manifest

@@ -64,3 +64,10 @@ def encodable(text: str) -> str:
         return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
     except UnicodeEncodeError:
         return text.encode(errors="backslashreplace").decode()
+
+
+def typed(path: object) -> str:
+    """A path as it is typed in a shell: quoted where it holds spaces and the like."""
+    import shlex
+
+    return shlex.quote(str(path))

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +68,17 @@ def _hidden(target: Path) -> str:
     return f".{target.name[:60]}."
 
 
-def refuse_to_replace(output: Path, mark: str, what: str) -> None:
-    """Raise `UsageError` where a file stands that holds no `mark` near its beginning, so that no earlier call made it: it is the user's."""
+def refuse_to_replace(output: Path, marks: Collection[str], what: str) -> None:
+    """Raise `UsageError` where a file stands that holds none of `marks` near its beginning, so that no earlier call made it: it is the
+    user's. An empty one is nobody's."""
     try:
         if not output.is_file() or output.is_symlink():  # writing has words for it
             return
         with output.open("rb") as file:
-            theirs = mark.encode() not in file.read(1024)
+            start = file.read(1024)
     except OSError:
         return
-    if theirs:
+    if start and not any(mark.encode() in start for mark in marks):
         raise UsageError(f"-o is '{output}', which is there and was not {what}: choose another name, or remove it")
 
 

@@ -30,7 +30,7 @@ MOST_IMAGES = 100
     show_default=True,
     help="PNG to write; replaces only what this command drew.",
 )
-@click.option("-c", "--cluster", "clusters", multiple=True, metavar="CLUSTER", help="Only this cluster, by number or name; repeatable.")
+@click.option("-c", "--cluster", "clusters", multiple=True, metavar="CLUSTER", help="Only this cluster, by name or #NUMBER; repeatable.")
 @click.option("-n", "--number", type=click.IntRange(1, 1000), help="Images per row. [default: 10]")
 @click.option("--interpolate", nargs=2, metavar="A B", help="The straight line between two clusters' centres.")
 @click.option("--ring", "around", is_flag=True, help="The lines from every cluster's centre to the next one's, and back to the first.")
@@ -70,7 +70,7 @@ def generate(
 
     if output.suffix.lower() not in ("", ".png"):
         raise UsageError(f"-o is '{output}': pictures are written as PNG, expected a name that ends in .png")
-    refuse_to_replace(output, MARK, "drawn by catvae-generate")
+    refuse_to_replace(output, [MARK], "drawn by catvae-generate")
     of_images = {"--reconstruct": reconstruct, "--between": between, "--transfer": transfer}
     asked = {"--interpolate": interpolate is not None, "--ring": around, "--walk": walked is not None, **of_images}
     chosen = [name for name, given in asked.items() if given]

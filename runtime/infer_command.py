@@ -29,7 +29,7 @@ from .infer import Request, answer
     default="auto",
     help="auto: csv for -o NAME.csv, table on a terminal, else jsonl.",
 )
-@click.option("-o", "--output", type=FilePath(), help="Write the rows to this file.")
+@click.option("-o", "--output", type=FilePath(), help="Write the rows to this file; replaces only rows.")
 @click.option(
     "--copy-to",
     "copy_to",
@@ -61,7 +61,6 @@ def infer(shard: str | None, **options) -> int:
 
     Rows go to standard output; everything else to standard error. A file that cannot be read becomes an error row and the exit code 1.
     """
-    from .files import refuse_special_target
     from .sources import is_image_name, parse_shard
 
     request = Request(part=None if shard is None else parse_shard(shard), shard=shard, **options)
@@ -70,10 +69,15 @@ def infer(shard: str | None, **options) -> int:
     if request.tf32 and request.device == "cpu":
         raise UsageError("--tf32 is for CUDA: leave it out with --device cpu")
     if request.output is not None:
+        from .files import refuse_special_target, refuse_to_replace
+        from .rows import MARKS
+
         if is_image_name(request.output.name):
             raise UsageError(f"-o is '{request.output}', the name of an image, which the rows would replace: choose another")
         refuse_special_target(request.output)
         _refuse_to_replace_inputs(request)
+        if not request.resume:  # which reads what is there
+            refuse_to_replace(request.output, MARKS, "written by catvae-infer")
     if not request.testing:
         _require_sources(request)
     return answer(request)

@@ -17,7 +17,7 @@ from .errors import UsageError
     type=Choice(["one-to-one", "many-to-one"]),
     help="many-to-one: each cluster takes its most frequent class; clusters that share a class are merged. [default: one-to-one]",
 )
-@click.option("--name", "by_hand", multiple=True, metavar="CLUSTER=NAME", help="Name one cluster, by number or present name; repeatable.")
+@click.option("--name", "by_hand", multiple=True, metavar="CLUSTER=NAME", help="Name one cluster, by #NUMBER or present name; repeatable.")
 @click.option("--merge", multiple=True, metavar="A,B,...=NAME", help="Give several clusters one name: they count as one; repeatable.")
 @click.option("-o", "--output", type=FilePath(), help="Write a renamed copy. [default: rename BUNDLE itself]")
 @click.option("--invert", is_flag=True, help="Swap black and white first: for dark ink on white, when the model saw white on black.")
@@ -76,17 +76,24 @@ def label(
 
 
 def _names_by_hand(single: tuple[str, ...], merged: tuple[str, ...], names: list[str]) -> dict[int, str]:
-    from .labelled import is_class_name
+    from .labelled import LONGEST_NAME, is_class_name
     from .manifest import find_cluster
+    from .rows import UNKNOWN_NAME
 
     found: dict[int, str] = {}
     for option, text in [("--name", text) for text in single] + [("--merge", text) for text in merged]:
         clusters, equals, name = text.partition("=")
         name = name.strip()
-        if not equals or not is_class_name(name) or not clusters:
+        if not equals or not name or not clusters:
             raise UsageError(f"{option} is '{text}', expected {'CLUSTER=NAME' if option == '--name' else 'A,B,...=NAME'}")
-        chosen = [find_cluster(part.strip(), names) for part in (clusters.split(",") if option == "--merge" else [clusters])]
-        for cluster in chosen:
+        if not is_class_name(name):
+            raise UsageError(f"{option}: {name!r} cannot name a cluster: expected 1 to {LONGEST_NAME} printable characters")
+        if name == UNKNOWN_NAME:
+            raise UsageError(f"{option}: '{UNKNOWN_NAME}' is what rows call an image that is unlike all clusters: choose another name")
+        for part in clusters.split(",") if option == "--merge" else [clusters]:
+            cluster = find_cluster(part.strip(), names)
+            if part.strip().isdecimal() and cluster != int(part) < len(names):
+                say(f"note: {part.strip()} is taken for the name of cluster {cluster}; #{part.strip()} is the cluster of that number")
             if cluster in found:
                 raise UsageError(f"cluster {cluster} is named twice: '{found[cluster]}' and '{name}'")
             found[cluster] = name

@@ -17,6 +17,8 @@ from .sources import SUFFIXES, is_image_name, walk_images
 
 HEADERS = frozenset({"path", "file", "filename", "file_name", "image", "image_path"})
 """What the first cell of a CSV file's header may be."""
+CLASSES = "class", "label", "category", "kind", "name"
+"""What the column of classes may be called where there are more than two; `catvae-infer` writes names."""
 LONGEST_NAME = 64
 NOT_READ = frozenset({".heic", ".heif", ".avif", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd", ".svg", ".ppm", ".pgm", ".tga"})
 """Of pictures that `images` does not read."""
@@ -39,8 +41,8 @@ def read_labelled(source: str | os.PathLike[str], preprocess: Preprocess) -> Lab
     Parameters
     ----------
     source : path
-        A folder: every image below ``SOURCE/CLASS/`` belongs to CLASS. A CSV file: rows of path, class; paths are relative to the file; a
-        header, ``path,class`` say, is passed over.
+        A folder: every image below ``SOURCE/CLASS/`` belongs to CLASS. A CSV file: rows of path, class; paths are relative to the file. A
+        header, ``path,class`` say, may come first; where there are more columns it must, and name one of `CLASSES`.
     preprocess : Preprocess
 
     Raises
@@ -110,21 +112,45 @@ def _hidden(file: Path, folder: Path) -> bool:
 def _csv_pairs(file: Path) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     classes: dict[str, str] = {}
+    column, columns = 1, 2
     try:
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
             for number, row in enumerate(csv.reader(lines), 1):
                 cells = [cell.strip() for cell in row]
-                if not any(cells) or (number == 1 and cells[0].lower() in HEADERS and not (file.parent / cells[0]).is_file()):
+                if not any(cells):
                     continue
-                if len(cells) < 2 or not cells[0] or not cells[1]:
-                    raise DataError(f"{file}, line {number}: expected path,class, found {','.join(row)!r}")
-                path = str(file.parent / cells[0])
-                known = classes.setdefault(os.path.realpath(path), cells[1])
-                if known != cells[1]:
-                    raise DataError(f"{file}, line {number}: {cells[0]} is {cells[1]!r} here and {known!r} above")
-                pairs.append((path, cells[1]))
+                while len(cells) > columns and not cells[-1]:  # spreadsheets fill rows up
+                    cells.pop()
+                if number == 1 and cells[0].lower() in HEADERS and not (file.parent / cells[0]).is_file():
+                    column, columns = _column_of_classes(cells, file), len(cells)
+                    continue
+                if len(cells) != columns or not cells[0] or not cells[column]:
+                    raise DataError(f"{file}, line {number}: {_expected(cells, column, columns)}, found {','.join(row)!r}")
+                path, name = str(file.parent / cells[0]), cells[column]
+                known = classes.setdefault(os.path.realpath(path), name)
+                if known != name:
+                    raise DataError(f"{file}, line {number}: {cells[0]} is {name!r} here and {known!r} above")
+                pairs.append((path, name))
     except OSError as error:
         raise DataError(f"cannot read the labels {file}: {error.strerror or error}") from error
     except csv.Error as error:
         raise DataError(f"{file} is not a CSV file: {error}") from error
     return pairs
+
+
+def _column_of_classes(header: list[str], file: Path) -> int:
+    """Of a CSV file's header: by its name, where there are more than a path and a class."""
+    if len(header) == 2:
+        return 1
+    named = [header.index(cell) for name in CLASSES for cell in header if cell.lower() == name]
+    if not named:
+        raise DataError(f"{file}, line 1: no column of {', '.join(header)!r} is called {', '.join(CLASSES[:-1])} or {CLASSES[-1]}")
+    return named[0]
+
+
+def _expected(cells: list[str], column: int, columns: int) -> str:
+    if len(cells) == 1 and ";" in cells[0]:
+        return "expected path,class with a comma between them"
+    if columns == 2:
+        return f"expected path,class{', or a first line that says which column is which' if len(cells) > 2 else ''}"
+    return f"expected a path and, in column {column + 1} of {columns}, a class"

@@ -182,20 +182,24 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 
 def find_cluster(text: str, names: list[str]) -> int:
-    """The cluster of a name, or of a number where no cluster has that name.
+    """The cluster of a name, or of a number where no cluster has that name; ``#3`` is the number, whatever clusters are called.
 
     Raises
     ------
     UsageError
         When there is none, or several clusters share the name.
     """
+    number = text.removeprefix("#")
+    counted = number.isdecimal() and len(number) <= 9 and int(number) < len(names)  # Python refuses to read thousands of digits
+    if text.startswith("#") and counted and text not in names:
+        return int(number)
     found = [i for i, name in enumerate(names) if name == text]
     if len(found) == 1:
         return found[0]
     if len(found) > 1:
-        raise UsageError(f"the clusters {', '.join(map(str, found))} are all named '{text}': give the number of one that no name equals")
-    if text.isdecimal() and len(text) <= 9 and int(text) < len(names):  # Python refuses to read thousands of digits
-        return int(text)
+        raise UsageError(f"the clusters {', '.join(map(str, found))} are all named '{text}': give the number of one, #{found[0]} say")
+    if counted:
+        return int(number)
     named = "" if names == [str(i) for i in range(len(names))] else f", or one of {', '.join(names)}"
     raise UsageError(f"there is no cluster '{text}': expected 0 to {len(names) - 1}{named}")
 

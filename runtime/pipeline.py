@@ -16,7 +16,7 @@ from .bundle import UNKNOWN, Bundle
 from .decoder_process import DecoderProcess
 from .decoding import Block, Decoding
 from .errors import ImageError
-from .rows import Row
+from .rows import UNKNOWN_NAME, Row
 from .session import OutOfMemory
 
 DIGITS = 7
@@ -102,7 +102,7 @@ def _answers(bundle: Bundle, images: NDArray[np.uint8], options: Options) -> Ite
 
 def _answer_rows(bundle: Bundle, images: NDArray[np.uint8], options: Options) -> Iterator[Row]:
     answers = bundle.examine(images, embed=options.embed, score=options.score, batch_size=options.batch_size)
-    names, provider = {UNKNOWN: "unknown", **dict(enumerate(bundle.names))}, bundle.provider
+    names, provider = {UNKNOWN: UNKNOWN_NAME, **dict(enumerate(bundle.names))}, bundle.provider
     columns = {"cluster": answers.clusters.tolist(), "name": [names[cluster] for cluster in answers.clusters.tolist()]}
     numbers = {"confidence": answers.confidence, "assignment": answers.assignment, "score": answers.score, "embedding": answers.embedding}
     columns |= {name: _rounded(values) for name, values in numbers.items() if values is not None}

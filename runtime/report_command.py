@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .command import Choice, FilePath, SourceText, command_entry, say
-from .errors import DataError, ImageError, UsageError
+from .errors import DataError, ImageError, UsageError, typed
 
 if TYPE_CHECKING:
     from .bundle import Bundle
@@ -41,7 +41,7 @@ def report(bundle_path: Path | None, images: tuple[str, ...], output: Path, inve
         raise UsageError(f"-o is '{output}', the name of an image, which the page would replace: choose another")
     if output.is_dir():
         raise UsageError(f"{output} is a folder, expected the name of the page: -o {output / 'report.html'}")
-    refuse_to_replace(output, MARK, "made by catvae-report")
+    refuse_to_replace(output, [MARK], "made by catvae-report")
     if output.name == "report.html" and (output.absolute().parent / "run.json").is_file():
         raise UsageError(f"-o is '{output}', the page of the run in whose folder it lies: choose another name")
     if bundle_path is not None and (bundle_path / "run.json").is_file() and not (bundle_path / "manifest.json").is_file():
@@ -62,11 +62,13 @@ def report(bundle_path: Path | None, images: tuple[str, ...], output: Path, inve
 
 def _page_of_run(run: Path, images: tuple[str, ...]) -> bytes:
     if images:
-        raise UsageError(f"{run} is a run: its page shows what it was trained on; for other images export it, catvae-export --onnx {run}")
+        raise UsageError(
+            f"{run} is a run: its page shows what it was trained on; for other images export it, catvae-export --onnx {typed(run)}"
+        )
     try:
         return (run / "report.html").read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"{run} has no report.html: catvae-train --resume {run} finishes it and writes one") from error
+        raise DataError(f"{run} has no report.html: catvae-train --resume {typed(run)} finishes it and writes one") from error
     except OSError as error:
         raise DataError(f"cannot read {run / 'report.html'}: {error.strerror or error}") from error
 

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TextIO
 
 from .errors import DataError, OutputError, UsageError
 from .files import atomic_write, lock, make_folder, refuse_special_target, umask
-from .rows import Row
+from .rows import UNKNOWN_NAME, Row
 
 LONGEST_ROW = 64 * 2**20
 
@@ -199,7 +199,7 @@ def made_otherwise(row: Row, names: list[str], fields: dict[str, tuple[str, bool
         if (field in row) != wanted:
             return option
     cluster = row["cluster"]
-    name = "unknown" if cluster < 0 else names[cluster] if cluster < len(names) else None
+    name = UNKNOWN_NAME if cluster < 0 else names[cluster] if cluster < len(names) else None
     assignment = row.get("assignment")
     same = name is not None and name == row.get("name") and isinstance(assignment, list) and len(assignment) == len(names)
     return None if same else "bundle"

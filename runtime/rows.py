@@ -15,6 +15,10 @@ from .errors import UsageError, encodable, printable
 Row = dict[str, Any]
 Writer = Callable[[list[Row]], None]
 
+UNKNOWN_NAME = "unknown"
+"""Of an image that is unlike all clusters."""
+MARKS = '{"path":', "path,ok,cluster,", "  cluster  name            confidence"
+"""What a file of rows begins with, as jsonl, csv or table."""
 DELETE = b"\x7f"
 _quick = msgspec.json.Encoder()
 

@@ -64,5 +64,9 @@ def test_the_verdict_says_so():
     sure = health(np.eye(4, dtype=np.float32).repeat(25, 0))
     (note,) = verdict(sure, by_borders=0.7).notes
     assert note.startswith("the images' borders alone tell 70% of their clusters: these may be backgrounds")
+    assert "try --colours ignore; else crop to the things" in note
+    assert (
+        verdict(sure, by_borders=0.7, by_outlines=True).notes[0].endswith("report. Crop to the things, or put them on one plain background")
+    )
     assert verdict(sure, by_borders=0.5).notes == ()
     assert verdict(health(np.eye(4, dtype=np.float32)[[0, 1, 2] * 30]), by_borders=0.9).notes == ()

@@ -32,14 +32,15 @@ assert ranks.leads == (ranks.rank == 0)
 # the mutual information of a batch, and its gradient, from two halves
 generator = torch.Generator().manual_seed(0)
 x, y, w = (torch.randn(shape, generator=generator) for shape in ((24, 5), (24, 5), (5, 4)))
-whole, shared = w.clone().requires_grad_(), w.clone().requires_grad_()
-expected = view_information(x @ whole, y @ whole, 1.5)
-expected.trained.backward()
-found = view_information(ranks.part(x) @ shared, ranks.part(y) @ shared, 1.5, ranks)
-found.trained.backward()
-ranks.average([shared.grad])
-torch.testing.assert_close(found.information, expected.information)
-torch.testing.assert_close(shared.grad, whole.grad)
+for ordered in (False, True):
+    whole, shared = w.clone().requires_grad_(), w.clone().requires_grad_()
+    expected = view_information(x @ whole, y @ whole, 1.5, ordered=ordered)
+    expected.trained.backward()
+    found = view_information(ranks.part(x) @ shared, ranks.part(y) @ shared, 1.5, ranks, ordered=ordered)
+    found.trained.backward()
+    ranks.average([shared.grad])
+    torch.testing.assert_close(found.information, expected.information)
+    torch.testing.assert_close(shared.grad, whole.grad)
 
 # parts are disjoint, of one size, and all of the batch but for what does not divide
 rows = torch.arange(11)

@@ -82,6 +82,17 @@ def test_information_of_perfect_and_of_useless_assignments():
     assert view_information(sure, sure, 1.5).trained.item() == pytest.approx(2 * math.log(4), abs=1e-3)
 
 
+def test_a_cluster_of_views_alone_is_worth_nothing_where_order_counts():
+    """Two kinds, each of which has a cluster of its images and another one of their views: four clusters in all, two bits or one."""
+    images, views = 50.0 * torch.eye(4)[[0, 1] * 50], 50.0 * torch.eye(4)[[2, 3] * 50]
+    assert view_information(images, views, 1.0).information.item() == pytest.approx(math.log(4), abs=1e-3)
+    assert view_information(images, views, 1.0, ordered=True).information.item() == pytest.approx(math.log(2), abs=1e-3)
+    sure = 50.0 * torch.eye(4).repeat(25, 1)
+    for weight in (1.0, 1.5):
+        either, ordered = (view_information(sure, sure, weight, ordered=given) for given in (False, True))
+        assert ordered.trained.item() == pytest.approx(either.trained.item(), abs=1e-5)
+
+
 def test_views_at_any_angle_turn_all_round():
     x = torch.zeros(400, 1, 21, 21)
     x[:, :, 2:6, 9:12] = 1  # a mark above the middle

@@ -97,3 +97,17 @@ def test_a_page_replaces_none_of_the_users(run, tmp_path):
     (tmp_path / "run.json").write_text("{}")
     result = run("catvae-report", "-q")
     assert (result.returncode, b"the page of the run" in result.stderr) == (2, True)
+
+
+def test_rows_replace_none_of_the_users_files(run, png, tmp_path):
+    """A list of labels, above all, whose images are being sorted."""
+    png("a.png")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("a.png,three\n")
+    result = run("catvae-infer", "a.png", "-o", "labels.csv")
+    assert (result.returncode, b"was not written by catvae-infer" in result.stderr) == (2, True)
+    assert labels.read_text() == "a.png,three\n"
+    (tmp_path / "empty.csv").touch()
+    for name, format_ in (("rows.csv", "csv"), ("rows.jsonl", "jsonl"), ("rows.txt", "table"), ("empty.csv", "csv")):
+        for _ in range(2):  # what it wrote itself, it may
+            assert run("catvae-infer", "a.png", "absent.png", "-o", name, "--format", format_).returncode == 1

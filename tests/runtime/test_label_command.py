@@ -122,6 +122,17 @@ def test_a_name_that_is_the_number_of_another_cluster_does_not_merge_them(bundle
     assert renamed(bundle.manifest, numbers, {0: "1", 1: "1"}).names == ["1", "1", *numbers[2:]]  # asked for
 
 
+def test_a_number_that_is_another_cluster_s_name(run, bundle_copy):
+    """Names come first, and that is said; with # it is the number."""
+    given = names(bundle_copy)
+    cluster = next(i for i, name in enumerate(given) if name != str(i))
+    other = given.index(str(cluster))
+    result = run("catvae-label", bundle_copy, "--name", f"{cluster}=A", "--dry-run")
+    assert f"note: {cluster} is taken for the name of cluster {other}; #{cluster} is the cluster".encode() in result.stderr
+    assert b"note" not in run("catvae-label", bundle_copy, "--name", f"#{cluster}=A").stderr
+    assert names(bundle_copy) == [*given[:cluster], "A", *given[cluster + 1 :]]
+
+
 def test_a_name_that_another_cluster_has_merges_them_and_says_so(run, bundle_copy):
     first, second, *_ = names(bundle_copy)
     result = run("catvae-label", bundle_copy, "--name", f"{first}={second}")
@@ -134,17 +145,19 @@ def test_a_name_that_another_cluster_has_merges_them_and_says_so(run, bundle_cop
     [
         ([], 2, "give IMAGES, --name or --merge"),
         (["--name", "3"], 2, "expected CLUSTER=NAME"),
-        (["--name", "0=a\tb"], 2, "expected CLUSTER=NAME"),
+        (["--name", "0=a\tb"], 2, "'a\\tb' cannot name a cluster: expected 1 to 64 printable characters"),
+        (["--name", "0=unknown"], 2, "'unknown' is what rows call an image that is unlike all clusters"),
+        (["--name", "#77=x"], 2, "there is no cluster '#77'"),
         (["tab.csv"], 3, "cannot name a class"),
         (["--name", "nowhere=x"], 2, "there is no cluster 'nowhere'"),
-        (["--name", "0=x", "--merge", "0,1=y"], 2, "named twice"),
+        (["--name", "#0=x", "--merge", "#0,#1=y"], 2, "named twice"),
         (["absent"], 3, "cannot read the labels"),
         (["empty"], 3, "one sub-folder per class"),
         (["bad.csv"], 3, "bad.csv, line 2: expected path,class"),
         (["gone.csv"], 3, "gone.png"),
         (["both.csv"], 3, "both.csv, line 3: ./a.png is 'two' here and 'one' above"),
         (["many.csv"], 2, "11 classes cannot each name one of 10 clusters"),
-        (["--name", "0=x", "-o", "full"], 2, "not empty"),
+        (["--name", "#0=x", "-o", "full"], 2, "not empty"),
     ],
 )
 def test_mistakes_are_named_in_one_line(run, bundle_copy, tmp_path, png, arguments, code, message):

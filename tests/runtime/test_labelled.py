@@ -1,0 +1,47 @@
+"""Which columns of a CSV file hold paths and classes."""
+
+import pytest
+
+from catvae.runtime.errors import DataError
+from catvae.runtime.labelled import read_labelled
+from catvae.runtime.preprocess import Preprocess
+
+RULES = Preprocess(height=8, width=8, channels=1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a.png,cat\nb.png,dog\n",
+        "file,species\na.png,cat\nb.png,dog\n",
+        "path,ok,cluster,name,confidence,provider,error\na.png,true,3,cat,0.9,CPU,\nb.png,true,4,dog,0.8,CPU,\n",
+        "path,name,class,remark\na.png,x,cat,\nb.png,x,dog,seen twice\n",
+        "Image,Remark,Label\na.png,,cat\nb.png,,dog\n",
+        "a.png,cat,,\n\nb.png,dog\n",
+    ],
+)
+def test_the_column_of_classes(png, tmp_path, text):
+    png("a.png"), png("b.png")
+    (tmp_path / "given.csv").write_text(text)
+    given = read_labelled(tmp_path / "given.csv", RULES)
+    assert [given.names[label] for label in given.labels] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,ok,cluster\na.png,true,3\n", "line 1: no column of 'path, ok, cluster' is called class, label, category, kind or name"),
+        ("a.png,true,3,cat\n", "line 1: expected path,class, or a first line that says which column is which, found 'a.png,true,3,cat'"),
+        ("path;class\na.png;cat\n", "line 1: expected path,class with a comma between them, found 'path;class'"),
+        ("path,class\na.png;cat\n", "line 2: expected path,class with a comma between them, found 'a.png;cat'"),
+        ("path,ok,name\na.png,true,cat\nb.png,false,\n", "line 3: expected a path and, in column 3 of 3, a class, found 'b.png,false,'"),
+        ("path,ok,name,error\na.png,false,,none\n", "line 2: expected a path and, in column 3 of 4, a class, found 'a.png,false,,none'"),
+        ("path\na.png\n", "line 1: no column of 'path' is called"),
+    ],
+)
+def test_what_cannot_be_told_is_refused(png, tmp_path, text, message):
+    png("a.png"), png("b.png")
+    (tmp_path / "given.csv").write_text(text)
+    with pytest.raises(DataError) as found:
+        read_labelled(tmp_path / "given.csv", RULES)
+    assert message in str(found.value)
