@@ -13,7 +13,7 @@ from .eager import applied, layer_in_c
 from .once import first_derivative
 
 PATCHES = 1 << 21
-"""Numbers of patches that are taken or made at once, of one image at least: they stay in the cache until they are multiplied or added up."""
+"""Numbers of patches that are taken or made at once, of one image at least: they stay in the cache until they are used up."""
 
 
 def convolved(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, transposed: bool = False) -> Tensor | None:
