@@ -5,11 +5,13 @@ For notebooks and pipelines; run folders, resume and pictures belong to `catvae-
 
 import operator
 import signal
+import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -18,6 +20,7 @@ from catvae.runtime.interruption import Interrupted
 
 from .config import LARGEST_SEED, resolve
 from .data import ImageData, native_preprocess
+from .diagnosis import diagnose
 from .evaluation import assign, draw_samples, encode_mean
 from .training import Trainer
 
@@ -40,6 +43,9 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
         Cluster of each training image.
     model_ : CatVAE
         The trained network.
+    verdict_ : Verdict
+        Whether its clusters are sound, told without labels: `status`, `reasons` and `notes`. A degenerate one comes as scikit-learn's
+        `ConvergenceWarning` too.
     """
 
     def __init__(
@@ -78,7 +84,10 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
                 raise KeyboardInterrupt from interruption  # what notebooks and their users look for
             raise
         self.model_ = trainer.model
-        self.labels_ = assign(self.model_, images).argmax(1)
+        assignment = assign(self.model_, images)
+        self.labels_, self.verdict_ = assignment.argmax(1), diagnose(trainer, images, assignment).verdict
+        if self.verdict_.status == "degenerate":
+            warnings.warn(f"these clusters are degenerate: {'; '.join(self.verdict_.reasons)}", ConvergenceWarning, stacklevel=2)
         return self
 
     def predict(self, X: NDArray[np.uint8]) -> NDArray[np.int64]:

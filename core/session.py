@@ -14,16 +14,13 @@ from catvae.runtime.grid import png_bytes
 from catvae.runtime.interruption import Interrupted, stop_on_signals
 
 from . import evaluation, pictures
-from .borders import told_by_borders
 from .checkpoint import load_state, read_position, save_state, weights_bytes
 from .config import Device, TrainConfig
 from .data import ImageData
 from .devices import seeded
-from .guard import verdict
+from .diagnosis import diagnose
 from .held_back import write_calibration
-from .joints import estimate_joints
 from .labelled import LabelledImages, clusters_of_classes, labels_hash
-from .metrics import health
 from .objective import BatchLoss
 from .ranks import ALONE, Ranks
 from .report import run_report
@@ -157,25 +154,11 @@ class Session:
         with seeded(seed, trainer.device):
             assignment = evaluation.assign(model, data.images, dropout=dropout)
             record.scores = evaluation.scores(model, assignment, data, dropout=dropout)
-            joints = estimate_joints(model, trainer.looked_at, trainer.policy)
             homes = clusters_of_classes(model, trainer.labelled) if trainer.labelled else []
         names = evaluation.cluster_names(assignment, data, trainer.labelled, homes)
         record.clusters = evaluation.cluster_records(assignment, names)
-        state = health(assignment)
-        returned = evaluation.drawn_return(model, seed)
-        by_borders = told_by_borders(data.images, assignment.argmax(1))
-        record.health = evaluation.health_record(state, joints, returned, by_borders)
+        record.health, record.verdict = diagnose(trainer, data.images, assignment)
         record.bound = evaluation.bound_record(model, data, seed)
-        record.verdict = verdict(
-            state,
-            joints if trainer.config.invariance_weight else None,
-            unequal=trainer.position.unequal,
-            chosen=trainer.config.choose_clusters,
-            steps=trainer.position.step,
-            returned=returned,
-            by_borders=by_borders,
-            by_outlines=trainer.config.colours == "ignore",
-        )
         self._picture("final", pictures.picture_samples(model, names, seed))
         self._picture("clusters", pictures.picture_clusters(assignment, data, names))
         self._picture("reconstructions", pictures.picture_reconstructions(model, data))

@@ -36,7 +36,8 @@ def model_card(manifest: Manifest) -> str:
         lines += ["| images | ACC | NMI | ARI |", "|---|---|---|---|"]
         lines += [f"| {part} | {m['acc']:.4f} | {m['nmi']:.4f} | {m['ari']:.4f} |" for part, m in manifest.metrics.items()]
         trained = f"a few of them for training too, with weight {p.label_weight:g}" if p.label_weight else "never for training"
-        lines += ["", f"Labels were used for this table and for the cluster names, {trained}."]
+        named = any(c.name not in (str(i), f"cluster {i}") for i, c in enumerate(manifest.clusters))
+        lines += ["", f"Labels were used for this table{' and for the cluster names' if named else ''}, {trained}."]
     else:
         lines += ["The training images had no labels: agreement with human classes is not known."]
     lines += [

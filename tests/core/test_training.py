@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from catvae.core import training
+from catvae.core import steps, training
 from catvae.core.checkpoint import SCHEMA, load_state, load_weights, read_position, save_state, weights_bytes
 from catvae.core.devices import resolve_device, resolve_precision
 from catvae.core.epoch_rows import close_epoch
@@ -261,64 +261,6 @@ def test_training_never_sees_labels(blobs, quick):
     assert same(results[0], results[2])
 
 
-def test_estimator_follows_scikit_learn(blobs):
-    from sklearn.base import clone
-
-    from catvae.core import InfoCatVAE
-
-    model = clone(InfoCatVAE(n_clusters=3, settings={"epochs": 2, "hidden": 16, "precision": "fp32", "augment": "none"}))
-    labels = model.fit_predict(blobs.images)
-    assert labels.shape == (120,)
-    assert np.array_equal(labels, model.predict(blobs.images))
-    assert model.transform(blobs.images[:4]).shape == (4, 12)
-    assert model.sample(2).shape == (3, 2, 6, 5, 1)
-    assert model.predict(blobs.images[:0]).shape == (0,)
-    assert model.transform(blobs.images[:0]).shape == (0, 12)
-    for settings in ({"seed": 5}, {"clusters": 5}, {"label_weight": 1.0}):
-        with pytest.raises(UsageError, match=f"settings has '{next(iter(settings))}': give"):
-            InfoCatVAE(settings=settings).fit(blobs.images)
-    with pytest.raises(UsageError, match=r"images have no pixels: got \(20, 0, 8\)"):
-        InfoCatVAE(n_clusters=3).fit(np.zeros((20, 0, 8), np.uint8))
-    with pytest.raises(UsageError, match="n_clusters is 'seven', expected a whole number or 'auto'"):
-        InfoCatVAE(n_clusters="seven").fit(blobs.images)
-    with pytest.raises(UsageError, match="random_state is 'now'"):
-        InfoCatVAE(n_clusters=3, random_state="now").fit(blobs.images)  # pyright: ignore[reportArgumentType]
-    for random_state in (None, np.random.RandomState(3)):
-        InfoCatVAE(n_clusters=3, random_state=random_state, settings={"epochs": 1, "hidden": 16}).fit(blobs.images)
-    with pytest.raises(UsageError, match="there are no images"):
-        clone(model).fit(blobs.images[:0])
-    with pytest.raises(UsageError, match="fitted on"):
-        model.predict(np.zeros((1, 9, 9), np.uint8))
-    with pytest.raises(UsageError, match="must be uint8"):
-        InfoCatVAE().fit(np.zeros((5, 4, 4)))
-
-
-@pytest.mark.filterwarnings("error")
-def test_images_that_may_not_be_written_into_are_fitted(blobs):
-    """As memory maps and other libraries hand them out."""
-    from catvae.core import InfoCatVAE
-
-    images = blobs.images.copy()
-    images.setflags(write=False)
-    model = InfoCatVAE(n_clusters=3, settings={"epochs": 1, "hidden": 16}).fit(images)
-    assert len(model.predict(images)) == len(images)
-
-
-@pytest.mark.parametrize(("signum", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Interrupted)])
-def test_an_interrupted_estimator_raises_what_notebooks_look_for(blobs, monkeypatch, signum, raised):
-    from catvae.core import InfoCatVAE
-
-    real = Trainer.step
-
-    def step(self):
-        os.kill(os.getpid(), signum)
-        return real(self)
-
-    monkeypatch.setattr(Trainer, "step", step)
-    with pytest.raises(raised):
-        InfoCatVAE(n_clusters=3, settings={"epochs": 2, "hidden": 16}).fit(blobs.images)
-
-
 def test_scoring_with_dropout_leaves_the_network_as_it_was(blobs, quick):
     """What the published code did, on a network with batch norm: its averages belong to training."""
     trainer = Trainer(blobs, quick())
@@ -348,3 +290,26 @@ def test_a_second_signal_between_two_steps_keeps_the_finished_starts_too(blobs, 
 def test_few_images_bound_the_largest_k_that_may_be_chosen(blobs, quick):
     few = dataclasses.replace(blobs, images=blobs.images[:15], labels=blobs.labels[:15])
     assert Trainer(few, quick(clusters="auto", max_clusters=20, batch_size=8)).spec.clusters == 15
+
+
+def test_images_and_views_are_told_apart_from_half_of_the_first_short_run_on(blobs, quick, monkeypatch):
+    """In each of them, resumed or not, and to the end of the one that goes on."""
+    seen = []
+    real = steps.batch_loss
+
+    def batch_loss(*arguments, **options):
+        seen.append((trainer.position.start, trainer.position.step, options["ordered"]))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(steps, "batch_loss", batch_loss)
+    trainer = Trainer(blobs, quick(starts=2, epochs=10))
+    trainer.run()
+    half = trainer.start_steps // 2
+    assert half >= 2
+    assert {start for start, *_ in seen} == {0, 1}
+    assert all(ordered == (step >= half) for _, step, ordered in seen)
+
+
+def test_pictures_of_things_are_trained_for_longer(blobs, quick):
+    least = {augment: Trainer(blobs, quick(epochs=0, augment=augment)).steps for augment in ("digits", "objects", "any-angle", "none")}
+    assert least == {"digits": 1000, "objects": 2500, "any-angle": 2500, "none": 1000}
