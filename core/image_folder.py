@@ -224,5 +224,5 @@ def _note(sizes: Counter[tuple[int, int]], preprocess: Preprocess) -> list[str]:
     if not _bars(sizes, preprocess):
         return [f"{what} resized to {frame}"]
     if preprocess.fit == "stretch":
-        return [f"{what} stretched to {frame}, as they share no plain background that bars beside them could have"]
+        return [f"{what} stretched to {frame}, since bars beside them would be seen: they have no plain background in common"]
     return [f"{what} fitted into {frame}, aspect ratio kept, on their common background (grey level {preprocess.background})"]

@@ -177,7 +177,7 @@ def _checked(given: dict[str, Any], config_file: Path | None, seeds: int, *, has
 
     config = resolve(given, read_config_file(config_file) if config_file else None)
     if config.label_weight and not has_labels:
-        raise UsageError("--label-weight needs --labels FILE")
+        raise UsageError("--label-weight needs --labels PATH")
     if config.seed + seeds - 1 > LARGEST_SEED:
         raise UsageError(f"--seeds {seeds} from --seed {config.seed} on goes beyond {LARGEST_SEED:,}, the largest seed")
     if "max_clusters" in given and not config.choose_clusters:

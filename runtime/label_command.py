@@ -37,7 +37,8 @@ def label(
     """Name the clusters of a bundle; nothing is trained, no graph changes.
 
     IMAGES holds a few images whose class is known: a folder with a sub-folder per class, or a CSV file with rows of path and class.
-    Clusters without any keep their name.
+    One-to-one, each class names the cluster that fits it best, and clusters beyond those keep their names; many-to-one, so does a cluster
+    without any of the images, or with as many of two classes.
     """
     from .bundle import Bundle
     from .labelled import read_labelled
