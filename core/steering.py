@@ -102,7 +102,7 @@ class Steering:
         """K, chosen where it is to be; and whether clusters may be of unequal size, decided where it is to be."""
         position.unequal, clusters = sizes_and_number(joints, self.config)
         if self.config.sizes == "auto" and position.unequal:
-            what = "groups of unequal size clearly hold together better than equal ones: clusters may be of any size (--sizes equal keeps them equal)"
+            what = "groups of unequal size clearly hold together better than equal ones: clusters may be of any size (else: --sizes equal)"
             position.events.append(Event(step=step, what=what))
         if self.config.choose_clusters:
             position.events.append(Event(step=step, what=f"K = {clusters} chosen of at most {self.config.most_clusters}"))

@@ -179,7 +179,7 @@ class Bundle:
         """An image file, by its path or its bytes, as this model's tensor, (H, W, C) uint8; raises `ImageError` and `UsageError`."""
         if not isinstance(source, str | bytes | os.PathLike):
             kind = f"a {type(source).__name__}" if source is not None else "None"
-            raise UsageError(f"read() takes a file's path or its bytes, got {kind}; arrays of this model's shape go to predict() as they are")
+            raise UsageError(f"read() takes a file's path or its bytes, got {kind}; arrays of its shape go to predict() as they are")
         return read_image(source, self.preprocess)
 
     def golden(self) -> bytes:

@@ -390,3 +390,9 @@ def test_cuda_is_strict(images):
     with pytest.raises(DeviceError, match="no CUDA provider"):
         Bundle.load(device="cuda").predict(images)
     assert Bundle.load(device="auto").provider == "cpu"
+
+
+@pytest.mark.parametrize("given", [None, 3, np.zeros((28, 28), np.uint8)])
+def test_what_is_no_file_cannot_be_read(bundle, given):
+    with pytest.raises(UsageError, match=r"read\(\) takes a file's path or its bytes, got (None|a int|a ndarray)"):
+        bundle.read(given)
