@@ -36,11 +36,13 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @click.command()
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
-def main(seeds: int) -> None:
+@click.option("--only", multiple=True, type=click.Choice(list(PILES)), help="Only this pile; repeatable.")
+def main(seeds: int, only: tuple[str, ...]) -> None:
     """Train on every pile in every way, up to the first merge."""
     rows = rows_before("photographs")
     for seed in range(seeds):
-        for name, (_, kinds) in PILES.items():
+        for name in only or PILES:
+            kinds = PILES[name][1]
             for way, (fit, settings) in WAYS.items():
                 unbarred = fit["fit"] == "pad" and name != "cells"  # frames of one shape: bars would say nothing
                 if unbarred or any((row["pile"], row["way"], int(row["seed"])) == (name, way, seed) for row in rows):
