@@ -42,6 +42,8 @@ export class Bundle {
   readonly means: Float32Array[];
   /** What a single cluster is called: its name, with its number where others share that name. */
   readonly labels: string[];
+  /** The same in a sentence: an unnamed cluster is called "cluster 3" already. */
+  readonly titles: string[];
   private readonly names: string[];
 
   private constructor(
@@ -54,6 +56,7 @@ export class Bundle {
     this.means = priorMeans(this.clusters, manifest.delta, manifest.lambda);
     this.names = manifest.clusters.map((cluster) => cluster.name);
     this.labels = this.names.map((name, c) => (this.names.filter((other) => other === name).length > 1 ? `${name} (${c})` : name));
+    this.titles = this.labels.map(titled);
   }
 
   /** Fetch, verify and start everything below `folder`; `progress` hears a share in [0, 1] and what is under way. */
@@ -127,4 +130,9 @@ async function start(bytes: Uint8Array, name: string): Promise<ort.InferenceSess
   } catch (error) {
     throw new StudioError(`${name} could not be started (${text(error)}). Are the files in ort/ complete, and served as they are?`);
   }
+}
+
+/** `cluster 7` of a cluster named 7, and of one that has no name but its number. */
+export function titled(label: string): string {
+  return label.startsWith("cluster ") ? label : `cluster ${label}`;
 }

@@ -19,7 +19,7 @@ export function startDraw(bundle: Bundle): (cluster: number, style: Float32Array
   const draw = latest(async () => {
     const [image, ...family] = await bundle.decode([plus(bundle.means[cluster], style), ...bundle.means.map((mean) => plus(mean, style))]);
     paint(drawn, image, rules);
-    byId("drawn-caption").textContent = `cluster ${bundle.labels[cluster]}`;
+    byId("drawn-caption").textContent = bundle.titles[cluster];
     family.forEach((relative, c) => {
       paint(relatives[c], relative, rules);
       relatives[c].parentElement!.setAttribute("aria-current", String(c === cluster));
@@ -27,8 +27,8 @@ export function startDraw(bundle: Bundle): (cluster: number, style: Float32Array
   });
 
   // Made once and painted anew: a button that is replaced would lose the keyboard's focus.
-  const relatives = bundle.labels.map((label, c) => {
-    const canvas = labelled(`The same style as cluster ${label}`);
+  const relatives = bundle.titles.map((title, c) => {
+    const canvas = labelled(`The same style as ${title}`);
     const button = Object.assign(document.createElement("button"), { type: "button" });
     button.append(canvas);
     button.addEventListener("click", () => choose(c));

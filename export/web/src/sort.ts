@@ -1,6 +1,6 @@
 // Panel 1: an image drawn, dropped, opened or pasted, and what the model makes of it.
 
-import type { Answer, Bundle } from "./bundle";
+import { type Answer, type Bundle, titled } from "./bundle";
 import { centred, openImage, preprocess } from "./image";
 import { minus } from "./latent";
 import { byId, latest, paint, painted, save, toImageData, working } from "./paint";
@@ -148,7 +148,7 @@ export function startSort(
     const examples = images.slice(0, 12).map((image, c) => {
       const button = document.createElement("button");
       button.type = "button";
-      button.append(painted(image, rules, `Sort an image of cluster ${bundle.labels[c]}`));
+      button.append(painted(image, rules, `Sort an image of ${bundle.titles[c]}`));
       button.addEventListener("click", () => show(toImageData(image, rules)));
       return button;
     });
@@ -166,7 +166,7 @@ function showAnswer({ classes, unknown }: Answer): void {
   const bars = classes.slice(0, BARS).map(({ name, share }) => {
     const bar = document.createElement("li");
     const meter = Object.assign(document.createElement("meter"), { min: 0, max: 1, value: share });
-    meter.setAttribute("aria-label", `cluster ${name}`);
+    meter.setAttribute("aria-label", titled(name));
     bar.append(
       Object.assign(document.createElement("span"), { textContent: name }),
       meter,
