@@ -124,7 +124,7 @@ def _csv_pairs(file: Path) -> list[tuple[str, str]]:
                 if number == 1 and cells[0].lower() in HEADERS and not (file.parent / cells[0]).is_file():
                     column, columns = _column_of_classes(cells, file), len(cells)
                     continue
-                if len(cells) != columns or not cells[0] or not cells[column]:
+                if not column < len(cells) <= columns or not cells[0] or not cells[column]:
                     raise DataError(f"{file}, line {number}: {_expected(cells, column, columns)}, found {','.join(row)!r}")
                 path, name = str(file.parent / cells[0]), cells[column]
                 known = classes.setdefault(os.path.realpath(path), name)

@@ -16,6 +16,7 @@ RULES = Preprocess(height=8, width=8, channels=1)
         "file,species\na.png,cat\nb.png,dog\n",
         "path,ok,cluster,name,confidence,provider,error\na.png,true,3,cat,0.9,CPU,\nb.png,true,4,dog,0.8,CPU,\n",
         "path,name,class,remark\na.png,x,cat,\nb.png,x,dog,seen twice\n",
+        "path,ok,name,error\na.png,true,cat\nb.png,true,dog\n",
         "Image,Remark,Label\na.png,,cat\nb.png,,dog\n",
         "a.png,cat,,\n\nb.png,dog\n",
     ],
