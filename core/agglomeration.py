@@ -5,6 +5,7 @@ loses is the Agglomerative Information Bottleneck (Slonim and Tishby, NIPS 1999)
 (Slonim, Friedman and Tishby, SIGIR 2002). Which distributions are asked, and which groups are taken, is decided in `merging`.
 """
 
+import math
 import threading
 from collections.abc import Callable
 from functools import wraps
@@ -136,6 +137,23 @@ def grouped(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int)
 def information(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int) -> float:
     """I of groups of small clusters, in nats."""
     return mutual_information(grouped(joint, group, clusters))
+
+
+def standard_error(joint: NDArray[np.float64], one: NDArray[np.int64], other: NDArray[np.int64], clusters: int, images: int) -> float:
+    """Of the difference between what two partitions say, in nats, where `joint` was estimated on so many independent images.
+
+    To first order an estimate of information is a mean over images, of log Q_kl / (q_k q_l) for the groups k, l of image and view.
+    """
+    difference = _pointwise(joint, one, clusters) - _pointwise(joint, other, clusters)
+    mean = (joint * difference).sum()
+    return math.sqrt(float((joint * (difference - mean) ** 2).sum()) / max(1, images))
+
+
+def _pointwise(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int) -> NDArray[np.float64]:
+    """log Q_kl / (q_k q_l) of the groups of every two small clusters, (n, n)."""
+    Q = np.maximum(grouped(joint, group, clusters), np.finfo(np.float64).tiny)
+    q = Q.sum(1)
+    return (np.log(Q) - np.log(q)[:, None] - np.log(q))[np.ix_(group, group)]
 
 
 def cut(path: Path, clusters: int) -> NDArray[np.int64]:

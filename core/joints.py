@@ -59,6 +59,8 @@ class Joints(NamedTuple):
     kept: float
     """Share of the views whose likeliest cluster is that of their image; what `clusters` has on its diagonal is less, the less certain
     assignments are."""
+    looked_at: int
+    """Images that all of them are estimated on."""
 
 
 @torch.no_grad()
@@ -104,6 +106,7 @@ def estimate_joints(model: CatVAE, sample: Sample, policy: ViewPolicy, batch: in
         neighbour_joint(a[crowd], by_features),
         neighbour_joint(a[crowd], by_pixels),
         int(kept) / max(1, rounds * len(chosen)),
+        len(chosen),
     )
 
 

@@ -13,10 +13,12 @@ from .guard import said_of, watch
 from .head_surgery import Trained, reseed, split_into, take_merge, with_clusters
 from .joints import Joints, Sample, estimate_joints
 from .labelled import LabelledImages, clusters_of_classes
-from .merging import TIE, agreement, align, merge
+from .merging import agreement, align, merge
 from .objective import Taught
 from .views import ViewPolicy
 
+GAIN = 0.005
+"""Nats by which neighbours must agree more with a later merge than with the one before for it to be taken."""
 MEMORY = 0.95
 """Of the running cluster shares, per step: about the last 20 batches."""
 GUARD_EVERY = 50
@@ -85,8 +87,8 @@ class Steering:
             clusters = self._first_look(step, joints, position)
         group = merge(joints, clusters, unequal=position.unequal)
         last = np.array(position.group)
-        if len(last) and not position.unequal and agreement(joints, group, clusters) < agreement(joints, last, clusters) + TIE:
-            return trained  # to neighbours it says the same as the last merge: clusters stay as they are
+        if len(last) and not position.unequal and agreement(joints, group, clusters) < agreement(joints, last, clusters) + GAIN:
+            return trained  # neighbours hardly prefer it to the last merge: clusters stay as they are
         if clusters == trained.model.spec.clusters:
             rows = torch.from_numpy(align(group, joints.shared)).to(self.device)
             take_merge(trained, rows)

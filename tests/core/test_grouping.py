@@ -27,7 +27,7 @@ def joints_of(views: np.ndarray, pixels: np.ndarray | None = None) -> Joints:
     empty = np.zeros((0, 0))
     views = views / views.sum()
     pixels = views if pixels is None else pixels / pixels.sum()
-    return Joints(empty, views, empty, views, pixels, empty, empty, 1.0)
+    return Joints(empty, views, empty, views, pixels, empty, empty, 1.0, 10**9)
 
 
 def exchanging(truth: np.ndarray, within: float = 0.05, outside: float = 0.0004) -> np.ndarray:

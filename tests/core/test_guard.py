@@ -24,7 +24,7 @@ def joints_of(classes: list[int], homes: list[int]) -> Joints:
     """Those small clusters, living in clusters `homes`."""
     over, home = joint_of(classes), np.eye(max(homes) + 1)[homes]
     clusters = home.T @ over @ home
-    return Joints(clusters, over, over.sum(1)[:, None] * home, over, over, clusters, clusters, float(np.trace(clusters)))
+    return Joints(clusters, over, over.sum(1)[:, None] * home, over, over, clusters, clusters, float(np.trace(clusters)), 10**9)
 
 
 def test_watch_names_what_collapsed():
@@ -65,7 +65,7 @@ def test_verdicts():
 def test_clusters_that_do_not_outlive_a_view_are_not_called_healthy():
     sure = health(np.eye(4, dtype=np.float32).repeat(25, 0))
     loose = joint_of([0, 1, 2, 3], between=1.0, within=1.0, own=1.2)
-    found = verdict(sure, Joints(loose, loose, np.eye(4) / 4, loose, loose, loose, loose, float(np.trace(loose))))
+    found = verdict(sure, Joints(loose, loose, np.eye(4) / 4, loose, loose, loose, loose, float(np.trace(loose)), 10**9))
     assert found.status == "degenerate"
     assert found.reasons[0].startswith("only 42% of the images keep their cluster")
     assert found.notes == ()
@@ -81,7 +81,7 @@ def test_drawings_that_are_sorted_elsewhere_are_said():
 
 def test_many_pairs_that_may_be_one_are_said_in_one_line():
     mixed = joint_of([0] * 4, within=1.0, own=4.0)
-    joints = Joints(mixed, mixed, np.eye(4) / 4, mixed, mixed, mixed, mixed, 0.9)
+    joints = Joints(mixed, mixed, np.eye(4) / 4, mixed, mixed, mixed, mixed, 0.9, 10**9)
     notes = verdict(health(np.eye(4, dtype=np.float32).repeat(25, 0)), joints).notes
     assert "6 pairs of clusters exchange views, 0 and 1 among them: try fewer clusters (-k)" in notes
     assert not any("they may be one" in note for note in notes)

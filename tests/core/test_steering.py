@@ -19,7 +19,7 @@ def joints_of(truth: np.ndarray) -> Joints:
     joint = np.where(truth[:, None] == truth[None], 0.05, 0.0004) + 0.5 * np.eye(len(truth))
     joint /= joint.sum()
     none = np.zeros((0, 0))
-    return Joints(none, joint, none, joint, joint, none, none, 1.0)
+    return Joints(none, joint, none, joint, joint, none, none, 1.0, 10**9)
 
 
 def look(truth, **settings) -> tuple[Position, int]:
