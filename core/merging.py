@@ -39,7 +39,7 @@ from .separation import most_apart
 
 ERRORS = 4.0
 """Standard errors by which a merge must say more of views than another one to be told from it: they are of images that were trained on, and
-too small. Crossed sevens say 0.004 nats more with the twos than with the sevens, three such errors of 29,500 images."""
+too small. Crossed sevens can say so little more with the twos than with the sevens."""
 STAYS = 0.5
 """Share of every group that a view must leave in it: 0.79 and more where several classes of handwriting are rare. Some beginnings on
 garments had, beside a group of images, one of their views and of hardly any image: as a cluster, it would be empty."""

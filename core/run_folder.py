@@ -61,7 +61,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file, expected the name of a run folder")
         refuse_inside(None, self.path)
-        if self.path.is_dir() and set(self.path.iterdir()) - set(self._half_written()):
+        if self.path.is_dir() and not all(half_written(file, FILES) for file in self.path.iterdir()):
             if not any((self.path / name).is_file() for name in ("run.json", "seeds.json")):
                 only = ": --overwrite only replaces runs" if overwrite else ""
                 raise UsageError(f"{self.path} is not empty and not a run folder{only}; choose another -o")
@@ -101,7 +101,8 @@ class RunFolder:
                     RunFolder(folder).clear()
                     _remove_empty(folder)
             _remove_empty(self.path / "seeds")
-            for file in (*self._half_written(), *self.files()):
+            rests = [file for file in self.path.glob(".*.tmp") if half_written(file, FILES)]
+            for file in (*rests, *self.files()):
                 file.unlink()
             _remove_empty(self.path / "samples")
         except OSError as error:
@@ -111,9 +112,6 @@ class RunFolder:
         """What a run has written here, without those of its seeds: what else lies here, such as a bundle, is somebody else's."""
         pictures = [picture for name in PICTURES for picture in sorted((self.path / "samples").glob(name))]
         return [*pictures, *(file for name in FILES if (file := self.path / name).is_file())]
-
-    def _half_written(self) -> list[Path]:
-        return [rest for name in FILES for rest in half_written(self.path / name)]
 
     def write_config(self, config: TrainConfig) -> None:
         atomic_write(self.path / "config.json", pretty_json(config))

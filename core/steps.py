@@ -38,7 +38,7 @@ LAST_RATE = 0.01
 """Share of the learning rate that the cosine ends on."""
 ORDERED = 0.5
 """Share of a short run after which a cluster of images alone, whose views are in another one, is worth no more: see `view_information`.
-From the first step on, kinds that views turn all round were hardly found."""
+From the first step on, kinds that views turn all round were hardly found (`benchmarks/order.py`)."""
 BAD_STEPS = 5
 """Consecutive steps without finite numbers before training gives up."""
 CLIP = 1000.0

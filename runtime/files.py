@@ -40,7 +40,7 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
     try:
         make_folder(target.parent)
         refuse_special_target(target)
-        handle, temporary = tempfile.mkstemp(prefix=_hidden(target), suffix=".tmp", dir=target.parent)
+        handle, temporary = tempfile.mkstemp(prefix=_hidden(target.name), suffix=".tmp", dir=target.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(payload)
             file.flush()
@@ -58,14 +58,14 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
                 os.unlink(temporary)
 
 
-def half_written(target: Path) -> list[Path]:
-    """What is left of `target` by processes that were killed while they wrote it."""
-    return [file for file in target.parent.glob(".*.tmp") if file.name.startswith(_hidden(target))]
+def half_written(file: Path, names: Collection[str]) -> bool:
+    """Whether `file` is what a process left that was killed while it wrote one of `names`."""
+    return file.suffix == ".tmp" and any(file.name.startswith(_hidden(name)) for name in names)
 
 
-def _hidden(target: Path) -> str:
-    """How temporary names of `target` begin; short, since names have a longest."""
-    return f".{target.name[:60]}."
+def _hidden(name: str) -> str:
+    """How temporary names of a file begin; short, since names have a longest."""
+    return f".{name[:60]}."
 
 
 def refuse_to_replace(output: Path, marks: Collection[str], what: str) -> None:
