@@ -112,7 +112,7 @@ def _cast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 class Doubling(nn.ConvTranspose2d):
     """Twice the size, by a transposed 4x4 convolution. Its bias learns from a sum of its own: with oneDNN's the layer takes
-    0.9 to 1.8 times as long, mostly longer; to the one or three channels of an image it is a product and a call to C (`benchmarks/layers.py`)."""
+    0.9 to 1.8 times as long; to the one or three channels of an image it is a product and a call to C (`benchmarks/layers.py`)."""
 
     def __init__(self, before: int, after: int):
         super().__init__(before, after, 4, 2, 1)
