@@ -4,7 +4,6 @@ The command line, `--config` files and `config.json` of a run folder all speak t
 option does stands beside it; how it acts on the loss is in `objective`.
 """
 
-import difflib
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,8 @@ from typing import Any, Literal
 import msgspec
 
 from catvae.runtime.errors import DataError, UsageError
+
+from .setting_words import called, misfit, nearest
 
 Net = Literal["conv", "mlp"]
 Augment = Literal["auto", "digits", "objects", "any-angle", "none"]
@@ -120,15 +121,15 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
             if value != "auto" and not low <= value <= high:
-                raise UsageError(f"{_setting(name)} is {value}, expected {low} to {high}")
+                raise UsageError(f"{called(name)} is {value}, expected {low} to {high}")
         for name in ("lam", "learning_rate"):
             value = getattr(self, name)
             if not 0 < value < float("inf"):
-                raise UsageError(f"{_setting(name)} is {value}, expected a positive number")
+                raise UsageError(f"{called(name)} is {value}, expected a positive number")
         for name in ("neg_entropy_weight", "information_weight", "invariance_weight", "marginal_weight", "label_weight"):
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
-                raise UsageError(f"{_setting(name)} is {value}, expected zero or more")
+                raise UsageError(f"{called(name)} is {value}, expected zero or more")
         if not all(0 < share < 1 for share in self.regroup):
             raise UsageError(f"regroup is {list(self.regroup)}, expected shares of the steps between 0 and 1")
         if not 0 <= self.warm_start <= 1:
@@ -209,7 +210,7 @@ def resolve(options: dict[str, Any], file: dict[str, Any] | None = None) -> Trai
     given = {**file, **options}
     for key in given:
         if key not in KEYS:
-            raise UsageError(f"unknown setting '{key}'{_nearest(key)}")
+            raise UsageError(f"unknown setting '{key}'{nearest(key, KEYS)}")
     for name in ("recipe", "legacy"):
         if name in options and file.get(name, options[name]) != options[name]:
             flag = f"--recipe {options[name]}" if name == "recipe" else "--legacy"
@@ -220,7 +221,7 @@ def resolve(options: dict[str, Any], file: dict[str, Any] | None = None) -> Trai
         config = msgspec.convert(values, TrainConfig)
     except msgspec.ValidationError as error:
         cause = error.__cause__
-        raise cause if isinstance(cause, UsageError) else UsageError(f"configuration: {error}") from error
+        raise cause if isinstance(cause, UsageError) else UsageError(misfit(TrainConfig, values) or f"configuration: {error}") from error
     if config.sizes == "unequal" and not config.merges:
         raise UsageError("--sizes unequal needs over-clusters and their merges, which the recipe robust has")
     views = config.invariance_weight or config.information_views
@@ -248,27 +249,3 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
 
 
 KEYS = tuple(field.encode_name for field in msgspec.structs.fields(TrainConfig))
-
-
-def _nearest(key: str) -> str:
-    near = difflib.get_close_matches(key, KEYS, 1)
-    return f", did you mean '{near[0]}'?" if near else f"; known are {', '.join(KEYS)}"
-
-
-NUMBERS_ON_THE_COMMAND_LINE = {
-    "clusters",
-    "max_clusters",
-    "delta",
-    "lambda",
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "seed",
-    "label_weight",
-}
-
-
-def _setting(name: str) -> str:
-    """As its option is called, or, without one, as configuration files call it."""
-    name = {"lam": "lambda"}.get(name, name)
-    return "--" + name.replace("_", "-") if name in NUMBERS_ON_THE_COMMAND_LINE else name

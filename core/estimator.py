@@ -75,7 +75,8 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
                 clusters = operator.index(clusters)  # pyright: ignore[reportArgumentType]  # numpy's integers too, of parameter grids
             except TypeError as error:
                 raise UsageError(f"n_clusters is {clusters!r}, expected a whole number or 'auto'") from error
-        config = resolve({**(self.settings or {}), "clusters": clusters, "seed": _seed(self.random_state)})
+        settings = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in (self.settings or {}).items()}  # numpy's
+        config = resolve({**settings, "clusters": clusters, "seed": _seed(self.random_state)})
         trainer = Trainer(ImageData("array", images, native_preprocess(images)), config)
         try:
             trainer.run()

@@ -16,6 +16,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from catvae.runtime.wording import counted
+
 from .grouping import unequal_is_clearer
 from .joints import Joints
 from .metrics import Health
@@ -124,7 +126,7 @@ def verdict(
             " fewer clusters (-k), more images or another --augment may help"
         )
     if steps is not None and steps < FEW_STEPS:
-        short = f"trained for {steps:,} step{'' if steps == 1 else 's'} only, where a thousand are usual: leave out --epochs"
+        short = f"trained for {counted(steps, 'step')} only, where a thousand are usual: leave out --epochs"
         if reasons:
             reasons = [short, *reasons]
         else:

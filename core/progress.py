@@ -9,6 +9,7 @@ from tqdm import tqdm
 from catvae.kernels import kernel_status
 from catvae.runtime.command import say
 from catvae.runtime.errors import typed
+from catvae.runtime.wording import counted
 
 from .objective import BatchLoss
 from .run_record import RunRecord
@@ -33,11 +34,6 @@ def announce(session: Session, quiet: bool, prefix: str = "") -> None:
         f" {counted(trainer.steps_per_epoch, 'step')} on {trainer.device} in {trainer.precision}, {kernel_status(trainer.device.type)}",
         quiet=quiet,
     )
-
-
-def counted(number: int, what: str) -> str:
-    """``1 step``, ``2 steps``."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def train_with_bar(session: Session, quiet: bool, prefix: str = "") -> None:

@@ -11,6 +11,7 @@ from catvae.runtime.evenly import scattered
 from catvae.runtime.report.facts import EXAMINED, Examined, Facts, confusion, health_table, pictured, scores_table
 from catvae.runtime.report.page import render
 from catvae.runtime.training_record import Training
+from catvae.runtime.wording import counted
 
 from .config import TrainConfig
 from .data import ImageData
@@ -65,7 +66,7 @@ def run_report(
     known = confusion(assignment.argmax(1), data.labels, data.label_names, len(names)) if data.labels is not None else None
     return render(
         Facts(
-            title=f"{data.name}: {len(names)} clusters",
+            title=f"{data.name}: {counted(len(names), 'cluster')}",
             about=_about(len(data.images), config),
             verdict=training.verdict,
             reasons=training.reasons,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from .errors import OutputError, UsageError
 from .files import make_folder, real_path, umask
 from .sources import STDIN, folders_searched
+from .wording import counted
 
 if TYPE_CHECKING:
     from .rows import Row
@@ -85,7 +86,7 @@ class Copies:
         """A line that says what was copied, and what needed no copy."""
         there = f"; {self._there:,} {'was' if self._there == 1 else 'were'} there already" if self._there else ""
         lost = f"; {self._lost:,} {'was' if self._lost == 1 else 'were'} gone before being copied" if self._lost else ""
-        return f"copies    {self._made:,} image{'' if self._made == 1 else 's'} to {self.folder}{there}{lost}"
+        return f"copies    {counted(self._made, 'image')} to {self.folder}{there}{lost}"
 
 
 def folder_names(names: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from .cuda import has_driver, installed_wheels, obstacles
 from .errors import CatVAEError
 from .processors import container_quota, default_threads, usable_processors
 from .self_test import self_test
+from .wording import counted
 
 RUNTIME = ("numpy", "Pillow", "click", "msgspec")
 TRAINING = ("torch", "cffi", "safetensors", "tqdm", "scikit-learn", "scipy", "onnx", "onnxscript")
@@ -72,7 +73,7 @@ def _processors() -> Finding:
     return Finding(
         "processor",
         "ok",
-        f"{usable_processors()} usable{limit}; {default_threads()} thread{'' if default_threads() == 1 else 's'} for a session",
+        f"{usable_processors()} usable{limit}; {counted(default_threads(), 'thread')} for a session",
     )
 
 
@@ -114,7 +115,7 @@ def _bundle(path: Path) -> Finding:
         fix = "do not use it on this machine; export it again"
         return Finding("bundle", "broken", f"{path} answers otherwise than where it was exported: {', '.join(failed)}", fix)
     manifest = bundle.manifest
-    about = f"{len(manifest.clusters)} clusters, {manifest.precision}, model {manifest.model_id[:12]}"
+    about = f"{counted(len(manifest.clusters), 'cluster')}, {manifest.precision}, model {manifest.model_id[:12]}"
     return Finding("bundle", "ok", f"{path}: {about}; self-test passed on {bundle.provider}")
 
 

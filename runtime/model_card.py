@@ -1,6 +1,7 @@
 """`MODEL_CARD.md`: what a bundle is, how well it is known to work, and where it stops, for whoever receives it without us."""
 
 from .manifest import Cluster, Manifest
+from .wording import counted
 
 
 def model_card(manifest: Manifest) -> str:
@@ -9,8 +10,8 @@ def model_card(manifest: Manifest) -> str:
     lines = [
         f"# CatVAE bundle: {p.data}",
         "",
-        f"Sorts images into {len(manifest.clusters)} clusters and draws new ones, cluster by cluster. Learnt from"
-        f" {p.learnt_from} ({p.data}), recipe `{p.recipe}`, seed {p.seed}, {p.epochs} epochs.",
+        f"Sorts images into {counted(len(manifest.clusters), 'cluster')} and draws new ones, cluster by cluster. Learnt from"
+        f" {p.learnt_from} ({p.data}), recipe `{p.recipe}`, seed {p.seed}, {counted(p.epochs, 'epoch')}.",
         "",
         "![one row of generated images per cluster](preview.png)",
         "",

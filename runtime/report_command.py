@@ -36,6 +36,7 @@ def report(bundle_path: Path | None, images: tuple[str, ...], output: Path, inve
     from .files import atomic_write, refuse_to_replace
     from .report.page import MARK, render
     from .sources import is_image_name
+    from .wording import counted
 
     if is_image_name(output.name):
         raise UsageError(f"-o is '{output}', the name of an image, which the page would replace: choose another")
@@ -57,7 +58,7 @@ def report(bundle_path: Path | None, images: tuple[str, ...], output: Path, inve
     refuse_inside(bundle.path, output)
     facts = _facts(bundle, images, invert, quiet)
     atomic_write(output, render(facts))
-    say(f"{output}: {len(facts.cards)} clusters", quiet=quiet)
+    say(f"{output}: {counted(len(facts.cards), 'cluster')}", quiet=quiet)
 
 
 def _page_of_run(run: Path, images: tuple[str, ...]) -> bytes:

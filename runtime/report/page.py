@@ -14,6 +14,7 @@ from PIL import Image
 
 from ..grid import png_bytes, to_uint8
 from ..matching import match_counts
+from ..wording import counted
 from .charts import colour, histogram, line, scatter
 from .facts import SHOWN, Card, Facts
 
@@ -101,10 +102,11 @@ def _card(card: Card, tint: str) -> str:
     rows = "".join(f"<h4>{title}</h4>{_strip(images, alt)}" for title, images, alt in strips if len(images))
     closest = f", next most like <b>{escape(card.closest)}</b>" if card.closest else ""
     sure = f"{card.confidence:.3f} sure on average{closest}" if card.histogram and sum(card.histogram) else "no image fell into it"
-    count, bars = sum(card.histogram), ""
-    if count:
-        drawn = histogram(card.histogram, f"confidence of {count:,} images of cluster {card.name}, from 0 to 1")
-        bars = f'<h4>Confidence of its {count:,} images</h4>{drawn}<p class="scale"><span>0</span><span>0.5</span><span>1</span></p>'
+    bars = ""
+    if any(card.histogram):
+        images = counted(sum(card.histogram), "image")
+        drawn = histogram(card.histogram, f"confidence of {images} of cluster {card.name}, from 0 to 1")
+        bars = f'<h4>Confidence of its {images}</h4>{drawn}<p class="scale"><span>0</span><span>0.5</span><span>1</span></p>'
     return (
         f'<article class="card" style="--colour:{tint}"><div class="head">'
         f"{_picture(card.prototype, f'prototype of cluster {card.name}')}"
@@ -121,10 +123,10 @@ def _shares(card: Card) -> str:
 def _maps(facts: Facts) -> str:
     if facts.groups is None:
         return ""
-    count = len(facts.groups)
+    images = counted(len(facts.groups), "image")
     return "".join(
-        f'<figure class="panel">{scatter(plane.points, facts.groups, facts.names, f"map of {count:,} images, coloured by cluster")}'
-        f"<figcaption>{count:,} images: {escape(plane.how)}.</figcaption></figure>"
+        f'<figure class="panel">{scatter(plane.points, facts.groups, facts.names, f"map of {images}, coloured by cluster")}'
+        f"<figcaption>{images}: {escape(plane.how)}.</figcaption></figure>"
         for plane in facts.maps
     )
 

@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from catvae.core.config import KEYS, NUMBERS_ON_THE_COMMAND_LINE, TrainConfig, read_config_file, resolve
+from catvae.core.config import KEYS, TrainConfig, read_config_file, resolve
+from catvae.core.setting_words import NUMBERS_ON_THE_COMMAND_LINE
 from catvae.runtime.errors import DataError, UsageError
 
 
@@ -36,15 +37,20 @@ def test_a_configuration_survives_its_file(tmp_path):
         ({"lambda": float("nan")}, "--lambda is nan"),
         ({"learning_rate": 0.0}, "--learning-rate is 0"),
         ({"dropout": 1.0}, "dropout is 1"),
-        ({"net": "transformer"}, "net"),
-        ({"clusters": "ten"}, "clusters"),
+        ({"net": "transformer"}, "^net is 'transformer', expected conv or mlp$"),
+        ({"clusters": "ten"}, "^--clusters is 'ten', expected a whole number or auto$"),
+        ({"clusters": 3, "epochs": 1.5}, "^--epochs is 1.5, expected a whole number$"),
+        ({"seed": None}, "^--seed is None, expected a whole number$"),
+        ({"learning_rate": "fast"}, "^--learning-rate is 'fast', expected a number$"),
+        ({"guard": 1}, "^guard is 1, expected true or false$"),
+        ({"regroup": [0.5, "x"]}, "^regroup is .*, expected a list of numbers$"),
         ({"legacy": True}, "--legacy belongs to --recipe paper"),
         ({"recipe": "paper", "sizes": "unequal"}, "--sizes unequal needs over-clusters"),
         ({"sizes": "unequal", "invariance_weight": 0.0}, "--sizes unequal needs over-clusters"),
         ({"recipe": "paper", "augment": "objects"}, "--augment objects changes nothing: the recipe paper takes no views"),
         ({"recipe": "paper", "colours": "keep"}, "--colours keep changes nothing: the recipe paper takes no views"),
         ({"augment": "none", "colours": "ignore"}, "--colours ignore changes nothing beside --augment none"),
-        ({"colours": "grey"}, "colours"),
+        ({"colours": "grey"}, "^colours is 'grey', expected keep, vary or ignore$"),
         ({"information_weight": -1.0}, "^information_weight is -1"),
     ],
 )

@@ -33,6 +33,8 @@ def test_estimator_follows_scikit_learn(blobs):
         InfoCatVAE(n_clusters="seven").fit(blobs.images)
     with pytest.raises(UsageError, match="random_state is 'now'"):
         InfoCatVAE(n_clusters=3, random_state="now").fit(blobs.images)  # pyright: ignore[reportArgumentType]
+    numpy_settings = {"epochs": np.int64(1), "hidden": np.int64(16), "learning_rate": np.float32(1e-3), "regroup": np.array([0.5])}
+    InfoCatVAE(n_clusters=np.int64(3), settings=numpy_settings).fit(blobs.images)  # pyright: ignore[reportArgumentType] - of grids
     for random_state in (None, np.random.RandomState(3)):
         InfoCatVAE(n_clusters=3, random_state=random_state, settings={"epochs": 1, "hidden": 16}).fit(blobs.images)
     with pytest.raises(UsageError, match="there are no images"):

@@ -33,6 +33,7 @@ CORE_MAY_USE_OF_RUNTIME = {
     ),
     *("report", "sources"),
     "training_record",
+    "wording",
 }
 HEAVY = {"torch", "onnx", "onnxscript", "sklearn", "scipy", "matplotlib", "safetensors"}
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
