@@ -20,6 +20,8 @@ EVERY = 60.0
 """Seconds between two lines in a log."""
 BEFORE = 0.4
 """Of a step with the generator, what a step before it joins costs, about (`benchmarks/layers.py`)."""
+UNRELATED = 0.05
+"""Adjusted Rand index below which labels say next to nothing of clusters."""
 
 
 def announce(session: Session, quiet: bool, prefix: str = "") -> None:
@@ -106,6 +108,9 @@ def conclude(record: RunRecord, path: Path) -> None:
             say(f"warning: {line}")
         for line in verdict.notes:
             say(f"note: {line}")
+    sorts = verdict is None or verdict.status == "healthy"
+    if sorts and "train" in record.scores and record.scores["train"]["ari"] < UNRELATED:
+        say("note: clusters have next to nothing to do with the labels: if those are days, cameras or plates, give --no-labels")
     print(f"run       {path}")
     print(f"verdict   {verdict.status if verdict else 'none'}")
     print(
@@ -122,7 +127,6 @@ def conclude(record: RunRecord, path: Path) -> None:
     for line in record.seeds and seed_lines(record):
         print(line)
     print(f"report    {path / 'report.html'}")
-    sorts = verdict is None or verdict.status == "healthy"
     print(f"next      catvae-export --onnx {typed(path)}{'' if sorts else ': draws, but do not rely on how it sorts'}")
 
 
