@@ -41,6 +41,8 @@ FILES = (
     "run.json",
 )
 """What tells a run folder comes last: removed in this order, a rest can be removed again."""
+TELLING: dict[str, dict[str, type]] = {"run.json": {"status": str, "spec": dict, "config_hash": str}, "seeds.json": {"seeds": list}}
+"""Files that tell a run folder, of whatever version, and what each of them holds among others."""
 PICTURES = ("final.png", "clusters.png", "reconstructions.png", "epoch-*.png")
 
 
@@ -62,7 +64,7 @@ class RunFolder:
             raise UsageError(f"{self.path} is a file, expected the name of a run folder")
         refuse_inside(None, self.path)
         if self.path.is_dir() and not all(half_written(file, FILES) for file in self.path.iterdir()):
-            if not any((self.path / name).is_file() for name in ("run.json", "seeds.json")):
+            if not _holds_a_run(self.path):
                 only = ": --overwrite only replaces runs" if overwrite else ""
                 raise UsageError(f"{self.path} is not empty and not a run folder{only}; choose another -o")
             if not overwrite:
@@ -183,6 +185,16 @@ class RunFolder:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from error
         except (msgspec.DecodeError, ValueError) as error:
             raise DataError(f"{path} is damaged: {error}") from error
+
+
+def _holds_a_run(folder: Path) -> bool:
+    """Whether what `TELLING` names is there, and not a file of the user's that has such a name."""
+    for name, held in TELLING.items():
+        with contextlib.suppress(OSError, ValueError):  # not there, not JSON
+            found = msgspec.json.decode((folder / name).read_bytes())
+            if isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in held.items()):
+                return True
+    return False
 
 
 def _remove_empty(folder: Path) -> None:

@@ -6,6 +6,7 @@ Every file goes to a temporary name beside its target, is flushed to the disk, g
 import contextlib
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Collection
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 import msgspec
 
 from .errors import OutputError, UsageError
+
+MOST_OF_A_BEGINNING = 1 << 16
+"""Bytes of a file that are looked at to see who made it: the longest path, every letter of it escaped, in a first row."""
 
 
 def umask() -> int:
@@ -68,17 +72,17 @@ def _hidden(name: str) -> str:
     return f".{name[:60]}."
 
 
-def refuse_to_replace(output: Path, marks: Collection[str], what: str) -> None:
-    """Raise `UsageError` where a file stands that holds none of `marks` near its beginning, so that no earlier call made it: it is the
-    user's. An empty one is nobody's."""
+def refuse_to_replace(output: Path, beginning: re.Pattern[bytes], what: str) -> None:
+    """Raise `UsageError` where a file stands that does not begin as `beginning` says, so that no earlier call made it: it is the user's.
+    An empty one is nobody's."""
     try:
         if not output.is_file() or output.is_symlink():  # writing has words for it
             return
         with output.open("rb") as file:
-            start = file.read(1024)
+            start = file.read(MOST_OF_A_BEGINNING)
     except OSError:
         return
-    if start and not any(mark.encode() in start for mark in marks):
+    if start and not beginning.match(start):
         raise UsageError(f"-o is '{output}', which is there and was not {what}: choose another name, or remove it")
 
 

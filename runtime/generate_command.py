@@ -65,12 +65,12 @@ def generate(
     from .bundle_files import refuse_inside
     from .files import atomic_write, refuse_to_replace
     from .generate import interpolation, ring, samples, walks
-    from .grid import MARK, grid, png_bytes
+    from .grid import BEGINNING, MARK, grid, png_bytes
     from .manifest import find_cluster
 
     if output.suffix.lower() not in ("", ".png"):
         raise UsageError(f"-o is '{output}': pictures are written as PNG, expected a name that ends in .png")
-    refuse_to_replace(output, [MARK], "drawn by catvae-generate")
+    refuse_to_replace(output, BEGINNING, "drawn by catvae-generate")
     of_images = {"--reconstruct": reconstruct, "--between": between, "--transfer": transfer}
     asked = {"--interpolate": interpolate is not None, "--ring": around, "--walk": walked is not None, **of_images}
     chosen = [name for name, given in asked.items() if given]

@@ -1,6 +1,7 @@
 """Image arrays as PNG: single pictures and labelled grids. Pillow alone, so that the runtime can draw without matplotlib."""
 
 import io
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 MARK = "catvae-generate"
 """In pictures that people asked for, which alone are replaced by others."""
+BEGINNING = re.compile(rb"\x89PNG\r\n\x1a\n.{0,256}?tEXtSoftware\0catvae-generate", re.DOTALL)
+"""Of such a picture."""
 INK = (32, 36, 44)
 PAPER = (250, 250, 248)
 

@@ -70,14 +70,14 @@ def infer(shard: str | None, **options) -> int:
         raise UsageError("--tf32 is for CUDA: leave it out with --device cpu")
     if request.output is not None:
         from .files import refuse_special_target, refuse_to_replace
-        from .rows import MARKS
+        from .rows import BEGINNING
 
         if is_image_name(request.output.name):
             raise UsageError(f"-o is '{request.output}', the name of an image, which the rows would replace: choose another")
         refuse_special_target(request.output)
         _refuse_to_replace_inputs(request)
         if not request.resume:  # which reads what is there
-            refuse_to_replace(request.output, MARKS, "written by catvae-infer")
+            refuse_to_replace(request.output, BEGINNING, "written by catvae-infer")
     if not request.testing:
         _require_sources(request)
     return answer(request)

@@ -34,7 +34,7 @@ def report(bundle_path: Path | None, images: tuple[str, ...], output: Path, inve
     from .bundle import Bundle
     from .bundle_files import refuse_inside
     from .files import atomic_write, refuse_to_replace
-    from .report.page import MARK, render
+    from .report.page import BEGINNING, render
     from .sources import is_image_name
     from .wording import counted
 
@@ -42,7 +42,7 @@ def report(bundle_path: Path | None, images: tuple[str, ...], output: Path, inve
         raise UsageError(f"-o is '{output}', the name of an image, which the page would replace: choose another")
     if output.is_dir():
         raise UsageError(f"{output} is a folder, expected the name of the page: -o {output / 'report.html'}")
-    refuse_to_replace(output, [MARK], "made by catvae-report")
+    refuse_to_replace(output, BEGINNING, "made by catvae-report")
     if output.name == "report.html" and (output.absolute().parent / "run.json").is_file():
         raise UsageError(f"-o is '{output}', the page of the run in whose folder it lies: choose another name")
     if bundle_path is not None and (bundle_path / "run.json").is_file() and not (bundle_path / "manifest.json").is_file():

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ Writer = Callable[[list[Row]], None]
 
 UNKNOWN_NAME = "unknown"
 """Of an image that is unlike all clusters."""
-MARKS = '{"path":', "path,ok,cluster,", "  cluster  name            confidence"
+BEGINNING = re.compile(rb'\{"path":"(\\.|[^"\\])*","ok":(true|false),|path,ok,cluster,name,|image +cluster  name +confidence')
 """What a file of rows begins with, as jsonl, csv or table."""
 DELETE = b"\x7f"
 _quick = msgspec.json.Encoder()

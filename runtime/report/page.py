@@ -4,6 +4,7 @@ No script and no request: a report can be mailed, archived, and opened in ten ye
 """
 
 import base64
+import re
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -21,6 +22,8 @@ from .facts import SHOWN, Card, Facts
 STYLE = Path(__file__).with_name("style.css")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 MARK = "catvae-report"
+BEGINNING = re.compile(rb'<!doctype html>[^\0]{0,400}?<meta name="generator" content="catvae-report">')
+"""Of a page made here."""
 """What tells such a page from a file of the user's."""
 MOST_CARDS = 100
 """Clusters with a card: more would be a page nobody scrolls."""

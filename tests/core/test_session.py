@@ -149,6 +149,10 @@ def test_folders_are_not_overwritten_unasked(interrupted, tmp_path):
         RunFolder(tmp_path / "thesis").check_free(overwrite=False)
     with pytest.raises(UsageError, match="only replaces runs"):
         RunFolder(tmp_path / "thesis").check_free(overwrite=True)
+    for mine in ('{"mine": 1}', "[]", "not JSON", '{"status": "finished"}'):
+        (tmp_path / "thesis" / "run.json").write_text(mine)
+        with pytest.raises(UsageError, match="only replaces runs"):
+            RunFolder(tmp_path / "thesis").check_free(overwrite=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file"):
         RunFolder(tmp_path / "file").check_free(overwrite=True)

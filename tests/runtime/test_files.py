@@ -87,10 +87,11 @@ def test_pretty_json_is_json_with_an_end_of_line():
 
 def test_a_page_replaces_none_of_the_users(run, tmp_path):
     """`report.html` is a common name."""
-    (tmp_path / "report.html").write_text("mine")
-    result = run("catvae-report", "-q")
-    assert (result.returncode, b"was not made by catvae-report" in result.stderr) == (2, True)
-    assert (tmp_path / "report.html").read_text() == "mine"
+    for mine in ("mine", "<!doctype html>\n<p>how catvae-report is called</p>"):
+        (tmp_path / "report.html").write_text(mine)
+        result = run("catvae-report", "-q")
+        assert (result.returncode, b"was not made by catvae-report" in result.stderr) == (2, True)
+        assert (tmp_path / "report.html").read_text() == mine
     for _ in range(2):  # what it made itself, it may
         assert run("catvae-report", "-q", "-o", "page.html").returncode == 0
     (tmp_path / "page.html").rename(tmp_path / "report.html")
@@ -103,10 +104,11 @@ def test_rows_replace_none_of_the_users_files(run, png, tmp_path):
     """A list of labels, above all, whose images are being sorted."""
     png("a.png")
     labels = tmp_path / "labels.csv"
-    labels.write_text("a.png,three\n")
-    result = run("catvae-infer", "a.png", "-o", "labels.csv")
-    assert (result.returncode, b"was not written by catvae-infer" in result.stderr) == (2, True)
-    assert labels.read_text() == "a.png,three\n"
+    for mine in ("a.png,three\n", '{"path": "a.png", "label": "three"}\n', '{"path":"a.png","label":"ok"}\n', "see path,ok,cluster,name,\n"):
+        labels.write_text(mine)
+        result = run("catvae-infer", "a.png", "-o", "labels.csv")
+        assert (result.returncode, b"was not written by catvae-infer" in result.stderr) == (2, True)
+        assert labels.read_text() == mine
     (tmp_path / "empty.csv").touch()
     for name, format_ in (("rows.csv", "csv"), ("rows.jsonl", "jsonl"), ("rows.txt", "table"), ("empty.csv", "csv")):
         for _ in range(2):  # what it wrote itself, it may

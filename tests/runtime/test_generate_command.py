@@ -121,7 +121,7 @@ def test_given_images_and_how_to_draw_them_belong_together(run, png, tmp_path, a
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_an_image_of_the_users_is_not_replaced_by_a_picture(run, png):
+def test_an_image_of_the_users_is_not_replaced_by_a_picture(run, png, tmp_path):
     """`-o *.png` names one."""
     for name in ("a.png", "b.png"):
         png(name)
@@ -129,5 +129,9 @@ def test_an_image_of_the_users_is_not_replaced_by_a_picture(run, png):
     result = run("catvae-generate", "--reconstruct", "-o", "a.png", "b.png")
     assert (result.returncode, b"was not drawn by catvae-generate" in result.stderr) == (2, True)
     assert png("a.png").read_bytes() == before
+    script = tmp_path / "draw"
+    script.write_text("#!/bin/sh\nexec catvae-generate -n 3\n")
+    assert run("catvae-generate", "-o", "draw").returncode == 2
+    assert script.read_text().startswith("#!/bin/sh")
     for _ in range(2):  # what it drew itself, it may
         assert run("catvae-generate", "-n", "1", "-o", "new.png").returncode == 0
