@@ -5,16 +5,16 @@ Labels are carried beside the images for the final score and for naming clusters
 
 import dataclasses
 import difflib
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from catvae.runtime.errors import DataError, printable
+from catvae.runtime.errors import DataError
 from catvae.runtime.files import sha256
+from catvae.runtime.names import class_names
 from catvae.runtime.preprocess import Preprocess
 from catvae.runtime.sources import is_image_name
 
@@ -25,8 +25,6 @@ from .image_folder import Images, Labels, read_folder
 NAMED = ("digits", "mnist", "fashion-mnist")
 DARK = 32
 """Of 255: piles without a brighter pixel are told to be dark."""
-LONGEST_CLASS = 100
-"""Characters of a class name that are kept."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +103,9 @@ def _load(source: str, image_size: int | None, warn: Callable[[str], None]) -> I
         if pairs:
             return _idx(path, pairs)
         found = read_folder(path, image_size, warn)
-        names = _class_names(found.names)
+        names = class_names(found.names)
         return ImageData(path.resolve().name, found.images, found.preprocess, found.labels, names, notes=found.notes)
-    if path.suffix in (".npz", ".npy"):
+    if path.suffix.lower() in (".npz", ".npy"):
         return _arrays(path)
     raise DataError(f"{source} is not a data set: expected a folder, an .npz or an .npy file{_meant(path)}")
 
@@ -208,7 +206,11 @@ def _arrays(path: Path) -> ImageData:
     """`.npy`: images. `.npz`: images under x_train, images, x, data or its only array; labels under y_train, labels, y or target."""
     try:
         loaded = np.load(path, allow_pickle=False)
-        arrays = {"images": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+        if isinstance(loaded, np.ndarray):
+            arrays = {"images": loaded}
+        else:
+            with loaded:
+                arrays = dict(loaded)
     except Exception as error:  # zip, header and pickle refusals each raise their own kind
         raise DataError(f"cannot read {path} as numpy data without pickled objects: {error}") from error
 
@@ -220,25 +222,33 @@ def _arrays(path: Path) -> ImageData:
         images = next(iter(arrays.values()))
     if images is None:
         raise DataError(f"{path} holds {', '.join(arrays)}: expected the images under 'images' or 'x_train'")
-    images = _as_images(images, path)
+    images, mask = _as_images(images, path), _is_mask(images)
     labels, names = _as_labels(first("y_train", "labels", "y", "target"), len(images), path)
     test = first("x_test")
-    test_images = None if test is None else _as_images(test, path)
+    test_images = None if test is None else _as_images(test, path, mask=mask)
     if test_images is not None and test_images.shape[1:] != images.shape[1:]:
         raise DataError(f"{path}: x_test has images of {test_images.shape[1:]}, the training images are {images.shape[1:]}")
-    test_labels = None
-    if test_images is not None and names:
-        values = first("y_test")
-        if values is not None:
+    test_labels, values, notes = None, first("y_test"), ()
+    if test_images is not None and values is not None:
+        if not names:
+            notes = ("y_test is not used: there is no y_train beside it, whose classes clusters would be named after",)
+        else:
+            values = _column(values)
             index = {name: i for i, name in enumerate(names)}
             if values.shape != (len(test_images),) or any(str(value) not in index for value in values.tolist()):
                 raise DataError(f"{path}: y_test must hold one of the training labels for each of {len(test_images):,} images")
             test_labels = np.array([index[str(value)] for value in values.tolist()], dtype=np.int64)
     _require_some(images, path)
-    return ImageData(path.stem, images, native_preprocess(images), labels, _class_names(names), test_images, test_labels)
+    return ImageData(path.stem, images, native_preprocess(images), labels, class_names(names), test_images, test_labels, notes)
 
 
-def _as_images(array: NDArray, path: Path) -> Images:
+def _is_mask(array: NDArray) -> bool:
+    """Integers that are 0 and 1 alone: black and white, not two shades of black."""
+    return np.issubdtype(array.dtype, np.integer) and bool(array.size) and array.min() >= 0 and array.max() == 1
+
+
+def _as_images(array: NDArray, path: Path, *, mask: bool | None = None) -> Images:
+    """(N, H, W, C) uint8. `mask`: whether 0 and 1 are black and white, where other images have told already."""
     if array.ndim == 3 and array.shape[-1] == 3 and min(array.shape[:2]) > 3:
         raise DataError(
             f"{path} holds an array of shape {array.shape}: one colour image is (1, {array.shape[0]}, {array.shape[1]}, 3), grey ones three"
@@ -257,23 +267,24 @@ def _as_images(array: NDArray, path: Path) -> Images:
     low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
     if np.issubdtype(array.dtype, np.integer) and low >= 0 and high <= 255:
         levels = array.astype(np.uint8, copy=False)
-        return levels * np.uint8(255) if high == 1 else levels  # 0 and 1 alone: a mask, not two shades of black
+        if _is_mask(array) if mask is None else mask and high <= 1:
+            return levels * np.uint8(255)
+        return levels
     if np.issubdtype(array.dtype, np.floating) and low >= 0 and high <= 1:
         return np.round(array * 255).astype(np.uint8)
     raise DataError(f"{path} holds {array.dtype} pixels in {low:g}..{high:g}, expected uint8, integers 0..255 or floats in [0, 1]")
 
 
+def _column(labels: NDArray) -> NDArray:
+    """(N, 1), as some sets store it, as (N,)."""
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+
+
 def _as_labels(array: NDArray | None, count: int, path: Path) -> tuple[Labels | None, tuple[str, ...]]:
     if array is None:
         return None, ()
+    array = _column(array)
     if array.shape != (count,):
         raise DataError(f"{path} holds labels of shape {array.shape}, expected ({count},) as there are images")
     values, labels = np.unique(array, return_inverse=True)
     return labels.astype(np.int64), tuple(str(value) for value in values.tolist())
-
-
-def _class_names(values: Sequence[str]) -> tuple[str, ...]:
-    """As terminals and tables can show them, of texts as long as a story the beginning; different ones stay different."""
-    shown = [printable(value)[:LONGEST_CLASS] or "(none)" for value in values]
-    times = Counter(shown)
-    return tuple(f"{name} ({i})" if times[name] > 1 else name for i, name in enumerate(shown))

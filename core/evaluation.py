@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from catvae.runtime.names import unnamed
+
 from .agglomeration import mutual_information
 from .data import ImageData
 from .joints import Joints
-from .labelled import LabelledImages, unnamed
+from .labelled import LabelledImages
 from .likelihood import likelihood
 from .metrics import Health, calibration_error, generation_ceiling, label_scores, match
 from .model import CatVAE

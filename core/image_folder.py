@@ -86,6 +86,8 @@ def read_folder(folder: Path, image_size: int | None, warn: Callable[[str], None
     inside = sum(file.parent != folder for file in readable)
     if 0 < inside < len(readable):
         notes.append(f"{len(readable) - inside:,} of {len(readable):,} images in no sub-folder: names of sub-folders are not used")
+    elif inside and labels is None:
+        notes.append("all images lie in one sub-folder: there are no classes to name clusters after")
     return FolderImages(images, preprocess, labels, names, tuple(notes))
 
 
@@ -177,8 +179,7 @@ def _plain_background(files: Sequence[Path], stretched: Preprocess) -> int | Non
 
 def _labels(files: Sequence[Path], folder: Path) -> tuple[Labels | None, tuple[str, ...]]:
     parents = [file.relative_to(folder).parts[0] if file.parent != folder else "" for file in files]
-    parents = [printable(parent) for parent in parents]  # a name that is no text still names a class
-    names = tuple(sorted(set(parents)))
+    names = tuple(sorted(set(parents), key=lambda name: (printable(name), name)))
     if "" in names or len(names) < 2:
         return None, ()
     number = {name: i for i, name in enumerate(names)}

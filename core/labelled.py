@@ -9,7 +9,7 @@ from torch import Tensor
 
 from catvae.runtime.errors import UsageError
 from catvae.runtime.files import sha256
-from catvae.runtime.labelled import LabelledImages, read_labelled, unnamed
+from catvae.runtime.labelled import LabelledImages, read_labelled
 from catvae.runtime.matching import match_counts
 
 from .model import CatVAE
@@ -18,7 +18,7 @@ from .views import ViewPolicy, in_pieces, random_view, to_float
 PER_STEP = 64
 """Labelled images in one step, at most."""
 
-__all__ = ["LabelledImages", "clusters_of_classes", "labelled_batch", "labels_hash", "read_labelled", "require_room", "unnamed"]
+__all__ = ["LabelledImages", "clusters_of_classes", "labelled_batch", "labels_hash", "read_labelled", "require_room"]
 
 
 def labels_hash(labelled: LabelledImages | None) -> str:

@@ -77,9 +77,8 @@ def label(
 
 
 def _names_by_hand(single: tuple[str, ...], merged: tuple[str, ...], names: list[str]) -> dict[int, str]:
-    from .labelled import LONGEST_NAME, is_class_name
     from .manifest import find_cluster
-    from .rows import UNKNOWN_NAME
+    from .names import refusal
 
     found: dict[int, str] = {}
     for option, text in [("--name", text) for text in single] + [("--merge", text) for text in merged]:
@@ -87,10 +86,8 @@ def _names_by_hand(single: tuple[str, ...], merged: tuple[str, ...], names: list
         name = name.strip()
         if not equals or not name or not clusters:
             raise UsageError(f"{option} is '{text}', expected {'CLUSTER=NAME' if option == '--name' else 'A,B,...=NAME'}")
-        if not is_class_name(name):
-            raise UsageError(f"{option}: {name!r} cannot name a cluster: expected 1 to {LONGEST_NAME} printable characters")
-        if name == UNKNOWN_NAME:
-            raise UsageError(f"{option}: '{UNKNOWN_NAME}' is what rows call an image that is unlike all clusters: choose another name")
+        if why := refusal(name):
+            raise UsageError(f"{option}: {why}")
         for part in clusters.split(",") if option == "--merge" else [clusters]:
             cluster = find_cluster(part.strip(), names)
             if part.strip().isdecimal() and cluster != int(part) < len(names):

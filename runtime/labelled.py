@@ -1,9 +1,7 @@
 """A few images whose class is known: a folder with one sub-folder per class, or a CSV file of path and class."""
 
 import csv
-import itertools
 import os
-from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,14 +10,16 @@ from numpy.typing import NDArray
 
 from .errors import DataError, ImageError
 from .images import read_image
+from .names import UNKNOWN_NAME, refusal
 from .preprocess import Preprocess
 from .sources import SUFFIXES, is_image_name, walk_images
 
 HEADERS = frozenset({"path", "file", "filename", "file_name", "image", "image_path"})
 """What the first cell of a CSV file's header may be."""
+ANSWERS = ["path", "ok"]
+"""What the header of rows that `catvae-infer` wrote begins with. Their paths are from the folder it was called in."""
 CLASSES = "class", "label", "category", "kind", "name"
 """What the column of classes may be called where there are more than two; `catvae-infer` writes names."""
-LONGEST_NAME = 64
 NOT_READ = frozenset({".heic", ".heif", ".avif", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd", ".svg", ".ppm", ".pgm", ".tga"})
 """Of pictures that `images` does not read."""
 
@@ -42,7 +42,8 @@ def read_labelled(source: str | os.PathLike[str], preprocess: Preprocess) -> Lab
     ----------
     source : path
         A folder: every image below ``SOURCE/CLASS/`` belongs to CLASS. A CSV file: rows of path, class; paths are relative to the file. A
-        header, ``path,class`` say, may come first; where there are more columns it must, and name one of `CLASSES`.
+        header, ``path,class`` say, may come first; where there are more columns it must, and name one of `CLASSES`. Of rows of
+        `catvae-infer` those without a name count for nothing, and paths may be relative to the present folder too.
     preprocess : Preprocess
 
     Raises
@@ -58,8 +59,8 @@ def read_labelled(source: str | os.PathLike[str], preprocess: Preprocess) -> Lab
         raise DataError(f"{source} holds no labelled images: expected {wanted}")
     names = tuple(sorted({name for _, name in pairs}))
     for name in names:
-        if not is_class_name(name):
-            raise DataError(f"{source}: {name!r} cannot name a class: expected 1 to {LONGEST_NAME} printable characters")
+        if why := refusal(name):
+            raise DataError(f"{source}: {why}")
     images = []
     for path, _ in pairs:
         try:
@@ -69,17 +70,6 @@ def read_labelled(source: str | os.PathLike[str], preprocess: Preprocess) -> Lab
     number = {name: i for i, name in enumerate(names)}
     labels = np.array([number[name] for _, name in pairs], dtype=np.int64)
     return LabelledImages(np.stack(images), labels, names, tuple(path for path, _ in pairs))
-
-
-def is_class_name(name: str) -> bool:
-    """Whether a cluster may carry this name: terminals, tables and file systems show it as it is."""
-    return 0 < len(name) <= LONGEST_NAME and name.isprintable()
-
-
-def unnamed(cluster: int, taken: Collection[str]) -> str:
-    """What a cluster is called that no class gives a name: ``cluster 3``, or ``cluster 3 (2)`` where a class is called that."""
-    names = itertools.chain([f"cluster {cluster}"], (f"cluster {cluster} ({i})" for i in itertools.count(2)))
-    return next(name for name in names if name not in taken)
 
 
 def _folder_pairs(folder: Path) -> list[tuple[str, str]]:
@@ -112,7 +102,7 @@ def _hidden(file: Path, folder: Path) -> bool:
 def _csv_pairs(file: Path) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     classes: dict[str, str] = {}
-    column, columns = 1, 2
+    column, columns, first, answers = 1, 2, True, False
     try:
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
             for number, row in enumerate(csv.reader(lines), 1):
@@ -121,12 +111,18 @@ def _csv_pairs(file: Path) -> list[tuple[str, str]]:
                     continue
                 while len(cells) > columns and not cells[-1]:  # spreadsheets fill rows up
                     cells.pop()
-                if number == 1 and cells[0].lower() in HEADERS and not (file.parent / cells[0]).is_file():
-                    column, columns = _column_of_classes(cells, file), len(cells)
+                if first and cells[0].lower() in HEADERS and not (file.parent / cells[0]).is_file():
+                    column, columns, first = _column_of_classes(cells, file), len(cells), False
+                    answers = cells[:2] == ANSWERS
+                    continue
+                first = False
+                if answers and (cells[1].lower() == "false" or cells[min(column, len(cells) - 1)] == UNKNOWN_NAME):
                     continue
                 if not column < len(cells) <= columns or not cells[0] or not cells[column]:
                     raise DataError(f"{file}, line {number}: {_expected(cells, column, columns)}, found {','.join(row)!r}")
                 path, name = str(file.parent / cells[0]), cells[column]
+                if answers and not os.path.exists(path):
+                    path = cells[0]
                 known = classes.setdefault(os.path.realpath(path), name)
                 if known != name:
                     raise DataError(f"{file}, line {number}: {cells[0]} is {name!r} here and {known!r} above")

@@ -17,10 +17,11 @@ from .bundle_files import manifest_bytes, refuse_inside
 from .errors import UsageError
 from .files import atomic_write, pretty_json, real_path
 from .generate import preview
-from .labelled import LabelledImages, unnamed
+from .labelled import LabelledImages
 from .manifest import Manifest
 from .matching import match_counts, most_frequent, winners
 from .model_card import model_card
+from .names import unnamed
 from .whole_folder import write_folder
 
 LEAST = 0.1

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from .errors import DataError
 from .files import sha256
 from .images import MAX_PIXELS
+from .names import LONGEST_NAME, is_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from .manifest import FileRecord, Manifest, Role
 
 MOST_LATENT = 1_000_000
-LONGEST_CLUSTER = 255
-"""Characters of a cluster's name: those of a folder."""
 TYPES = ("uint8", "float32")
 """Of the graphs' tensors."""
 LONGEST_FILE = 200
@@ -32,8 +31,8 @@ def require_sense(manifest: "Manifest", where: str) -> None:
     for record in manifest.files:
         _require_plain_name(record.name, where)
     for cluster in manifest.clusters:
-        if not is_cluster_name(cluster.name):
-            raise DataError(f"{where} has the cluster name {cluster.name[:50]!r}, expected 1 to {LONGEST_CLUSTER} printable characters")
+        if not is_name(cluster.name):
+            raise DataError(f"{where} has the cluster name {cluster.name[:50]!r}, expected 1 to {LONGEST_NAME} printable characters")
     for part, scores in manifest.metrics.items():
         if missing := {"acc", "nmi", "ari"} - scores.keys():
             raise DataError(f"{where} has no {', '.join(sorted(missing))} among its metrics of '{part}'")
@@ -74,11 +73,6 @@ def require_sense(manifest: "Manifest", where: str) -> None:
 def model_id(graphs: "Mapping[Role, FileRecord]") -> str:
     """SHA-256 over the graphs' hashes: graphs of two exports cannot stand together under either one's name."""
     return sha256("".join(graphs[role].sha256 for role in sorted(graphs)).encode())
-
-
-def is_cluster_name(name: str) -> bool:
-    """Whether terminals, tables and lists of one name a line show it as it is."""
-    return 0 < len(name) <= LONGEST_CLUSTER and name.isprintable()
 
 
 def require_distinct_keys(pairs: list[tuple[str, object]], where: str) -> None:

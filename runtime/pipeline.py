@@ -16,7 +16,8 @@ from .bundle import UNKNOWN, Bundle
 from .decoder_process import DecoderProcess
 from .decoding import Block, Decoding
 from .errors import ImageError
-from .rows import UNKNOWN_NAME, Row
+from .names import UNKNOWN_NAME
+from .rows import Row
 from .session import OutOfMemory
 
 DIGITS = 7

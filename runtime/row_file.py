@@ -13,7 +13,8 @@ from typing import Any, BinaryIO, TextIO
 
 from .errors import DataError, OutputError, UsageError
 from .files import atomic_write, lock, make_folder, refuse_special_target, umask
-from .rows import UNKNOWN_NAME, Row
+from .names import UNKNOWN_NAME
+from .rows import Row
 
 LONGEST_ROW = 64 * 2**20
 

@@ -16,8 +16,6 @@ from .errors import UsageError, encodable, printable
 Row = dict[str, Any]
 Writer = Callable[[list[Row]], None]
 
-UNKNOWN_NAME = "unknown"
-"""Of an image that is unlike all clusters."""
 BEGINNING = re.compile(rb'\{"path":"(\\.|[^"\\])*","ok":(true|false),|path,ok,cluster,name,|image +cluster  name +confidence')
 """What a file of rows begins with, as jsonl, csv or table."""
 DELETE = b"\x7f"

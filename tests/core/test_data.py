@@ -322,3 +322,30 @@ def test_labels_beside_idx_files_in_colour(tmp_path):
     data = load_data(str(tmp_path))
     assert np.array_equal(data.images, images)
     assert data.labels.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_classes_of_arrays_may_be_a_column_and_masks_are_told_by_the_training_images(tmp_path):
+    images, flat = np.arange(4 * 16, dtype=np.uint8).reshape(4, 4, 4), np.ones((2, 4, 4), np.uint8)
+    column = np.array([[0], [1], [0], [1]])
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=column, x_test=flat, y_test=column[:2])
+    (tmp_path / "a.npz").rename(tmp_path / "A.NPZ")
+    data = load_data(str(tmp_path / "A.NPZ"))
+    assert data.labels is not None
+    assert data.test_labels is not None
+    assert data.test_images is not None
+    assert (data.labels.tolist(), data.test_labels.tolist()) == ([0, 1, 0, 1], [0, 1])
+    assert data.test_images.max() == 1  # dark, as others of its kind may be
+    np.savez(tmp_path / "mask.npz", x_train=images % 2, x_test=flat, y_test=column[:2])
+    data = load_data(str(tmp_path / "mask.npz"))
+    assert data.test_images is not None
+    assert (data.images.max(), data.test_images.max(), data.test_labels) == (255, 255, None)
+    assert "y_test is not used" in data.notes[0]
+
+
+def test_sub_folders_called_unknown_or_alone(tmp_path):
+    save(tmp_path / "unknown" / "1.png")
+    alone = load_data(str(tmp_path))
+    assert (alone.labels, alone.label_names) == (None, ())
+    assert any("all images lie in one sub-folder" in note for note in alone.notes)
+    save(tmp_path / "cat" / "1.png")
+    assert load_data(str(tmp_path)).label_names == ("cat", "unknown (1)")

@@ -28,6 +28,7 @@ CORE_MAY_USE_OF_RUNTIME = {
         "interruption",
         "labelled",
         "matching",
+        "names",
         "preprocess",
         "processors",
     ),

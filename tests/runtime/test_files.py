@@ -104,7 +104,8 @@ def test_rows_replace_none_of_the_users_files(run, png, tmp_path):
     """A list of labels, above all, whose images are being sorted."""
     png("a.png")
     labels = tmp_path / "labels.csv"
-    for mine in ("a.png,three\n", '{"path": "a.png", "label": "three"}\n', '{"path":"a.png","label":"ok"}\n', "see path,ok,cluster,name,\n"):
+    spaced, dense = '{"path": "a.png", "label": "three"}\n', '{"path":"a.png","label":"ok"}\n'
+    for mine in ("a.png,three\n", spaced, dense, "see path,ok,cluster,name,\n"):
         labels.write_text(mine)
         result = run("catvae-infer", "a.png", "-o", "labels.csv")
         assert (result.returncode, b"was not written by catvae-infer" in result.stderr) == (2, True)

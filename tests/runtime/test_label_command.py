@@ -145,10 +145,10 @@ def test_a_name_that_another_cluster_has_merges_them_and_says_so(run, bundle_cop
     [
         ([], 2, "give IMAGES, --name or --merge"),
         (["--name", "3"], 2, "expected CLUSTER=NAME"),
-        (["--name", "0=a\tb"], 2, "'a\\tb' cannot name a cluster: expected 1 to 64 printable characters"),
+        (["--name", "0=a\tb"], 2, "'a\\tb' cannot name a cluster: expected 1 to 255 printable characters"),
         (["--name", "0=unknown"], 2, "'unknown' is what rows call an image that is unlike all clusters"),
         (["--name", "#77=x"], 2, "there is no cluster '#77'"),
-        (["tab.csv"], 3, "cannot name a class"),
+        (["tab.csv"], 3, "cannot name a cluster"),
         (["--name", "nowhere=x"], 2, "there is no cluster 'nowhere'"),
         (["--name", "#0=x", "--merge", "#0,#1=y"], 2, "named twice"),
         (["absent"], 3, "cannot read the labels"),

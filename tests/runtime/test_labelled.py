@@ -35,8 +35,8 @@ def test_the_column_of_classes(png, tmp_path, text):
         ("a.png,true,3,cat\n", "line 1: expected path,class, or a first line that says which column is which, found 'a.png,true,3,cat'"),
         ("path;class\na.png;cat\n", "line 1: expected path,class with a comma between them, found 'path;class'"),
         ("path,class\na.png;cat\n", "line 2: expected path,class with a comma between them, found 'a.png;cat'"),
-        ("path,ok,name\na.png,true,cat\nb.png,false,\n", "line 3: expected a path and, in column 3 of 3, a class, found 'b.png,false,'"),
-        ("path,ok,name,error\na.png,false,,none\n", "line 2: expected a path and, in column 3 of 4, a class, found 'a.png,false,,none'"),
+        ("path,ok,name\na.png,true,cat\nb.png,true,\n", "line 3: expected a path and, in column 3 of 3, a class, found 'b.png,true,'"),
+        ("path,seen,name,age\na.png,yes,,3\n", "line 2: expected a path and, in column 3 of 4, a class, found 'a.png,yes,,3'"),
         ("path\na.png\n", "line 1: no column of 'path' is called"),
     ],
 )
@@ -46,3 +46,23 @@ def test_what_cannot_be_told_is_refused(png, tmp_path, text, message):
     with pytest.raises(DataError) as found:
         read_labelled(tmp_path / "given.csv", RULES)
     assert message in str(found.value)
+
+
+def test_rows_of_answers_name_the_images_that_have_a_name(png, tmp_path, monkeypatch):
+    """As `catvae-infer -o out/rows.csv` left them, where it was called; blank lines before the header are none."""
+    png("a.png"), png("b.png"), png("c.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "rows.csv").write_text(
+        "\npath,ok,cluster,name,confidence,provider,error\na.png,true,3,cat,0.9,CPU,\nb.png,TRUE,-1,unknown,0.3,CPU,\n"
+        "gone.png,false,,,,,no_such_file: gone\nc.png,true,4,dog,0.9,CPU,\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    given = read_labelled("out/rows.csv", RULES)
+    assert [given.names[label] for label in given.labels] == ["cat", "dog"]
+
+
+def test_no_class_is_called_unknown(png, tmp_path):
+    png("a.png")
+    (tmp_path / "given.csv").write_text("a.png,unknown\n")
+    with pytest.raises(DataError, match="'unknown' is what rows call an image that is unlike all clusters"):
+        read_labelled(tmp_path / "given.csv", RULES)

@@ -1,0 +1,42 @@
+"""Names of classes and clusters: which can be given, and what stands in for those that cannot."""
+
+import itertools
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from .errors import printable
+
+LONGEST_NAME = 255
+"""Characters: as many as the name of a folder may have."""
+LONGEST_TEXT = 100
+"""Of a data set's class, as far as it is shown: some are whole sentences."""
+UNKNOWN_NAME = "unknown"
+"""Of an image that is unlike all clusters: no cluster can be told from that."""
+
+
+def is_name(text: str) -> bool:
+    """Whether terminals, tables, lists of one name a line and file systems show it as it is."""
+    return 0 < len(text) <= LONGEST_NAME and text.isprintable()
+
+
+def refusal(name: str) -> str:
+    """Why no cluster can be given this name; empty where it can."""
+    if not is_name(name):
+        return f"{name[:50]!r} cannot name a cluster: expected 1 to {LONGEST_NAME} printable characters"
+    if name == UNKNOWN_NAME:
+        return f"'{UNKNOWN_NAME}' is what rows call an image that is unlike all clusters: choose another name"
+    return ""
+
+
+def unnamed(cluster: int, taken: Collection[str]) -> str:
+    """What a cluster is called that no class gives a name: ``cluster 3``, or ``cluster 3 (2)`` where a class is called that."""
+    names = itertools.chain([f"cluster {cluster}"], (f"cluster {cluster} ({i})" for i in itertools.count(2)))
+    return next(name for name in names if name not in taken)
+
+
+def class_names(values: Sequence[str]) -> tuple[str, ...]:
+    """Names of classes that data sets have, as a cluster can bear them: of texts as long as a story the beginning, what is no text
+    escaped, ``unknown`` told apart from what is unknown; different ones stay different."""
+    shown = [printable(value)[:LONGEST_TEXT] or "(none)" for value in values]
+    times = Counter(shown)
+    return tuple(f"{name} ({i})" if times[name] > 1 or name == UNKNOWN_NAME else name for i, name in enumerate(shown))
