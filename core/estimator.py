@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from catvae.runtime.arguments import whole_number
 from catvae.runtime.errors import UsageError
 from catvae.runtime.interruption import Interrupted
 
@@ -108,7 +109,8 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
     def sample(self, n: int, random_state: int = 0) -> NDArray[np.float32]:
         """`n` generated images per cluster, (K, n, H, W, C) in [0, 1]."""
         check_is_fitted(self)
-        return draw_samples(self.model_, per_cluster=n, seed=random_state, centroid_first=False)
+        n, seed = whole_number(n, "n"), whole_number(random_state, "random_state")
+        return draw_samples(self.model_, per_cluster=n, seed=seed, centroid_first=False)
 
     def _same_shape(self, X: NDArray[np.uint8]) -> NDArray[np.uint8]:
         images, spec = _images(X), self.model_.spec

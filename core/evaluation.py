@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from catvae.runtime.latents import prior_samples
 from catvae.runtime.names import unnamed
 
 from .agglomeration import mutual_information
@@ -115,13 +116,15 @@ def bound_record(model: CatVAE, data: ImageData, seed: int) -> dict[str, float]:
 
 @torch.no_grad()
 def draw_samples(model: CatVAE, *, per_cluster: int = 10, seed: int = 0, centroid_first: bool = True) -> NDArray[np.float32]:
-    """Images generated per cluster, (K, per_cluster, H, W, C) in [0, 1]; the first of each row is the prior mean itself, if wanted."""
+    """Images generated per cluster, (K, per_cluster, H, W, C) in [0, 1], of the latents that the bundle draws from with this seed; the
+    first of each row is the prior mean itself, if wanted."""
     model.eval()
-    clusters, latent = model.prior.shape
-    noise = np.random.default_rng(seed).standard_normal((clusters, per_cluster, latent), dtype=np.float32)
+    means = model.prior.cpu().numpy()
+    clusters = len(means)
+    latents = np.stack([prior_samples(means, cluster, per_cluster, seed) for cluster in range(clusters)])
     if centroid_first:
-        noise[:, 0] = 0
-    z = model.prior[:, None] + torch.from_numpy(noise).to(model.prior.device)
+        latents[:, 0] = means
+    z = torch.from_numpy(latents).to(model.prior.device)
     shape = (model.spec.height, model.spec.width, model.spec.channels)
     pieces = z.flatten(0, 1).split(at_a_time(z.new_empty(0, *shape), 1024))  # a piece at a time: hundreds of clusters fill the memory
     return torch.cat([model.images(piece).cpu() for piece in pieces]).unflatten(0, (clusters, per_cluster)).numpy()

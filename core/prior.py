@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor
 
+from catvae.runtime import latents
+
 
 def prior_means(clusters: int, delta: int, lam: float) -> Tensor:
     """Means mu, (K, D) with D = K * delta: lambda on block c of cluster c, zero elsewhere."""
-    return lam * torch.eye(clusters).repeat_interleave(delta, dim=1)
+    return torch.from_numpy(latents.prior_means(clusters, delta, lam))
 
 
 def sample_prior(means: Tensor, per_cluster: int) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from .arguments import whole_number
 from .bundle_files import find_bundle, read_manifest, read_verified
 from .errors import DataError, UsageError
 from .files import sha256
@@ -113,7 +114,7 @@ class Bundle:
         Raises
         ------
         UsageError
-            When `path` is empty, or `device` is none of the three.
+            When `path` is empty or none, `device` is none of the three, or `threads` no whole number from 1 on.
         DataError
             When the manifest or a graph is missing, of a wrong version, or not the one the manifest names.
         DeviceError
@@ -121,6 +122,7 @@ class Bundle:
         """
         if device not in DEVICES:
             raise UsageError(f"there is no device {device!r}: expected one of {', '.join(DEVICES)}")
+        threads = None if threads is None else whole_number(threads, "threads", 1)
         folder = find_bundle(path)
         manifest = read_manifest(folder)
         graphs: dict[Role, bytes] = {role: read_verified(folder, record) for role, record in manifest.graphs.items()}
@@ -200,7 +202,7 @@ class Bundle:
 
         Clusters that share a name are one class: their shares are added, and the likeliest of the winning class is the answer.
         """
-        return winners(assignment, self.manifest.groups)
+        return winners(_numbers_like(assignment, (len(self.manifest.clusters),), "assignments"), self.manifest.groups)
 
     def examine(self, images: Images, *, embed: bool = False, score: bool = False, batch_size: int = 64) -> Answers:
         """Everything there is to say of images (N, H, W, C); unlike the calls below, rows that are not finite do not raise."""
@@ -247,15 +249,18 @@ class Bundle:
 
     def decode(self, latents: Floats, *, batch_size: int = 64) -> Floats:
         """Images (N, H, W, C) in [0, 1] of latents (N, D)."""
-        latents = np.ascontiguousarray(latents, dtype=np.float32)
-        if latents.ndim != 2 or latents.shape[1] != self.manifest.latent:
-            raise UsageError(f"latents must be (N, {self.manifest.latent}): got {latents.shape}")
+        latents = _numbers_like(latents, (self.manifest.latent,), "latents")
+        if not np.isfinite(latents).all():
+            raise UsageError("latents must be finite numbers: some are NaN or infinite")
         return self._finite(*self._run("decoder", latents, ["image"], batch_size))
 
     def sample(self, cluster: int, n: int = 1, seed: int = 0) -> Floats:
         """`n` generated images (n, H, W, C) in [0, 1] of a cluster; one seed gives the same latents on every machine.
 
-        Raises `UsageError` for a cluster that is none, and for a negative `n` or `seed`.
+        Raises
+        ------
+        UsageError
+            For a cluster that does not exist, and where `n` or `seed` is no whole number from 0 on.
         """
         return self.decode(prior_samples(self.means, cluster, n, seed))
 
@@ -282,8 +287,7 @@ class Bundle:
 
     def _run(self, role: Role, data: NDArray, outputs: list[str], batch_size: int) -> list[Floats]:
         """Outputs of a graph over all rows of `data`; a batch that does not fit into memory is halved and tried again."""
-        if batch_size < 1:
-            raise UsageError(f"batch_size is {batch_size}, expected 1 or more")
+        batch_size = whole_number(batch_size, "batch_size", 1)
         session, record = self.session(role), self.manifest.graphs[role]
         if not len(data):
             shapes = {tensor.name: tensor.shape[1:] for tensor in record.outputs}
@@ -304,6 +308,17 @@ class Bundle:
         if not np.isfinite(result).all():
             raise DataError(f"{self.path} answers with numbers that are not finite: its weights are damaged, export it again")
         return result
+
+
+def _numbers_like(array: Any, shape: tuple[int, ...], what: str) -> Floats:
+    """A caller's rows (N, *shape) as float32."""
+    try:
+        found = np.ascontiguousarray(array, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{what} must be numbers, (N, {', '.join(map(str, shape))}): got {type(array).__name__}") from error
+    if found.ndim != 1 + len(shape) or found.shape[1:] != shape:
+        raise UsageError(f"{what} must be (N, {', '.join(map(str, shape))}): got {found.shape}")
+    return found
 
 
 def _require_runtime(wanted: str, label: str) -> None:

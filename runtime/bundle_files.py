@@ -21,8 +21,10 @@ def find_bundle(path: str | os.PathLike[str] | None = None) -> Path:
     Raises
     ------
     UsageError
-        When `path` is empty: a setting that was left out must not become another model.
+        When `path` is none, or empty: a setting that was left out must not become another model.
     """
+    if not isinstance(path, str | os.PathLike | None):
+        raise UsageError(f"the bundle's path is {path!r}, expected a path, or nothing for the default")
     if path is not None and not os.fspath(path):
         raise UsageError("the bundle's path is empty: name a folder, or leave it out for the default")
     return Path(path or os.environ.get("CATVAE_BUNDLE") or PRETRAINED / "digits")

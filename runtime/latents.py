@@ -7,6 +7,7 @@ the same style in every cluster.
 import numpy as np
 from numpy.typing import NDArray
 
+from .arguments import whole_number
 from .errors import UsageError
 
 Latents = NDArray[np.float32]
@@ -18,10 +19,15 @@ def prior_means(clusters: int, delta: int, lam: float) -> Latents:
 
 
 def prior_samples(means: Latents, cluster: int, n: int, seed: int) -> Latents:
-    """`n` draws z ~ N(mu_c, I), (n, D); the noise depends on (seed, cluster) alone."""
+    """`n` draws z ~ N(mu_c, I), (n, D); the noise depends on (seed, cluster) alone: of fewer draws it is the same first ones.
+
+    Raises
+    ------
+    UsageError
+        For a cluster that does not exist, and where `n` or `seed` is no whole number from 0 on.
+    """
     _require_cluster(cluster, len(means))
-    if min(n, seed) < 0:
-        raise UsageError(f"{n} draws with the seed {seed}: expected neither to be negative")
+    n, seed = whole_number(n, "n"), whole_number(seed, "seed")
     noise = np.random.Generator(np.random.PCG64([seed, cluster])).standard_normal((n, means.shape[1]), dtype=np.float32)
     return means[cluster] + noise
 
@@ -55,7 +61,7 @@ def transfer(latents: Latents, assignment: Latents, means: Latents) -> Latents:
 
 
 def _require_cluster(cluster: int, clusters: int) -> None:
-    if not isinstance(cluster, (int, np.integer)):
+    if isinstance(cluster, bool) or not isinstance(cluster, (int, np.integer)):
         raise UsageError(f"cluster is {cluster!r}, expected a number from 0 to {clusters - 1}; names are in Bundle.names")
     if not 0 <= cluster < clusters:
         raise UsageError(f"cluster {cluster} does not exist: expected 0 to {clusters - 1}")

@@ -17,6 +17,7 @@ ROOMS = {
 }
 CORE_MAY_USE_OF_RUNTIME = {
     *(
+        "arguments",
         "bundle_files",
         "command",
         "decoding",
@@ -27,6 +28,7 @@ CORE_MAY_USE_OF_RUNTIME = {
         "images",
         "interruption",
         "labelled",
+        "latents",
         "matching",
         "names",
         "preprocess",

@@ -138,9 +138,25 @@ def test_wrong_latents_and_clusters(bundle):
         bundle.decode(np.zeros((1, 3), np.float32))
     with pytest.raises(UsageError, match="cluster 10 does not exist"):
         bundle.sample(10)
-    for n, seed in ((-1, 0), (1, -1)):
-        with pytest.raises(UsageError, match="expected neither to be negative"):
+    for n, seed, wrong in (
+        (-1, 0, "n is -1"),
+        (1, -1, "seed is -1"),
+        (2.5, 0, "n is 2.5"),
+        (True, 0, "n is True"),
+        (1, None, "seed is None"),
+    ):
+        with pytest.raises(UsageError, match=f"{wrong}, expected a whole number from 0 on"):
             bundle.sample(0, n, seed)
+    with pytest.raises(UsageError, match="cluster is True, expected a number"):
+        bundle.sample(True)
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(UsageError, match="latents must be finite"):
+            bundle.decode(np.full((1, bundle.manifest.latent), wrong))
+    with pytest.raises(UsageError, match="latents must be numbers"):
+        bundle.decode([["a"]])
+    for assignment in (np.ones((2, 3)), np.ones(10)):
+        with pytest.raises(UsageError, match=r"assignments must be \(N, 10\)"):
+            bundle.decide(assignment)
     assert bundle.sample(0, 0).shape == (0, 28, 28, 1)
 
 
@@ -269,9 +285,17 @@ def test_a_file_that_the_manifest_does_not_name_is_refused(copy, images):
         Bundle.load(folder)
 
 
-@pytest.mark.parametrize("size", [0, -1])
+def test_how_a_bundle_is_loaded_is_checked(bundle):
+    for threads in (0, -3, 2.5, "2", False):
+        with pytest.raises(UsageError, match=r"threads is .*, expected a whole number from 1 on"):
+            Bundle.load(bundle.path, threads=threads)
+    with pytest.raises(UsageError, match="the bundle's path is 5, expected a path"):
+        Bundle.load(5)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5])
 def test_a_batch_of_nothing_is_a_usage_error(bundle, images, size):
-    with pytest.raises(UsageError, match="expected 1 or more"):
+    with pytest.raises(UsageError, match=r"batch_size is .*, expected a whole number from 1 on"):
         bundle.predict_proba(images, batch_size=size)
 
 
