@@ -35,9 +35,9 @@ class Batches:
         self.per_epoch = len(rows) // self.size
         self._order: tuple[int, int, Tensor] | None = None
 
-    def spread(self, at_most: int) -> Sample:
-        """About that many of the images that are trained on, evenly spaced."""
-        return Sample(self.images, self.rows[:: max(1, len(self.rows) // at_most)])
+    def spread(self, number: int) -> Sample:
+        """From that many to twice as many of the images that are trained on, evenly spaced; fewer where there are no more."""
+        return Sample(self.images, self.rows[:: max(1, len(self.rows) // number)])
 
     def rows_at(self, step: int, seed: int) -> Tensor:
         """Of `images`, this rank's part of a batch."""

@@ -204,7 +204,8 @@ def resolve(options: dict[str, Any], file: dict[str, Any] | None = None) -> Trai
     Raises
     ------
     UsageError
-        On an unknown key (with the nearest known one), a value out of range, or an option that would change nothing.
+        On an unknown key (with the nearest known one), a value of a wrong type or out of range, and where `sizes`, `augment`, `colours`,
+        `legacy` or ``clusters="auto"`` ask for what the rest leaves out.
     """
     file = file or {}
     given = {**file, **options}
@@ -236,13 +237,14 @@ def resolve(options: dict[str, Any], file: dict[str, Any] | None = None) -> Trai
 def read_config_file(path: str | Path) -> dict[str, Any]:
     """Settings from a JSON or TOML file, unchecked; raises `DataError` when it cannot be read or parsed."""
     path = Path(path)
+    toml = path.suffix.lower() == ".toml"
     try:
         data = path.read_bytes()
-        values = msgspec.toml.decode(data) if path.suffix == ".toml" else msgspec.json.decode(data)
+        values = msgspec.toml.decode(data) if toml else msgspec.json.decode(data)
     except OSError as error:
         raise DataError(f"cannot read the configuration {path}: {error.strerror or error}") from error
     except (msgspec.DecodeError, ValueError) as error:
-        raise DataError(f"{path} is not valid {'TOML' if path.suffix == '.toml' else 'JSON'}: {error}") from error
+        raise DataError(f"{path} is not valid {'TOML' if toml else 'JSON'}: {error}") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} holds a {type(values).__name__}, expected an object of settings")
     return values

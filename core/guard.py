@@ -108,9 +108,13 @@ def verdict(
     """
     shares = np.array(state.shares)
     K = len(shares)
+    short = ""
+    if steps is not None and steps < FEW_STEPS:
+        short = f"trained for {counted(steps, 'step')} only, where a thousand are usual: leave out --epochs"
     if K == 1:
         kinds = "if there are kinds to tell apart, give -k or train longer" if chosen else "-k 1 asked for no more"
-        return Verdict(status="healthy", notes=(f"everything is in one cluster: nothing was separated; {kinds}",))
+        notes = f"everything is in one cluster: nothing was separated; {kinds}", *([short] if short else [])
+        return Verdict(status="healthy", notes=notes)
     reasons, notes = [], []
     alarm = watch(shares, unequal=unequal)
     if alarm and alarm.kind == "one class":
@@ -125,12 +129,10 @@ def verdict(
             f"only {joints.kept:.0%} of the images keep their cluster when they are slightly moved or changed: clusters follow accidents;"
             " fewer clusters (-k), more images or another --augment may help"
         )
-    if steps is not None and steps < FEW_STEPS:
-        short = f"trained for {counted(steps, 'step')} only, where a thousand are usual: leave out --epochs"
-        if reasons:
-            reasons = [short, *reasons]
-        else:
-            notes.append(short)
+    if short and reasons:
+        reasons = [short, *reasons]
+    elif short:
+        notes.append(short)
     if joints is not None and not reasons:
         merged, split = merged_clusters(joints), split_clusters(joints.clusters)
         if merged:

@@ -14,6 +14,8 @@ from catvae.runtime.errors import DataError
 from catvae.runtime.sources import is_image_name
 
 UNSIGNED_BYTE = 0x08
+NAMED = re.compile(r"idx\d")
+"""In the name of an IDX file: its rank."""
 MAX_BYTES = 8 * 2**30
 """A gzipped file that unpacks to more than its header promises is never unpacked further than this."""
 
@@ -56,7 +58,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 def find_pairs(folder: Path) -> dict[str, tuple[Path, Path | None]]:
     """IDX image files of a folder by part (``train``, ``test``), each with its label file if there is one."""
     pairs: dict[str, tuple[Path, Path | None]] = {}
-    files = sorted(p for p in folder.iterdir() if p.is_file() and "idx" in p.name and "images" in p.name and not is_image_name(p.name))
+    files = sorted(p for p in folder.iterdir() if "images" in p.name and NAMED.search(p.name) and not is_image_name(p.name) and p.is_file())
     for path in files:
         part = "test" if {"t10k", "test"} & set(re.split(r"[-_.]", path.name)) else "train"
         if part in pairs and path.name.removesuffix(".gz") != pairs[part][0].name.removesuffix(".gz"):

@@ -94,7 +94,7 @@ def launch(request: Request) -> int:
             record = _train(request, run, ranks, prepared)
     except Interrupted as interruption:
         hint = "; nothing was trained"
-        if request.resume or (begun and _can_go_on(run.folder.path)):
+        if request.resume or (begun and can_go_on(run.folder.path)):
             torchrun = "" if ranks.count == 1 else "the same torchrun and "
             hint = f"; go on with: {torchrun}catvae-train --resume {typed(run.folder.path)}"
         say(f"stopped by {interruption}{hint}", quiet=not ranks.leads)
@@ -104,7 +104,7 @@ def launch(request: Request) -> int:
     return 0
 
 
-def _can_go_on(path: Path) -> bool:
+def can_go_on(path: Path) -> bool:
     """Whether a run folder has come as far as --resume needs; several seeds are planned before their first is begun."""
     try:
         folder_of(path).read_record()

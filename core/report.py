@@ -106,7 +106,7 @@ def _tables(record: RunRecord, training: Training) -> dict[str, dict[str, str]]:
         "Scores against labels": scores_table(record.scores),
         **training.tables,
         "Where it comes from": {
-            "data": record.origin.data,
+            "data": record.data.name,
             "data hash": record.data.hash,
             "images": f"{record.data.count:,} of {record.data.preprocess.size}",
             "views": record.data.policy,

@@ -8,7 +8,7 @@ from .joints import Joints
 from .merging import STAYS, merge
 
 SHARE = 0.4
-"""Of the steps that a short run takes: up to the first merge of over-clusters."""
+"""Of the steps that a short run takes at most: up to the first merge of over-clusters, by default."""
 STARTS = 3
 """Short runs where one is to be chosen: of forty on digits one in seven sorts worse than 0.90, see `benchmarks/beginnings.py`."""
 
@@ -19,6 +19,11 @@ FAILED = -2.0
 def count_starts(config: TrainConfig) -> int:
     """How many short runs there are; one is simply the run."""
     return config.starts or (STARTS if config.invariance_weight and config.most_clusters > 1 else 1)
+
+
+def share(config: TrainConfig) -> float:
+    """Of the steps that a short run takes: none goes past a merge, which is made once."""
+    return min([SHARE, *config.regroup]) if config.merges else SHARE
 
 
 def worth(joints: Joints, config: TrainConfig, *, merges: bool) -> float:

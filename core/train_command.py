@@ -48,31 +48,33 @@ class ClusterCount(click.ParamType):
 @click.option(
     "--sizes",
     type=Choice(["auto", "equal", "unequal"]),
-    help="Of clusters; auto: unequal where the images clearly show it. [default: auto]",
+    help="Whether clusters are of about equal size; auto: unequal where the images clearly show it. [default: auto]",
 )
 @click.option("--recipe", type=Choice(["robust", "paper"]), help="robust sorts well; paper is the published setting. [default: robust]")
 @click.option("--legacy", is_flag=True, default=None, help="With --recipe paper: the published code's own deviations too.")
 @click.option("--objective", type=Choice(["infocatvae", "catvae"]), help="catvae leaves out the information term. [default: infocatvae]")
 @click.option("--path", type=Choice(["sample", "soft", "gumbel"]), help="Which cluster's z is decoded while training. [default: sample]")
-@click.option("--delta", type=int, help="Latent dimensions per cluster. [default: 4]")
-@click.option("--lambda", "lambda_", type=float, help="Distance of a cluster's prior mean along each of its dimensions. [default: 2.5]")
-@click.option("--net", type=Choice(["conv", "mlp"]), help="Network. [default: conv]")
+@click.option("--delta", type=int, help="Latent dimensions per cluster. [default: 4; paper: 2]")
+@click.option("--lambda", "lambda_", type=float, help="Prior mean of a cluster in each of its own dimensions. [default: 2.5; paper: 2]")
+@click.option("--net", type=Choice(["conv", "mlp"]), help="Network: convolutions, or one hidden layer. [default: conv; paper: mlp]")
 @click.option(
     "--augment",
     type=Choice(["auto", "digits", "objects", "any-angle", "none"]),
-    help="Views that keep their cluster: of writing, of things that stand, of things at any angle, none. [default: auto, by symmetry]",
+    help="Random changes that keep an image's cluster: of writing, of things that stand, that lie at any angle. [default: auto]",
 )
 @click.option(
     "--colours",
     type=Choice(["keep", "vary", "ignore"]),
-    help="What views do to them. keep: shades tell kinds apart; ignore: outlines do, on any background. [default: vary]",
+    help="What those changes do to colours. keep: shades tell kinds apart; ignore: outlines do, on any background. [default: vary]",
 )
 @click.option("--image-size", type=click.IntRange(4, 1024), metavar="PIXELS", help="Fit images of a folder into this square.")
-@click.option("--epochs", type=click.IntRange(1), metavar="N", help="Passes over the data. [default: by size]")
-@click.option("--batch-size", type=int, help="Images per step. [default: 256]")
+@click.option("--epochs", type=click.IntRange(1), metavar="N", help="Passes over the data. [default: by size; paper: 20]")
+@click.option("--batch-size", type=int, help="Images per step. [default: 256; paper: 128]")
 @click.option("--learning-rate", type=float, help="Adam's step size. [default: 0.001]")
 @click.option("--device", type=Choice(["auto", "cpu", "cuda"]), help="[default: auto]")
-@click.option("--precision", type=Choice(["auto", "fp32", "bf16"]), help="auto: bf16 where the processor computes it. [default: auto]")
+@click.option(
+    "--precision", type=Choice(["auto", "fp32", "bf16"]), help="auto: bf16 where the processor computes it. [default: auto; paper: fp32]"
+)
 @click.option("--seed", type=int, help="Same seed, same machine, same result. [default: 0]")
 @click.option(
     "--seeds", type=click.IntRange(1, 100), default=1, metavar="N", help="Train N runs and keep the one that agrees most with the others."
@@ -90,7 +92,7 @@ class ClusterCount(click.ParamType):
     "--resume", type=FilePath(), metavar="RUN", help="Go on with an interrupted run folder; DATA, --labels and --device may be named anew."
 )
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the output folder.")
-@click.option("-q", "--quiet", is_flag=True, help="Only warnings and notes, on standard error.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress: the result, warnings and notes alone.")
 def train(
     data: str | None,
     output: Path | None,

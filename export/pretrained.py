@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from catvae.core.launch import can_go_on
 from catvae.core.run_folder import RunFolder
 from catvae.runtime.bundle_files import PRETRAINED
 
@@ -24,7 +25,7 @@ from catvae.runtime.bundle_files import PRETRAINED
 def build(data: str, work: Path, seeds: int, target: Path) -> None:
     """Train on DATA and replace the packaged bundle."""
     if not RunFolder(work).complete:
-        if (work / "state.json").exists() or (work / "seeds.json").exists():
+        if can_go_on(work):
             command("catvae-train", "--resume", work)
         else:
             work.parent.mkdir(parents=True, exist_ok=True)

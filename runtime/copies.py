@@ -51,7 +51,7 @@ class Copies:
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"--copy-to is {folder}, which is a file: expected a folder")
         self.folder, self._folders = folder, folder_names(names)
-        self._made = self._there = self._lost = 0
+        self._made = self._there = self._lost = self._own = 0
         self._here = real_path(folder)
         self._of_copies = {self._here / name for name in (UNKNOWN_FOLDER, *self._folders)}
 
@@ -66,7 +66,10 @@ class Copies:
     def add(self, row: Row) -> None:
         """Copy the image of a row, if it was read and is still there; a copy is not copied. Raises `OutputError`."""
         source = Path(row["path"])
-        if not row["ok"] or real_path(source.parent) in self._of_copies:
+        if not row["ok"]:
+            return
+        if real_path(source.parent) in self._of_copies:
+            self._own += 1
             return
         target = self.folder / (self._folders[row["cluster"]] if row["cluster"] >= 0 else UNKNOWN_FOLDER)
         make_folder(target)
@@ -86,7 +89,8 @@ class Copies:
         """A line that says what was copied, and what needed no copy."""
         there = f"; {self._there:,} {'was' if self._there == 1 else 'were'} there already" if self._there else ""
         lost = f"; {self._lost:,} {'was' if self._lost == 1 else 'were'} gone before being copied" if self._lost else ""
-        return f"copies    {counted(self._made, 'image')} to {self.folder}{there}{lost}"
+        own = f"; {self._own:,} {'lies' if self._own == 1 else 'lie'} in a folder of copies and stayed there" if self._own else ""
+        return f"copies    {counted(self._made, 'image')} to {self.folder}{there}{lost}{own}"
 
 
 def folder_names(names: Sequence[str]) -> list[str]:

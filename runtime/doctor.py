@@ -92,7 +92,10 @@ def _kernel() -> Finding:
         return Finding("kernel", "broken", f"cannot be asked: {last}", "install it again, with pip's --force-reinstall")
     cpu, cuda = asked.stdout.splitlines()[-2:]  # libraries may print before
     what = f"on the CPU {cpu}; on CUDA {cuda}"
-    return Finding("kernel", "off" if cpu.startswith("plain torch") else "ok", what)
+    if cpu.startswith("plain torch"):
+        fix = "training is slower so; with a C compiler there (gcc or clang), install it again: pip's --force-reinstall --no-deps"
+        return Finding("kernel", "off", what, fix)
+    return Finding("kernel", "ok", what)
 
 
 def _gpu() -> Finding:

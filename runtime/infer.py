@@ -6,6 +6,7 @@ images never wait for what they do without.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
@@ -231,8 +232,9 @@ def _nothing_left(output: Path, bundle: Bundle, paths: Iterator[str], request: R
     from .row_file import complete_rows, complete_rows_of, made_otherwise
 
     fields = {"--embed": ("embedding", request.embed), "--score": ("score", request.score)}
-    answered = (row for row in complete_rows(output) if row["ok"] and row["path"] != "-" and not made_otherwise(row, bundle.names, fields))
-    _require_same_answers([*itertools.islice(answered, ASKED_AGAIN)], bundle, request)  # before any image is copied
+    with contextlib.closing(complete_rows(output)) as rows:
+        answered = (row for row in rows if row["ok"] and row["path"] != "-" and not made_otherwise(row, bundle.names, fields))
+        _require_same_answers([*itertools.islice(answered, ASKED_AGAIN)], bundle, request)  # before any image is copied
     for row in complete_rows_of(output, paths, bundle.names, fields):
         count.answered(row)
     count.say_copies()

@@ -41,7 +41,8 @@ def stop_on_signals(words: str = "", *, patient: bool = False) -> Iterator[list[
 
     try:
         for signum in _heeded():
-            previous[signum] = signal.signal(signum, note)
+            previous[signum] = signal.getsignal(signum)  # first: the signal may come between this line and the next
+            signal.signal(signum, note)
     except ValueError:
         previous.clear()
     try:

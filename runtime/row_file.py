@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -129,7 +129,7 @@ def _open_locked(part: Path) -> tuple[int, bool]:
         os.close(handle)
 
 
-def complete_rows(output: Path) -> Iterator[Row]:
+def complete_rows(output: Path) -> Generator[Row, None, None]:
     """The rows of a file that was finished; raises `DataError` when it holds something else, or ends within a row."""
     try:
         with output.open("rb") as file:

@@ -85,9 +85,9 @@ def _take_its_place(staging: Path, output: Path) -> None:
     except BaseException:  # a signal too: between the two nothing has that name
         if not output.exists():
             os.rename(old / output.name, output)
-        shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)  # the new one is in place, whatever becomes of the old
 
 
 def _beside(output: Path, suffix: str) -> Path:

@@ -9,7 +9,7 @@ import pytest
 
 from catvae.core.agglomeration import grouped, mutual_information
 from catvae.core.checkpoint import save_state
-from catvae.core.starts import FAILED, worth
+from catvae.core.starts import FAILED, SHARE, share, worth
 from catvae.core.training import Trainer
 from catvae.runtime.errors import NumericError
 from catvae.runtime.interruption import Interrupted
@@ -28,6 +28,13 @@ def test_what_a_start_is_worth(quick):
     least = worth(views, quick(**of, sizes="unequal"), merges=True)
     assert least == pytest.approx(mutual_information(grouped(views.overclusters, rare, 5)))
     assert worth(views, quick(**of), merges=True) == worth(views, quick(**of, sizes="equal"), merges=True) > least
+
+
+def test_no_start_goes_past_a_merge(quick):
+    merging = {"clusters": 5, "overclusters": 4, "invariance_weight": 1.0}
+    assert share(quick(**merging, regroup=[0.6, 0.8])) == SHARE
+    assert share(quick(**merging, regroup=[0.6, 0.2])) == 0.2
+    assert share(quick(**{**merging, "overclusters": 0}, regroup=[0.2])) == SHARE
 
 
 def test_a_start_with_a_cluster_of_views_alone_is_worth_less_than_any_other(quick):

@@ -157,6 +157,13 @@ def test_images_below_the_folder_of_copies_that_are_no_copies_are_copied(run, pn
     assert b"copies    1 image to ." in run("catvae-infer", "b.png", "--copy-to", ".").stderr
 
 
+def test_copies_that_are_sorted_once_more_stay_where_they_are(run, png):
+    png("in/a.png")
+    assert run("catvae-infer", "in", "--copy-to", "out").returncode == 0
+    again = run("catvae-infer", "out/*/*.png", "--copy-to", "out")
+    assert b"copies    0 images to out; 1 lies in a folder of copies and stayed there\n" in again.stderr
+
+
 def test_what_an_earlier_call_answered_is_copied_too(run, png, tmp_path):
     names = [png(f"in/{i}.png", 50 * i).name for i in range(4)]
     assert run("catvae-infer", "in", "-o", "rows.jsonl").returncode == 0

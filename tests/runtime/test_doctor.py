@@ -1,6 +1,9 @@
 """`catvae-doctor`: true on this machine, and loud where something is broken."""
 
 import shutil
+from types import SimpleNamespace
+
+import pytest
 
 from catvae.runtime import doctor
 from catvae.runtime.bundle_files import PRETRAINED
@@ -66,3 +69,11 @@ def test_where_there_is_no_driver_nothing_is_to_be_installed(monkeypatch):
     monkeypatch.setattr(doctor, "has_driver", lambda: True)
     monkeypatch.setattr(doctor, "obstacles", lambda: ["no CUDA provider: pip install 'onnxruntime-gpu[cuda,cudnn]'"])
     assert doctor._gpu()[2:] == ("no CUDA provider", "pip install 'onnxruntime-gpu[cuda,cudnn]'")
+
+
+@pytest.mark.parametrize(("cpu", "state", "fix"), [("plain torch", "off", "with a C compiler"), ("AVX2", "ok", "")])
+def test_a_kernel_that_was_not_built_is_told_how_to_be(monkeypatch, cpu, state, fix):
+    answer = SimpleNamespace(returncode=0, stdout=f"{cpu}\nplain torch\n", stderr="")
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: answer)
+    found = doctor._kernel()
+    assert (found.state, fix in found.fix) == (state, True)
