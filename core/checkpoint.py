@@ -1,6 +1,6 @@
 """Everything that must be kept to go on exactly where training stopped: weights, Adam's moments, position. No pickle.
 
-Random numbers need no state: order and noise are functions of (seed, epoch) and (seed, step), see `training`.
+Random numbers need no state: order and noise are functions of (seed, epoch) and (seed, step), see `steps`.
 """
 
 from pathlib import Path

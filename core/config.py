@@ -96,11 +96,15 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     epochs: int = 0
     """0: as many as the data needs, at least 12; at least 1,000 steps, and 2,500 with views of things."""
     batch_size: int = 256
+    """Images per step, of all ranks together."""
     learning_rate: float = 1e-3
     """Adam's step size; with recipe=robust it warms up and decays along a cosine."""
     schedule: Literal["cosine", "constant"] = "cosine"
+    """Of the learning rate."""
     seed: int = 0
+    """Of weights, order and noise: on one machine the same seed gives the same result."""
     device: Device = "auto"
+    """auto: CUDA where it is there, else the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16: every matrix product and convolution in bfloat16, all else of the loss in fp32; auto: where the processor has bfloat16
     instructions."""

@@ -32,15 +32,19 @@ class ImageData:
     """Images ready for training."""
 
     name: str
+    """Of the set, the folder or the file, without its path."""
     images: Images
-    """(N, H, W, C), C is 1 or 3."""
+    """(N, H, W, C) uint8, C is 1 or 3."""
     preprocess: Preprocess
     """How further images must be read to look like these."""
     labels: Labels | None = None
-    """(N,) classes, scoring only."""
+    """(N,) int64 classes, scoring only."""
     label_names: tuple[str, ...] = ()
+    """Of the classes, as a cluster can bear them."""
     test_images: Images | None = None
+    """(M, H, W, C) uint8, never trained on."""
     test_labels: Labels | None = None
+    """(M,) int64, into `label_names`."""
     notes: tuple[str, ...] = ()
     """What was done to the data that the user should know."""
 
@@ -67,10 +71,15 @@ def load_data(
     warn : callable
         Receives a line for each file that had to be left out, and, where it takes long, how far reading has come.
 
+    Returns
+    -------
+    ImageData
+        All images, in memory.
+
     Raises
     ------
     DataError
-        When there is nothing to read, or it is damaged.
+        When there is nothing to read, it is damaged, or takes more memory than there is; of a folder, when no image can be read.
     """
     data = _load(source, image_size, warn)
     data = dataclasses.replace(data, notes=(*data.notes, *_looks(data.images)))

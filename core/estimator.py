@@ -36,7 +36,7 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
     random_state : int, RandomState or None
         Seed of weights, order and noise; None draws one.
     settings : dict, optional
-        Any other setting of `catvae.core.TrainConfig`, such as ``{"epochs": 20, "augment": "none"}``.
+        Any other setting of `catvae.core.TrainConfig`, called as in configuration files: ``{"epochs": 20, "lambda": 3.0}``.
 
     Attributes
     ----------
@@ -62,7 +62,13 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
         Raises
         ------
         UsageError
-            On other arrays, settings that are not known or out of range, fewer images than clusters.
+            On other arrays, settings that are not known, of a wrong type or out of range, fewer images than clusters.
+        DeviceError
+            When the device of `settings` is not there.
+        NumericError
+            When the loss was no finite number for several steps in a row.
+        KeyboardInterrupt, Interrupted
+            On SIGINT, on SIGTERM; a step under way is finished first.
         """
         images = _images(X)
         if 0 in images.shape[1:]:
@@ -93,21 +99,37 @@ class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):
         return self
 
     def predict(self, X: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Cluster of each image, (N,)."""
+        """Most likely cluster of each image, (N,) int64; `X` and errors as for `predict_proba`."""
         return self.predict_proba(X).argmax(1)
 
     def predict_proba(self, X: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """q(c|x), (N, K)."""
+        """Soft assignment q(c|x), (N, K) float32, of uint8 images (N, H, W) or (N, H, W, C) of the shape that was fitted.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        UsageError
+            On images of another type or shape.
+        """
         check_is_fitted(self)
         return assign(self.model_, self._same_shape(X))
 
     def transform(self, X: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Posterior means, (N, D)."""
+        """Means of q(z|x), (N, D) float32; `X` and errors as for `predict_proba`."""
         check_is_fitted(self)
         return encode_mean(self.model_, self._same_shape(X))
 
     def sample(self, n: int, random_state: int = 0) -> NDArray[np.float32]:
-        """`n` generated images per cluster, (K, n, H, W, C) in [0, 1]."""
+        """`n` generated images per cluster, (K, n, H, W, C) float32 in [0, 1]: those that `Bundle.sample` draws with this seed.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        UsageError
+            Where `n` or `random_state` is no whole number from 0 on.
+        """
         check_is_fitted(self)
         n, seed = whole_number(n, "n"), whole_number(random_state, "random_state")
         return draw_samples(self.model_, per_cluster=n, seed=seed, centroid_first=False)

@@ -40,7 +40,7 @@ class Sample(NamedTuple):
 
 
 class Joints(NamedTuple):
-    """Symmetric distributions, each summing to 1; J small clusters."""
+    """What a network's clusters and its J over-clusters share: distributions, each summing to 1, and how many views stay."""
 
     clusters: NDArray[np.float64]
     """(K, K), of images and their views."""

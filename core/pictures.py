@@ -1,4 +1,4 @@
-"""What a run looks like: generated images, real images per cluster, reconstructions, as PNG grids."""
+"""What a run looks like: generated images, real images per cluster, reconstructions, as grids."""
 
 import numpy as np
 from numpy.typing import NDArray

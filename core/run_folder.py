@@ -52,7 +52,7 @@ class RunFolder:
     Parameters
     ----------
     path : path
-        Created when a file is first written.
+        Created when it is locked, or a file is first written.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -116,9 +116,11 @@ class RunFolder:
         return [*pictures, *(file for name in FILES if (file := self.path / name).is_file())]
 
     def write_config(self, config: TrainConfig) -> None:
+        """Every setting, as `config.json`; raises `OutputError`."""
         atomic_write(self.path / "config.json", pretty_json(config))
 
     def write_record(self, record: RunRecord) -> None:
+        """What is known of the run so far, as `run.json`; raises `OutputError`."""
         atomic_write(self.path / "run.json", pretty_json(record))
 
     def write_metrics(self, rows: list[dict[str, float | None]]) -> None:
@@ -150,9 +152,11 @@ class RunFolder:
             raise DataError(f"{path} is damaged: {error}") from error
 
     def read_config(self) -> TrainConfig:
+        """What `write_config` wrote; raises `DataError` where it is not there or damaged."""
         return self._read("config.json", TrainConfig)
 
     def read_record(self) -> RunRecord:
+        """What `write_record` wrote; raises `DataError` where it is not there, damaged, or another version's."""
         record = self._read("run.json", RunRecord)
         if record.schema != SCHEMA:
             raise DataError(f"{self.path / 'run.json'} has schema {record.schema}, this version reads {SCHEMA}")

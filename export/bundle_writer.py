@@ -72,7 +72,7 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
     DataError
         When the run folder is none or not finished, or a graph fails the parity gate; nothing appears at `output` then.
     UsageError
-        When `output` exists.
+        When `output` is not empty.
     OutputError
         When it cannot be written.
     """

@@ -9,13 +9,13 @@ import os
 import threading
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .arguments import whole_number
+from .answers import UNKNOWN, Answers
+from .arguments import images_like, rows_of_numbers, whole_number
 from .bundle_files import find_bundle, read_manifest, read_verified
 from .errors import DataError, UsageError
 from .files import sha256
@@ -25,11 +25,9 @@ from .manifest import FileRecord, Manifest, Role
 from .matching import winners
 from .preprocess import Preprocess
 from .scoring import elbo, score_latents
-from .session import OutOfMemory, Session, finite_rows, import_onnxruntime
+from .session import OutOfMemory, Session, finite_rows, require_runtime
 from .training_record import Training, parse_training
 
-UNKNOWN = -1
-"""Cluster of an image that the model does not explain."""
 DEVICES = ("cpu", "cuda", "auto")
 EXAMINED = 512
 """Images whose reconstructions are held at a time: 25 MB of 64 x 64 pixels in colour, and as much again for their score."""
@@ -40,28 +38,6 @@ Images = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
-class Answers(NamedTuple):
-    """What a bundle says of N images."""
-
-    clusters: NDArray[np.int64]
-    """(N,); `UNKNOWN` where scores were asked for and one lies below its cluster's threshold."""
-    confidence: Floats
-    """(N,)."""
-    assignment: Floats
-    """(N, K)."""
-    embedding: Floats | None
-    """(N, D), if asked for."""
-    score: Floats | None
-    """(N,), if asked for."""
-    finite: NDArray[np.bool_]
-    """(N,) whether every number of the row is finite; the others answer nothing."""
-
-    def only(self, rows: NDArray[np.bool_]) -> "Answers":
-        """Those of some of the images, (N,) bool."""
-        kept: dict[str, Any] = {name: None if part is None else part[rows] for name, part in self._asdict().items()}
-        return Answers(**kept)
-
-
 class Bundle:
     """A verified bundle; make it with `Bundle.load`.
 
@@ -70,8 +46,13 @@ class Bundle:
 
     Parameters
     ----------
+    manifest : Manifest
+    graphs : dict
+        Verified bytes of the ONNX graph of each role.
+    path : Path
+        The folder; other files are read from there when first needed.
     device, threads, tf32
-        See `Session`.
+        See `load`.
     """
 
     def __init__(
@@ -152,7 +133,15 @@ class Bundle:
         return self.session("classifier").provider
 
     def session(self, role: Role) -> Session:
-        """The session of a graph, made on first use in each process; it must be the graph that the manifest describes."""
+        """The session of a graph, made on first use in each process.
+
+        Raises
+        ------
+        DataError
+            When it is not the graph that the manifest describes, or needs a newer onnxruntime.
+        DeviceError
+            When onnxruntime or the device is not available.
+        """
         key = os.getpid(), role  # a session does not survive a fork
         with self._locks.setdefault(key[0], threading.Lock()):  # one that another thread held at a fork would stay held
             if key not in self._sessions:
@@ -162,7 +151,7 @@ class Bundle:
     def _make_session(self, role: Role) -> Session:
         record = self.manifest.graphs[role]
         label = str(self.path / record.name)
-        _require_runtime(self.manifest.min_runtime.get("onnxruntime", ""), label)
+        require_runtime(self.manifest.min_runtime.get("onnxruntime", ""), label)
         made = Session(self._graphs[role], label, device=self._device, threads=self._threads, tf32=self._tf32)
         # Of the shapes all but the first dimension, the batch, whose name is nobody's business.
         found = {name: (type_, tuple(shape[1:])) for name, (type_, shape) in made.signature().items()}
@@ -185,11 +174,11 @@ class Bundle:
         return read_image(source, self.preprocess)
 
     def golden(self) -> bytes:
-        """`golden.npz`, verified."""
+        """The bytes of `golden.npz`, verified; raises `DataError`."""
         return self.file(self.manifest.golden)
 
     def training(self) -> Training:
-        """What `training.json` tells, verified; nothing for bundles of earlier versions."""
+        """What `training.json` tells, verified; nothing for bundles of earlier versions. Raises `DataError`."""
         record = self.manifest.training
         return parse_training(self.file(record), str(self.path / record.name)) if record else Training()
 
@@ -198,15 +187,38 @@ class Bundle:
         return read_verified(self.path, record)
 
     def decide(self, assignment: Floats) -> tuple[NDArray[np.int64], Floats]:
-        """The cluster and its confidence, (N,) each, from assignments (N, K).
+        """The cluster (N,) int64 and its confidence (N,) float32, from assignments (N, K).
 
         Clusters that share a name are one class: their shares are added, and the likeliest of the winning class is the answer.
+
+        Raises
+        ------
+        UsageError
+            On anything that is not (N, K) numbers.
         """
-        return winners(_numbers_like(assignment, (len(self.manifest.clusters),), "assignments"), self.manifest.groups)
+        return winners(rows_of_numbers(assignment, len(self.manifest.clusters), "assignments"), self.manifest.groups)
 
     def examine(self, images: Images, *, embed: bool = False, score: bool = False, batch_size: int = 64) -> Answers:
-        """Everything there is to say of images (N, H, W, C); unlike the calls below, rows that are not finite do not raise."""
-        images = self._checked(images)
+        """Everything there is to say of images; unlike the calls below, rows that are not finite do not raise.
+
+        Parameters
+        ----------
+        images : ndarray, (N, H, W, C), uint8
+        embed, score : bool
+            Whether posterior means and scores are wanted, for which the other graphs are run too.
+        batch_size : int
+            Images that go through a graph at a time; answers do not depend on it.
+
+        Raises
+        ------
+        UsageError
+            On images of another type or shape, and a `batch_size` below 1.
+        DataError
+            When a graph is not the one the manifest describes, or not even one image fits into memory.
+        DeviceError
+            When onnxruntime or the device is not available.
+        """
+        images = images_like(images, self.preprocess.shape)
         starts = range(0, max(1, len(images)), EXAMINED)
         parts = [self._examined(images[i : i + EXAMINED], embed, score, batch_size) for i in starts]
         if len(parts) == 1:
@@ -230,26 +242,35 @@ class Bundle:
         return Answers(clusters, confidence, assignment, embedding, bound, finite_rows(outputs))
 
     def predict(self, images: Images) -> NDArray[np.int64]:
-        """Most likely cluster of each image, (N,); `images` as for `predict_proba`."""
+        """Most likely cluster of each image, (N,) int64; `images` and errors as for `predict_proba`."""
         return self.decide(self.predict_proba(images))[0]
 
     def predict_proba(self, images: Images, *, batch_size: int = 64) -> Floats:
-        """Soft assignment q(c|x), (N, K), of uint8 images (N, H, W, C); (N, H, W) is accepted for grey models."""
-        return self._finite(*self._run("classifier", self._checked(images), ["assignment"], batch_size))
+        """Soft assignment q(c|x), (N, K) float32, of uint8 images (N, H, W, C); (N, H, W) is accepted for grey models.
+
+        Raises as `examine` does, and `DataError` where an answer is not finite.
+        """
+        return self._finite(*self._run("classifier", images_like(images, self.preprocess.shape), ["assignment"], batch_size))
 
     def transform(self, images: Images, *, batch_size: int = 64) -> Floats:
-        """Posterior means, (N, D)."""
-        return self._finite(*self._run("encoder", self._checked(images), ["mean"], batch_size))
+        """Posterior means, (N, D) float32; `images` and errors as for `predict_proba`."""
+        return self._finite(*self._run("encoder", images_like(images, self.preprocess.shape), ["mean"], batch_size))
 
     def score_samples(self, images: Images, *, batch_size: int = 64) -> Floats:
-        """Evidence lower bound of each image, (N,), in nats: low for what the model does not explain; see `scoring`."""
+        """Evidence lower bound of each image, (N,) float32, in nats: low for what the model does not explain; see `scoring`.
+
+        `images` and errors as for `predict_proba`.
+        """
         found = self.examine(images, score=True, batch_size=batch_size).score
         assert found is not None
         return self._finite(found)
 
     def decode(self, latents: Floats, *, batch_size: int = 64) -> Floats:
-        """Images (N, H, W, C) in [0, 1] of latents (N, D)."""
-        latents = _numbers_like(latents, (self.manifest.latent,), "latents")
+        """Images (N, H, W, C) float32 in [0, 1] of latents (N, D), which are taken as float32.
+
+        Raises as `predict_proba` does, `UsageError` where latents are of another shape or not finite.
+        """
+        latents = rows_of_numbers(latents, self.manifest.latent, "latents")
         if not np.isfinite(latents).all():
             raise UsageError("latents must be finite numbers: some are NaN or infinite")
         return self._finite(*self._run("decoder", latents, ["image"], batch_size))
@@ -266,24 +287,8 @@ class Bundle:
 
     @cached_property
     def means(self) -> Floats:
-        """Prior means, (K, D)."""
+        """Prior means, (K, D) float32."""
         return prior_means(len(self.manifest.clusters), self.manifest.delta, self.manifest.lam)
-
-    def _checked(self, images: Images) -> Images:
-        images = np.asarray(images)
-        shape = self.preprocess.shape
-        if images.ndim == 3 and shape[-1] == 1 and images.shape[1:] == shape[:2]:
-            images = images[..., None]
-        if images.dtype != np.uint8 or images.shape[1:] != shape:
-            hint = ""
-            if images.shape in (shape, shape[:2]):
-                hint = "; one image is images[None]"
-            elif images.dtype.kind in "USO":
-                hint = "; files are read by bundle.read(path)"
-            elif images.shape[1:] == shape:
-                hint = "; floats in [0, 1] are (images * 255).round().astype('uint8')"
-            raise UsageError(f"images must be uint8 (N, {', '.join(map(str, shape))}): got {images.dtype} {images.shape}{hint}")
-        return images
 
     def _run(self, role: Role, data: NDArray, outputs: list[str], batch_size: int) -> list[Floats]:
         """Outputs of a graph over all rows of `data`; a batch that does not fit into memory is halved and tried again."""
@@ -308,25 +313,3 @@ class Bundle:
         if not np.isfinite(result).all():
             raise DataError(f"{self.path} answers with numbers that are not finite: its weights are damaged, export it again")
         return result
-
-
-def _numbers_like(array: Any, shape: tuple[int, ...], what: str) -> Floats:
-    """A caller's rows (N, *shape) as float32."""
-    try:
-        found = np.ascontiguousarray(array, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{what} must be numbers, (N, {', '.join(map(str, shape))}): got {type(array).__name__}") from error
-    if found.ndim != 1 + len(shape) or found.shape[1:] != shape:
-        raise UsageError(f"{what} must be (N, {', '.join(map(str, shape))}): got {found.shape}")
-    return found
-
-
-def _require_runtime(wanted: str, label: str) -> None:
-    """An onnxruntime as new as the manifest asks for."""
-    found = import_onnxruntime().__version__
-    if wanted and _numbers(found) < _numbers(wanted):
-        raise DataError(f"{label} needs onnxruntime {wanted} or newer, {found} is installed: pip install --upgrade it")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .bundle import UNKNOWN
+from .answers import UNKNOWN
 from .manifest import Manifest
 
 ENOUGH = 50

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import UNKNOWN, Bundle
+from .answers import UNKNOWN
+from .bundle import Bundle
 from .decoder_process import DecoderProcess
 from .decoding import Block, Decoding
 from .errors import ImageError

@@ -153,3 +153,14 @@ def import_onnxruntime() -> Any:
     if os.environ["ORT_DISABLE_TELEMETRY"] == "1" and hasattr(onnxruntime, "disable_telemetry_events"):
         onnxruntime.disable_telemetry_events()  # what Windows listens to
     return onnxruntime
+
+
+def require_runtime(wanted: str, label: str) -> None:
+    """Raise `DataError` unless onnxruntime is as new as the manifest of `label` asks for."""
+    found = import_onnxruntime().__version__
+    if wanted and _numbers(found) < _numbers(wanted):
+        raise DataError(f"{label} needs onnxruntime {wanted} or newer, {found} is installed: pip install --upgrade it")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())

@@ -5,7 +5,8 @@ import io
 import numpy as np
 import pytest
 
-from catvae.runtime.bundle import UNKNOWN, Bundle
+from catvae.runtime.answers import UNKNOWN
+from catvae.runtime.bundle import Bundle
 
 WAIT = 60_000
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from catvae.export.web_page import write_page
-from catvae.runtime.bundle import UNKNOWN, Bundle
+from catvae.runtime.answers import UNKNOWN
+from catvae.runtime.bundle import Bundle
 from catvae.runtime.bundle_files import PRETRAINED
 from catvae.runtime.images import read_image
 from catvae.runtime.labelling import renamed, write_names

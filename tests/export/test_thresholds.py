@@ -7,7 +7,8 @@ from catvae.core.data import load_data
 from catvae.core.held_back import LEAST, Calibration, read_calibration, split
 from catvae.export.bundle_writer import export_bundle
 from catvae.export.thresholds import ENOUGH, QUANTILE, _quantile, calibrate
-from catvae.runtime.bundle import UNKNOWN, Answers, Bundle
+from catvae.runtime.answers import UNKNOWN, Answers
+from catvae.runtime.bundle import Bundle
 
 
 @pytest.fixture(scope="module")

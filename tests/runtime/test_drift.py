@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from catvae.runtime.bundle import UNKNOWN
+from catvae.runtime.answers import UNKNOWN
 from catvae.runtime.drift import ENOUGH, Tally
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from catvae.runtime.bundle import UNKNOWN
+from catvae.runtime.answers import UNKNOWN
 from catvae.runtime.scoring import elbo, score_latents
 
 

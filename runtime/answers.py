@@ -1,0 +1,31 @@
+"""What a bundle says of images, as arrays; as rows for files and terminals it is in `pipeline`."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNKNOWN = -1
+"""Cluster of an image that the model does not explain."""
+
+
+class Answers(NamedTuple):
+    """What a bundle says of N images."""
+
+    clusters: NDArray[np.int64]
+    """(N,); `UNKNOWN` where scores were asked for and one lies below its cluster's threshold."""
+    confidence: NDArray[np.float32]
+    """(N,)."""
+    assignment: NDArray[np.float32]
+    """(N, K)."""
+    embedding: NDArray[np.float32] | None
+    """(N, D), if asked for."""
+    score: NDArray[np.float32] | None
+    """(N,), if asked for."""
+    finite: NDArray[np.bool_]
+    """(N,) whether every number of the row is finite; the others answer nothing."""
+
+    def only(self, rows: NDArray[np.bool_]) -> "Answers":
+        """Those of some of the images, (N,) bool."""
+        kept: dict[str, Any] = {name: None if part is None else part[rows] for name, part in self._asdict().items()}
+        return Answers(**kept)
