@@ -128,7 +128,7 @@ def gradients(leaves: list[Tensor]) -> dict[str | int, Any]:
 
 def require_close(name: str, found: dict[str | int, Any], exact: dict[str | int, Any]) -> dict[str | int, float]:
     """Each one's error, in parts of its largest number."""
-    errors = {what: float(np.abs(found[what].cpu().numpy() - value).max() / np.abs(value).max()) for what, value in exact.items()}
+    errors = {what: float(np.abs(found[what].double().cpu().numpy() - value).max() / np.abs(value).max()) for what, value in exact.items()}
     worst = max(errors, key=lambda what: errors[what])
     if not errors[worst] < 1e-4:
         raise SystemExit(f"{name}: {worst} is off by {errors[worst]:.1e}: not timed")

@@ -45,10 +45,11 @@ def build(folder: Path, abi: int) -> Path | None:
     print(f"catvae: building the CUDA kernel with {nvcc}, a minute or two (CATVAE_CUDA=0 leaves it out)", file=sys.stderr)
     try:
         result = subprocess.run(command(nvcc, target, abi), capture_output=True, text=True)
-        said = (result.stderr or result.stdout) if result.returncode else ""
+        said = f"exit status {result.returncode}\n{result.stderr or result.stdout}" if result.returncode else ""
     except OSError as error:  # of another architecture, or no program at all
         said = str(error)
     if said:
-        print(f"catvae: building without the CUDA kernel, {nvcc} failed:\n{said}", file=sys.stderr)
+        print(f"catvae: building without the CUDA kernel, {nvcc} failed: {said}", file=sys.stderr)
+        target.unlink(missing_ok=True)  # what a killed one left
         return None
     return target

@@ -4,10 +4,11 @@
  *   N samples, K clusters, D latent dimensions; every array is contiguous and row-major.
  *   m, v    (N, D)  mean and log-variance every cluster shares      E, F  (K, D)  offsets of each cluster
  *   prior   (K, D)  prior means mu_c                                logits (N, K) of the assignment a = q(c|x) = softmax(logits)
- *   weight  (N,)    known sample weights w, or NULL for ones
+ *   weight  (N,)    known sample weights w, or NULL for ones; a sample of weight 0 is masked, whatever its v
  *
  *   KL_nk = KL( N(m_n + E_k, diag exp(v_n + F_k)) || N(prior_k, I) ),   C = E - prior,   G = exp(F):
  *   2 KL_nk = sum_d (m_nd + C_kd)^2 + sum_d exp(v_nd) G_kd - sum_d (1 + v_nd + F_kd)
+ *   exp(v), G and the upstream gradient times exp(v) must be finite: |v| and |F| up to 80 in float.
  *
  * The dense form takes mu, lv (N, K, D) in place of m + E and v + F. Left out: gradients with respect to prior and weight, which are
  * constants of the model, and second derivatives.

@@ -7,7 +7,7 @@
  * g1 w m and g1 w exp(v), so that every load of the products is contiguous whatever D is and no task reads what another one wrote. Both
  * pairs of products run in register tiles of HALF rows by a panel. Nothing of N*K*D elements exists. Like every product form, dm and dE carry an
  * absolute error of the order of 1e-7 |m|, times the weights summed, where m and -C are large and nearly equal. exp(v), G and g1 w exp(v)
- * must be finite: |v| and |F| up to 88 in float.
+ * must be finite: |v| and |F| up to 80 in float, but for samples of weight 0.
  */
 
 #define PANEL (2 * LANES)
@@ -131,7 +131,7 @@ static void FN(pack_samples)(const Plan *p, const FN(Given) * in, int64_t n, int
         for (int64_t c = 0; c < PANEL; c += LANES) {
             const int64_t at = (n + i) * p->D + column + c, left = p->D - column - c;
             V m = {0}, ev = {0};
-            if (left > 0) {
+            if (left > 0 && scale != 0) { /* a masked sample adds nothing, though its exp(v) be infinite */
                 m = FN(get_part)(in->m, in->type, at, left) * scale;
                 ev = FN(exp)(FN(get_part)(in->v, in->type, at, left)) * scale;
             }

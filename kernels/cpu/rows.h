@@ -7,6 +7,8 @@
 /* Statistics of each sample kept for backward, (3, N):  max_k logits;  log sum_k exp(logits - max) + sum_k a log a;  sum_k a KL.
  * The first two stay apart: logits of 1e4 minus their rounded sum would lose the digits that decide log a. */
 
+#define CLUSTERS 64 /* of a partial sum: one chain of additions over thousands of clusters would lose the digits of each */
+
 /* `logits`, `kl` and scratch for `exponentials` are (K, GROUP) lanes; on exit `logits` holds a. Adds w sum_k a KL and w sum_k a log a to `sums`. */
 INLINE void FN(assign)(int64_t K, REAL *logits, REAL *exponentials, const REAL *kl, const REAL *weight, int64_t valid, int64_t N, REAL *statistics,
                        double *sums)
@@ -18,20 +20,31 @@ INLINE void FN(assign)(int64_t K, REAL *logits, REAL *exponentials, const REAL *
             top = FN(select)(x > top, x, top); /* a NaN may be passed over here: its own exponential brings it back */
         }
         V mass = {0};
-        for (int64_t k = 0; k < K; ++k) {
-            const V shifted = FN(load)(logits + k * GROUP + h) - top, e = FN(exp)(shifted);
-            FN(store)(logits + k * GROUP + h, shifted);
-            FN(store)(exponentials + k * GROUP + h, e);
-            mass += e;
+        for (int64_t first = 0; first < K; first += CLUSTERS) {
+            const int64_t end = K - first < CLUSTERS ? K : first + CLUSTERS;
+            V part = {0};
+            for (int64_t k = first; k < end; ++k) {
+                const V shifted = FN(load)(logits + k * GROUP + h) - top, e = FN(exp)(shifted);
+                FN(store)(logits + k * GROUP + h, shifted);
+                FN(store)(exponentials + k * GROUP + h, e);
+                part += e;
+            }
+            mass += part;
         }
         const V log_mass = FN(log)(mass), inverse = 1 / mass;
         V mean_kl = {0}, neg_entropy = {0};
-        for (int64_t k = 0; k < K; ++k) {
-            const V shifted = FN(load)(logits + k * GROUP + h), a = FN(load)(exponentials + k * GROUP + h) * inverse;
-            const VI empty = a == 0; /* 0 log 0 and 0 * inf are 0 here: such a cluster has no share in the sample */
-            mean_kl += FN(select)(empty, (V){0}, a * FN(load)(kl + k * GROUP + h));
-            neg_entropy += FN(select)(empty, (V){0}, a * (shifted - log_mass));
-            FN(store)(logits + k * GROUP + h, a);
+        for (int64_t first = 0; first < K; first += CLUSTERS) {
+            const int64_t end = K - first < CLUSTERS ? K : first + CLUSTERS;
+            V part_kl = {0}, part_entropy = {0};
+            for (int64_t k = first; k < end; ++k) {
+                const V shifted = FN(load)(logits + k * GROUP + h), a = FN(load)(exponentials + k * GROUP + h) * inverse;
+                const VI empty = a == 0; /* 0 log 0 and 0 * inf are 0 here: such a cluster has no share in the sample */
+                part_kl += FN(select)(empty, (V){0}, a * FN(load)(kl + k * GROUP + h));
+                part_entropy += FN(select)(empty, (V){0}, a * (shifted - log_mass));
+                FN(store)(logits + k * GROUP + h, a);
+            }
+            mean_kl += part_kl;
+            neg_entropy += part_entropy;
         }
         const int64_t here = valid - h < LANES ? valid - h : LANES;
         FN(store_part)(statistics + h, top, here);
@@ -39,6 +52,7 @@ INLINE void FN(assign)(int64_t K, REAL *logits, REAL *exponentials, const REAL *
         FN(store_part)(statistics + 2 * N + h, mean_kl, here);
         for (int64_t j = 0; j < here; ++j) {
             const double w = weight ? (double)weight[h + j] : 1;
+            if (w == 0) continue; /* a masked sample, whose divergence may be infinite */
             sums[0] += w * (double)mean_kl[j];
             sums[1] += w * (double)neg_entropy[j];
         }

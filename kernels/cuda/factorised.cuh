@@ -12,6 +12,7 @@
 
 #define ACROSS 16 /* threads along each side of a tile: THREADS = ACROSS^2 */
 #define DEPTH 16  /* terms of the sums that a tile takes in at once */
+#define FRESH 8   /* times that, after which a sum over samples begins anew: one long chain of additions would lose digits */
 #define SLICE 1024 /* samples of a partial sum, at least */
 #define MAX_SLICES 64
 
@@ -30,8 +31,9 @@ static __global__ void cluster_divergence(int64_t N, int64_t K, int64_t D, const
     __shared__ R es[DEPTH][ACROSS * M + 1], Gs[DEPTH][ACROSS * M + 1], ps[DEPTH][ACROSS * M + 1];
     const int64_t tiles = (K + SIDE - 1) / SIDE, n0 = blockIdx.x / tiles * SIDE, k0 = blockIdx.x % tiles * SIDE;
     const int ty = threadIdx.x / ACROSS, tx = threadIdx.x % ACROSS;
-    R acc[M][M] = {}, row[M] = {}, column[M] = {};
+    R kl[M][M] = {};
     for (int64_t d0 = 0; d0 < D; d0 += DEPTH) {
+        R acc[M][M] = {}, row[M] = {}, column[M] = {}; /* of these dimensions: near the prior they cancel, and large sums would lose digits */
         for (int i = threadIdx.x; i < SIDE * DEPTH; i += THREADS) {
             const int d = i % DEPTH, r = i / DEPTH;
             const bool inside = d0 + d < D;
@@ -59,6 +61,11 @@ static __global__ void cluster_divergence(int64_t N, int64_t K, int64_t D, const
                 }
             }
         }
+        const R depth = (R)(D - d0 < DEPTH ? D - d0 : DEPTH);
+#pragma unroll
+        for (int i = 0; i < M; ++i)
+#pragma unroll
+            for (int j = 0; j < M; ++j) kl[i][j] += acc[i][j] - (depth + row[i]) - column[j];
         __syncthreads();
     }
 #pragma unroll
@@ -66,7 +73,7 @@ static __global__ void cluster_divergence(int64_t N, int64_t K, int64_t D, const
 #pragma unroll
         for (int j = 0; j < M; ++j) {
             const int64_t n = n0 + ty + i * ACROSS, k = k0 + tx + j * ACROSS;
-            if (n < N && k < K) cluster_kl[n * K + k] = (acc[i][j] - ((R)D + row[i]) - column[j]) * (R)0.5;
+            if (n < N && k < K) cluster_kl[n * K + k] = kl[i][j] * (R)0.5;
         }
 }
 
@@ -109,7 +116,7 @@ static __global__ void sample_gradient(int64_t N, int64_t K, int64_t D, const I 
             const int64_t n = n0 + ty + i * ACROSS, d = d0 + tx + j * ACROSS;
             if (n >= N || d >= D) continue;
             const R g = scaled(g_kl, weight, n);
-            const bool none = *g_kl == 0; /* then no infinite exp(v) meets a zero */
+            const bool none = g == 0; /* then no infinite exp(v) meets a zero */
             put(dm + n * D + d, none ? (R)0 : g * widened(m[n * D + d]) + shift[i][j]);
             put(dv + n * D + d, none ? (R)0 : (exp_(widened(v[n * D + d])) * scale[i][j] - g) * (R)0.5);
         }
@@ -126,7 +133,8 @@ static __global__ void cluster_gradient(int64_t N, int64_t K, int64_t D, int64_t
     const int64_t k0 = blockIdx.x % tiles / across * SIDE, d0 = blockIdx.x % across * SIDE;
     const int64_t end = (slice + 1) * size < N ? (slice + 1) * size : N;
     const int ty = threadIdx.x / ACROSS, tx = threadIdx.x % ACROSS;
-    R first[M][M] = {}, second[M][M] = {}, share[M] = {};
+    R first[M][M] = {}, second[M][M] = {}, share[M] = {}, all_first[M][M] = {}, all_second[M][M] = {}, all_share[M] = {};
+    int taken = 0;
     for (int64_t n0 = slice * size; n0 < end; n0 += DEPTH) {
         for (int i = threadIdx.x; i < SIDE * DEPTH; i += THREADS) {
             const int x = i % SIDE, r = i / SIDE;
@@ -134,7 +142,7 @@ static __global__ void cluster_gradient(int64_t N, int64_t K, int64_t D, int64_t
             ss[r][x] = n < end && k0 + x < K ? assignment[n * K + k0 + x] * scaled(g_kl, weight, n) : (R)0;
             const bool inside = n < end && d0 + x < D;
             ms[r][x] = inside ? widened(m[n * D + d0 + x]) : (R)0;
-            es[r][x] = inside ? exp_(widened(v[n * D + d0 + x])) : (R)0;
+            es[r][x] = inside && scaled(g_kl, weight, n) != 0 ? exp_(widened(v[n * D + d0 + x])) : (R)0;
         }
         __syncthreads();
         for (int n = 0; n < DEPTH; ++n) {
@@ -149,17 +157,29 @@ static __global__ void cluster_gradient(int64_t N, int64_t K, int64_t D, int64_t
             }
         }
         __syncthreads();
+        if (++taken % FRESH && n0 + DEPTH < end) continue;
+#pragma unroll
+        for (int i = 0; i < M; ++i) {
+            all_share[i] += share[i];
+            share[i] = 0;
+#pragma unroll
+            for (int j = 0; j < M; ++j) {
+                all_first[i][j] += first[i][j];
+                all_second[i][j] += second[i][j];
+                first[i][j] = second[i][j] = 0;
+            }
+        }
     }
 #pragma unroll
     for (int i = 0; i < M; ++i) {
         const int64_t k = k0 + ty + i * ACROSS;
-        if (k < K && d0 == 0 && tx == 0) partial_share[slice * K + k] = share[i];
+        if (k < K && d0 == 0 && tx == 0) partial_share[slice * K + k] = all_share[i];
 #pragma unroll
         for (int j = 0; j < M; ++j) {
             const int64_t d = d0 + tx + j * ACROSS;
             if (k >= K || d >= D) continue;
-            partial[(2 * slice * K + k) * D + d] = first[i][j];
-            partial[((2 * slice + 1) * K + k) * D + d] = second[i][j];
+            partial[(2 * slice * K + k) * D + d] = all_first[i][j];
+            partial[((2 * slice + 1) * K + k) * D + d] = all_second[i][j];
         }
     }
 }

@@ -35,8 +35,8 @@ static __global__ void assign(int64_t N, int64_t K, const I *logits, const R *we
     neg_entropy = warp_sum(neg_entropy);
     if (lane == 0) {
         const double w = here ? (weight ? (double)weight[n] : 1) : 0;
-        sums[0][row] = here ? w * (double)mean_kl : 0;
-        sums[1][row] = here ? w * (double)neg_entropy : 0;
+        sums[0][row] = w != 0 ? w * (double)mean_kl : 0; /* a masked sample's divergence may be infinite */
+        sums[1][row] = w != 0 ? w * (double)neg_entropy : 0;
         if (here) {
             statistics[n] = top;
             statistics[N + n] = log_mass + neg_entropy;

@@ -72,7 +72,7 @@ class _Library:
         threads = self.threads
         workspace = self._scratch(self.workspace(N, K, D, type_, phase, threads))
         # Bound to a list before their pointers are taken: a temporary copy would be freed before the call.
-        kept = [x if x is None or x.is_contiguous() else x.contiguous() for x in inputs]
+        kept = [x if x is None or (x.is_contiguous() and not x.is_neg()) else x.resolve_neg().contiguous() for x in inputs]
         pointers, more, (scratch,) = self.pointers(kept), self.pointers(others), self.pointers((workspace,))
         if self.on_cuda:
             with torch.cuda.device(workspace.device):  # the stream of the moment: a cached one would escape CUDA graphs and race
@@ -141,9 +141,14 @@ def mixture_backward(
     dm, dE = m.new_empty((N, D)), E.new_empty((K, D))
     out = dm, torch.empty_like(dm), dE, torch.empty_like(dE), m.new_empty((N, K))
     library = _library(E.device, E.dtype)
-    others = assignment, cluster_kl, statistics, g_kl, g_neg_entropy, *out
+    others = *_contiguous(assignment, cluster_kl, statistics), g_kl, g_neg_entropy, *out
     library.run(library.mixture_backward, N, K, D, BACKWARD, inputs, others)
     return out
+
+
+def _contiguous(*kept: Tensor) -> list[Tensor]:
+    """What forward made and kept: a compiler, or hooks on what is saved, may have laid it out anew."""
+    return [x.contiguous() for x in kept]
 
 
 def dense_forward(mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weight: Maybe) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -164,7 +169,8 @@ def dense_backward(
     inputs = mu, lv, prior, logits, weight
     out = mu.new_empty((N, K, D)), mu.new_empty((N, K, D)), mu.new_empty((N, K))
     library = _library(prior.device, prior.dtype)
-    library.run(library.dense_backward, N, K, D, DENSE, inputs, (assignment, cluster_kl, statistics, g_kl, g_neg_entropy, *out))
+    others = *_contiguous(assignment, cluster_kl, statistics), g_kl, g_neg_entropy, *out
+    library.run(library.dense_backward, N, K, D, DENSE, inputs, others)
     return out
 
 
@@ -210,6 +216,8 @@ def dropout_relu_backward(dy: Tensor, y: Tensor, scale: float) -> Tensor:
 
 def overlap(patches: Tensor, bias: Tensor, y: Tensor) -> None:
     """Fill y (N, 2h, 2w, C) with what the patches (N h w, 16 C) of its positions add up to, and the bias (C,)."""
+    if patches.dtype != y.dtype or not patches.is_contiguous():
+        raise ValueError(f"overlap: patches are {patches.dtype}, expected {y.dtype} like the images, without gaps")
     library, (N, height, width, C) = _library(bias.device, bias.dtype), y.shape
     library.run_layer("doubled", library.overlap, N, height // 2, width // 2, C, patches, TYPES[y.dtype], bias, y)
 

@@ -87,7 +87,8 @@ def bias_gradient(dy: Tensor) -> Tensor:
 def convolution_gradients(
     dy: Tensor, x: Tensor, weight: Tensor, stride: int, transposed: bool, need_x: bool, need_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """dx and dweight, None where it is not needed, of a convolution with a padding of 1; dy and x are channels last."""
+    """dx and dweight, None where it is not needed, of a convolution with a padding of 1; dy is channels last."""
+    x = x.contiguous(memory_format=torch.channels_last)  # hooks on what is saved may lay it out anew
     by_patches = need_weight and _fits(x, weight, transposed)
     shape = [stride, stride], [1, 1], [1, 1], transposed, [0, 0], 1  # stride, padding, dilation, transposed, output padding, groups
     wanted = [need_x, need_weight and not by_patches, False]

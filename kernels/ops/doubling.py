@@ -62,8 +62,9 @@ class _Doubled(torch.autograd.Function):
         columns, bias = weight.permute(0, 2, 3, 1).reshape(before, -1), bias.contiguous()
         y = x.new_empty((N, 2 * h, 2 * w, C))
         images = max(1, PATCHES // (h * w * 16 * C))
-        for part, out in zip(x.permute(0, 2, 3, 1).split(images), y.split(images), strict=True):
-            calls.overlap(part.reshape(-1, before) @ columns, bias, out)
+        with torch.autocast("cpu", enabled=False):  # which would make a product of float32 one of bfloat16
+            for part, out in zip(x.permute(0, 2, 3, 1).split(images), y.split(images), strict=True):
+                calls.overlap(part.reshape(-1, before) @ columns, bias, out)
         return y.permute(0, 3, 1, 2)
 
     @staticmethod

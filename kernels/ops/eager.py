@@ -33,7 +33,7 @@ def layer_in_c(x: torch.Tensor, *parameters: torch.Tensor) -> bool:
     """Whether a layer with this input may be computed by the compiled kernel: eagerly, on the CPU, in one of its two types."""
     return (
         not (traced(x, *parameters) or transformed())
-        and all(part.device.type == "cpu" for part in (x, *parameters))
+        and all(part.device.type == "cpu" and not part.is_neg() for part in (x, *parameters))
         and x.dtype in (torch.float32, torch.bfloat16)
         and _loader.runs("cpu")
     )

@@ -34,13 +34,14 @@ def mixture_kl(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits
     m, v : Tensor, (N, D)
         Mean and log-variance shared by the clusters.
     E, F : Tensor, (K, D)
-        Offsets of each cluster: q(z|x, c) = N(m + E_c, diag exp(v + F_c)).
+        Offsets of each cluster: q(z|x, c) = N(m + E_c, diag exp(v + F_c)). In float32, |v| and |F| up to 80: exp(v) and exp(F) are
+        computed apart.
     prior : Tensor, (K, D)
         Means of the prior modes, a constant.
     logits : Tensor, (N, K)
         q(c|x) = softmax(logits).
     weight : Tensor, (N,), optional
-        Known sample weights, a constant; ones when left out.
+        Known sample weights, a constant; ones when left out. A sample of weight 0 is masked: its v may be anything.
 
     Returns
     -------

@@ -86,5 +86,6 @@ _norm_relu = applied(_NormReLU)
 
 
 def _gradients(x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, dy: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    dy = dy.contiguous(memory_format=torch.channels_last) if dy.ndim == 4 else dy.contiguous()
-    return calls.norm_relu_backward(x, dy, weight.contiguous(), bias.contiguous(), eps, statistics)
+    way = torch.channels_last if dy.ndim == 4 else torch.contiguous_format
+    x, dy = x.contiguous(memory_format=way), dy.contiguous(memory_format=way)  # hooks on what is saved may lay it out anew
+    return calls.norm_relu_backward(x, dy, weight.contiguous(), bias.contiguous(), eps, statistics.contiguous())

@@ -86,20 +86,14 @@ def _mixture_backward(m, v, E, F, prior, logits, weight, assignment, cluster_kl,
     check_mixture(m, v, E, F, prior.detach(), logits, weight)
     _check_types((m, v, logits), (E, F, prior, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy))
     _check_saved(logits, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
-    saved = _contiguous(assignment, cluster_kl, statistics)
-    return calls.mixture_backward(m, v, E, F, prior, logits, weight, *saved, g_kl, g_neg_entropy)
+    return calls.mixture_backward(m, v, E, F, prior, logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
 
 
 def _dense_backward(mu, lv, prior, logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy):
     check_dense(mu, lv, prior.detach(), logits, weight)
     _check_types((mu, lv, logits), (prior, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy))
     _check_saved(logits, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
-    return calls.dense_backward(mu, lv, prior, logits, weight, *_contiguous(assignment, cluster_kl, statistics), g_kl, g_neg_entropy)
-
-
-def _contiguous(assignment: Tensor, cluster_kl: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A compiler may have laid them out anew."""
-    return assignment.contiguous(), cluster_kl.contiguous(), statistics.contiguous()
+    return calls.dense_backward(mu, lv, prior, logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
 
 
 def _check_types(samples: tuple[Tensor, ...], others: tuple[Maybe, ...]) -> None:

@@ -12,7 +12,7 @@ def _devices() -> list[str]:
 
     from catvae.kernels import _loader
 
-    return ["cpu", "cuda"] if torch.cuda.is_available() and _loader.available("cuda") else ["cpu"]
+    return ["cpu", "cuda"] if torch.cuda.is_available() and _loader.runs("cuda", torch.cuda.current_device()) else ["cpu"]
 
 
 @pytest.fixture(params=_devices())

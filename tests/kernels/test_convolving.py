@@ -149,3 +149,14 @@ def test_a_second_derivative_is_refused():
     (gradient,) = torch.autograd.grad(convolved(x, weight, bias), x, dy, create_graph=True)
     with pytest.raises(RuntimeError, match="once differentiable"):
         gradient.float().sum().backward()
+
+
+@pytest.mark.parametrize("layer", LAYERS[:3])
+def test_hooks_on_what_is_saved_change_nothing(layer):
+    _, _, _, stride, transposed = layer
+    inputs, dy = problem(*layer)
+    expected = torch.autograd.grad(convolved(*inputs, stride=stride, transposed=transposed), inputs, dy)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, torch.Tensor.contiguous):
+        y = convolved(*inputs, stride=stride, transposed=transposed)
+    for ours, right in zip(torch.autograd.grad(y, inputs, dy), expected, strict=True):
+        assert torch.equal(ours, right)

@@ -20,7 +20,7 @@ from .problems import evaluate, oracle, problem  # noqa: E402
 
 KERNELS = Path(header.__file__).parent
 on_gpu = pytest.mark.skipif(
-    not (torch.cuda.is_available() and _loader.available("cuda")),
+    not (torch.cuda.is_available() and _loader.runs("cuda", torch.cuda.current_device())),
     reason=kernel_status("cuda") if torch.cuda.is_available() else "no GPU on this machine",
 )
 built = pytest.mark.skipif(not _loader.available("cuda"), reason="the CUDA library was not built (no nvcc)")
@@ -54,13 +54,47 @@ def emulated(request, tmp_path_factory):
     return ffi, ffi.dlopen(str(library))
 
 
-SIZES = [(1, 1, 1), (40, 17, 33), (9, 70, 20), (130, 33, 3), (1100, 2, 5)]
+SIZES = [(1, 1, 1), (40, 17, 33), (9, 70, 20), (130, 33, 3), (1100, 2, 5), (35, 18, 130)]
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dense", [False, True])
 def test_the_source_emulated_keeps_the_error_rule(emulated, size, dense):
     check(Call(emulated, size, dense=dense))
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("size", [(40, 17, 33), (35, 18, 70)])
+def test_the_source_emulated_is_exact_in_double_precision(emulated, size, dense):
+    check(Call(emulated, size, dense=dense, double=True))
+
+
+@pytest.mark.parametrize("K", [10, 50])
+def test_the_source_emulated_loses_no_digits_of_many_equal_terms(emulated, K):
+    """Of a head that is still zero: a slice of samples is no single chain of additions."""
+    call = Call(emulated, (1024, K, 8), weighted=False)
+    names = [*call.values]
+    call.inputs[names.index("logits")][:] = 0
+    call.values["logits"].zero_()
+    check(call)
+
+
+def test_the_source_emulated_keeps_the_digits_of_a_posterior_near_its_mode(emulated):
+    call = Call(emulated, (3, 2, 600), weighted=False)
+    m, v, E, F, prior, *_ = call.inputs
+    E[:], F[:] = prior - m[0], -v[0]
+    assert call.run() == (0, 0)
+    assert np.abs(call.found()["cluster_kl"][0]).max() <= 1.5e-6 * 600
+
+
+def test_the_source_emulated_masks_samples_of_infinite_variance(emulated):
+    call = Call(emulated, (70, 5, 20))
+    call.inputs[1][::3], call.inputs[-1][::3] = 100, 0
+    assert call.run() == (0, 0)
+    weight = torch.from_numpy(call.inputs[-1])
+    expected = oracle(call.values, weight, 1.3, -0.4)
+    for name in ("kl", "g_m", "g_v", "g_E", "g_F", "g_logits"):
+        np.testing.assert_allclose(call.found()[name], expected[name], rtol=2e-5, atol=2e-5 * np.abs(expected[name]).max(), err_msg=name)
 
 
 @pytest.mark.parametrize("type_", [1, 2])

@@ -124,3 +124,23 @@ def test_a_second_derivative_is_refused():
     (gradient,) = torch.autograd.grad(doubled(x, weight, bias), x, dy, create_graph=True)
     with pytest.raises(RuntimeError, match="once differentiable"):
         gradient.sum().backward()
+
+
+def test_under_autocast_float32_stays_float32():
+    x, weight, bias, dy = problem((2, 5, 3, 7, 3))
+    expected, gradients = exact(x, weight, bias, dy)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = doubled(x, weight, bias)
+    assert y is not None
+    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+    for ours, right in zip(torch.autograd.grad(y, (x, weight, bias), dy), gradients, strict=True):
+        torch.testing.assert_close(ours.double(), right, rtol=1e-4, atol=1e-4)
+
+
+def test_hooks_on_what_is_saved_change_nothing():
+    x, weight, bias, dy = problem((2, 5, 3, 7, 3), torch.bfloat16)
+    expected = torch.autograd.grad(doubled(x, weight, bias), (x, weight, bias), dy)
+    with torch.autograd.graph.save_on_cpu(pin_memory=False), torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.Tensor.contiguous):
+        y = doubled(x, weight, bias)
+    for ours, right in zip(torch.autograd.grad(y, (x, weight, bias), dy), expected, strict=True):
+        assert torch.equal(ours, right)

@@ -161,3 +161,21 @@ def test_a_second_derivative_is_refused():
     (gradient,) = torch.autograd.grad(norm_relu(x, weight, bias, 1e-5).y, x, dy, create_graph=True)
     with pytest.raises(RuntimeError, match="once differentiable"):
         gradient.sum().backward()
+
+
+def test_hooks_on_what_is_saved_change_nothing():
+    """`save_on_cpu` with pinned memory gives images back in the plain layout."""
+    x, weight, bias, dy = problem((5, 16, 3, 4))
+    found = norm_relu(x, weight, bias, 1e-5)
+    assert found is not None
+    expected = torch.autograd.grad(found.y, (x, weight, bias), dy)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t.mT.contiguous().mT if t.ndim == 2 else t.contiguous()):
+        found = norm_relu(x, weight, bias, 1e-5)
+    assert found is not None
+    for ours, right in zip(torch.autograd.grad(found.y, (x, weight, bias), dy), expected, strict=True):
+        assert torch.equal(ours, right)
+
+
+def test_a_view_of_opposite_sign_is_left_to_torch():
+    x, weight, bias, _ = problem((5, 16, 3, 4))
+    assert norm_relu(torch._neg_view(x.detach()), weight, bias, 1e-5) is None

@@ -315,3 +315,21 @@ def test_shapes_are_checked_while_tracing_and_a_fake_weight_is_seen(device):
         fake_weight = mode.from_tensor(weight)
     with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True):
         assert isinstance(mixture_kl(*values.values(), fake_weight).kl, torch._subclasses.FakeTensor)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_hooks_on_what_is_saved_change_nothing(dense, device):
+    values, weight = problem(9, 5, 4, device=device)
+    function, values = (dense_mixture_kl, dense_values(values)) if dense else (mixture_kl, values)
+    expected = evaluate(function, values, weight, 1.3, -0.4)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t.mT.contiguous().mT if t.ndim > 1 else t):
+        found = evaluate(function, values, weight, 1.3, -0.4)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_a_view_of_opposite_sign_is_read_with_its_sign(device):
+    values, _ = problem(9, 5, 4, device=device)
+    expected = evaluate(mixture_kl, {**values, "m": -values["m"]})
+    found = mixture_kl(*{**values, "m": torch._neg_view(values["m"])}.values())
+    assert found.kl.item() == expected["kl"]
