@@ -38,7 +38,7 @@ KEEPS = 0.5
 RETURN = 0.8
 """Share of drawings that must be sorted into the cluster they were drawn from: one in five that is not shows in every row of pictures."""
 BORDERS = 0.6
-"""Of clusters told by the images' borders alone (`borders`), from which on they may be backgrounds: 0.66 and more where grounds were sorted
+"""Of clusters told by the images' borders alone (`borders`), from which on they may be backgrounds: 0.83 and more where grounds were sorted
 (`benchmarks/photographs.py`), 0.4 of the classes of 8 x 8 digits, less of others (`benchmarks/symmetry.py`)."""
 FEW_PAIRS = 3
 """Pairs of clusters that may be one, named one by one."""
