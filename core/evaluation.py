@@ -15,7 +15,7 @@ from .data import ImageData
 from .joints import Joints
 from .labelled import LabelledImages
 from .likelihood import likelihood
-from .metrics import Health, calibration_error, generation_ceiling, label_scores, match
+from .metrics import UNRELATED, Health, calibration_error, generation_ceiling, label_scores, match
 from .model import CatVAE
 from .networks import DropoutReLU
 from .run_record import ClusterRecord
@@ -41,7 +41,8 @@ def assign(model: CatVAE, images: NDArray[np.uint8], *, batch: int = 1024, dropo
 def cluster_names(assignment: NDArray[np.float32], data: ImageData, labelled: LabelledImages | None, homes: list[int]) -> list[str]:
     """A name for each cluster: of the class of given labelled images, else of the class it matches in labelled data, else its number.
 
-    In labelled data a cluster is called after its class only where at least half of its images are of it.
+    In labelled data a cluster is called after its class only where at least half of its images are of it, and only where clusters follow
+    the labels at all: of few images and clusters some hold half of a camera's by chance.
 
     Parameters
     ----------
@@ -59,6 +60,8 @@ def cluster_names(assignment: NDArray[np.float32], data: ImageData, labelled: La
                 names[cluster] = name
     elif data.labels is not None and data.label_names:
         clusters = assignment.argmax(1)
+        if label_scores(clusters, data.labels).ari < UNRELATED:
+            return names
         matched = match(clusters, data.labels, count, len(data.label_names))
         share = [float((data.labels[clusters == i] == c).mean()) if (clusters == i).any() else 0.0 for i, c in enumerate(matched)]
         known = data.label_names

@@ -38,6 +38,8 @@ class Health(NamedTuple):
 
 
 CALIBRATION_BINS = 15
+UNRELATED = 0.05
+"""Adjusted Rand index below which labels say next to nothing of clusters: days, cameras, plates."""
 
 
 def match(clusters: NDArray, labels: NDArray, n_clusters: int, n_classes: int) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from catvae.runtime.command import say
 from catvae.runtime.errors import typed
 from catvae.runtime.wording import counted
 
+from .metrics import UNRELATED
 from .objective import BatchLoss
 from .run_record import RunRecord
 from .session import Session
@@ -20,8 +21,6 @@ EVERY = 60.0
 """Seconds between two lines in a log."""
 BEFORE = 0.4
 """Of a step with the generator, what a step before it joins costs, about (`benchmarks/layers.py`)."""
-UNRELATED = 0.05
-"""Adjusted Rand index below which labels say next to nothing of clusters."""
 
 
 def announce(session: Session, quiet: bool, prefix: str = "") -> None:

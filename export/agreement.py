@@ -67,6 +67,7 @@ def check_agreement(
         held_back=len(calibration.held_back),
         pixel_difference=float(f"{reconstructions:.3g}"),
         drawing_difference=float(f"{drawings:.3g}"),
+        mean_difference=float(f"{np.abs(kept[1] - kept[0]).mean() / max(float(kept[0].std()), 1e-6):.3g}"),
         size_ratio=round(_size(reduced) / _size(full), 4),
     )
 

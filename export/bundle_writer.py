@@ -18,11 +18,12 @@ from catvae.core.run_summary import training_of
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.bundle_files import BESIDE, refuse_inside
 from catvae.runtime.errors import DataError, UsageError, typed
-from catvae.runtime.files import atomic_write, pretty_json, sha256
+from catvae.runtime.files import atomic_write, sha256
 from catvae.runtime.generate import preview
 from catvae.runtime.latents import prior_means
 from catvae.runtime.manifest import SCHEMA, Cluster, FileRecord, GraphRecord, Manifest, Provenance, Role, TensorRecord
 from catvae.runtime.manifest_checks import model_id
+from catvae.runtime.manifest_seal import sealed
 from catvae.runtime.model_card import model_card
 from catvae.runtime.whole_folder import refuse_strangers, whole_folder
 
@@ -41,6 +42,9 @@ TOLERANCES: dict[Precision, dict[str, float]] = {
     "int8": {"cpu": 5e-2, "cuda": 1e-1, "cuda-tf32": 1e-1},
 }
 """Largest difference from the golden outputs, relative above 1, per precision and provider: one 8-bit step rounded the other way shows."""
+
+OLDEST_RUNTIME: dict[Precision, str] = {"fp32": "1.17", "fp16": "1.17", "int8": "1.19"}
+"""onnxruntime that answers within them: older ones sum 8-bit products otherwise, and posterior means were 0.13 away."""
 
 
 class Exported(NamedTuple):
@@ -120,7 +124,7 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
         quantisation=quantisation,
         parity=parity,
         provenance=_provenance(record, config),
-        min_runtime={"onnxruntime": "1.17"},
+        min_runtime={"onnxruntime": OLDEST_RUNTIME[precision]},
     )
     manifest = _with_thresholds(manifest, graphs, calibration)
 
@@ -131,7 +135,7 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
     check_files(bundle, of_pytorch if precision == "fp32" else bundle.predict_proba)
     files = {records[role].name: data for role, data in graphs.items()}
     files |= {"golden.npz": golden, "training.json": training}
-    files |= {"manifest.json": pretty_json(manifest), "MODEL_CARD.md": model_card(manifest).encode()}
+    files |= {"manifest.json": sealed(manifest), "MODEL_CARD.md": model_card(manifest).encode()}
     _write_all(output, files, overwrite)
     return Exported(manifest, speeds, record.verdict.reasons if record.verdict else ())
 
@@ -236,7 +240,8 @@ def summary(exported: Exported) -> dict[str, str]:
     named = any(name != str(i) for i, name in enumerate(manifest.names))
     lines = {
         "graphs": f"{', '.join(manifest.graphs)}: {total / 1e6:.2f} MB, {manifest.precision}, opset {OPSET}",
-        "parity": f"largest difference from PyTorch {worst:.1e} at batches {', '.join(map(str, manifest.parity.batches))}",
+        "parity": f"largest difference from PyTorch {worst:.1e} at batches {', '.join(map(str, manifest.parity.batches))}"
+        f"{', before weights became ' + manifest.precision if manifest.quantisation else ''}",
         "clusters": ", ".join(f"{i}={name}" if named else name for i, name in enumerate(manifest.names)),
     }
     if manifest.quantisation:
@@ -244,6 +249,8 @@ def summary(exported: Exported) -> dict[str, str]:
         lines["agreement"] = f"{q.cluster_agreement:.2%} of {q.images:,} images keep the cluster they have in fp32"
         if q.pixel_difference is not None and q.drawing_difference is not None:
             lines["agreement"] += f"; reconstructions {q.pixel_difference:.1e}, drawings {q.drawing_difference:.1e} of full scale away"
+        if q.mean_difference is not None:
+            lines["agreement"] += f", posterior means {q.mean_difference:.1e} of their standard deviation"
     for speed in exported.speeds:
         runs = ", ".join(f"{ms:.3f} ms at batch {batch}" for ms, batch in zip(speed.milliseconds, BATCHES, strict=True))
         lines[speed.precision] = f"{speed.size / 1e6:.2f} MB; classifier {runs}, one thread"

@@ -19,7 +19,7 @@ from .arguments import images_like, rows_of_numbers, whole_number
 from .bundle_files import find_bundle, read_manifest, read_verified
 from .errors import DataError, UsageError
 from .files import sha256
-from .images import read_image
+from .images import image_of_array, read_image
 from .latents import prior_means, prior_samples
 from .manifest import FileRecord, Manifest, Role
 from .matching import winners
@@ -166,11 +166,26 @@ class Bundle:
             raise DataError(f"{label} was exported from other weights than its manifest: files of two bundles are mixed; export again")
         return made
 
-    def read(self, source: str | os.PathLike[str] | bytes) -> Images:
-        """An image file, by its path or its bytes, as this model's tensor, (H, W, C) uint8; raises `ImageError` and `UsageError`."""
+    def read(self, source: str | os.PathLike[str] | bytes | Images) -> Images:
+        """A picture as this model's tensor, (H, W, C) uint8.
+
+        Parameters
+        ----------
+        source : path, bytes or ndarray
+            An image file, by its path or its bytes, or pixels in memory: uint8, (H, W) grey or (H, W, 3) RGB, of any size.
+
+        Raises
+        ------
+        ImageError
+            On a file that is none, or damaged; see `read_image`.
+        UsageError
+            On anything else.
+        """
+        if isinstance(source, np.ndarray):
+            return image_of_array(source, self.preprocess)
         if not isinstance(source, str | bytes | os.PathLike):
             kind = f"a {type(source).__name__}" if source is not None else "None"
-            raise UsageError(f"read() takes a file's path or its bytes, got {kind}; arrays of its shape go to predict() as they are")
+            raise UsageError(f"read() takes a file's path, its bytes, or an array of one picture, got {kind}")
         return read_image(source, self.preprocess)
 
     def golden(self) -> bytes:
@@ -241,9 +256,9 @@ class Bundle:
                 clusters = np.where(bound < self.manifest.reject_thresholds[clusters], UNKNOWN, clusters)
         return Answers(clusters, confidence, assignment, embedding, bound, finite_rows(outputs))
 
-    def predict(self, images: Images) -> NDArray[np.int64]:
+    def predict(self, images: Images, *, batch_size: int = 64) -> NDArray[np.int64]:
         """Most likely cluster of each image, (N,) int64; `images` and errors as for `predict_proba`."""
-        return self.decide(self.predict_proba(images))[0]
+        return self.decide(self.predict_proba(images, batch_size=batch_size))[0]
 
     def predict_proba(self, images: Images, *, batch_size: int = 64) -> Floats:
         """Soft assignment q(c|x), (N, K) float32, of uint8 images (N, H, W, C); (N, H, W) is accepted for grey models.

@@ -28,10 +28,13 @@ UNEXPECTED = CatVAEError.exit_code
 
 
 class FilePath(click.Path):
-    """A file or folder, as a `Path`; with `dash`, - stands for a standard stream and stays text. An unset variable is none."""
+    """A file or folder, as a `Path`; with `dash`, - stands for a standard stream and stays text. An unset variable is none.
 
-    def __init__(self, *, dash: bool = False):
-        super().__init__(allow_dash=dash, path_type=None if dash else Path)
+    Whether it may be read is found by who reads it: click would call a bundle that may not a mistake in typing.
+    """
+
+    def __init__(self, *, dash: bool = False, readable: bool = True):
+        super().__init__(allow_dash=dash, path_type=None if dash else Path, readable=readable)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":

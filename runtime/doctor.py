@@ -14,6 +14,7 @@ from .cuda import has_driver, installed_wheels, obstacles
 from .errors import CatVAEError
 from .processors import container_quota, default_threads, usable_processors
 from .self_test import self_test
+from .session import unfit_numpy
 from .wording import counted
 
 RUNTIME = ("numpy", "Pillow", "click", "msgspec")
@@ -47,7 +48,7 @@ def _packages() -> list[Finding]:
     found.append(
         Finding("runtime", "broken" if missing else "ok", f"{versions}{'; missing ' + ', '.join(missing) if missing else ''}", fix)
     )
-    wheels = installed_wheels()
+    wheels = [*installed_wheels()]
     if not wheels and importlib.util.find_spec("onnxruntime") is not None:
         found.append(Finding("engine", "ok", "onnxruntime, of a wheel whose name is not known here"))
     elif not wheels:
@@ -55,6 +56,8 @@ def _packages() -> list[Finding]:
     elif len(wheels) > 1:
         fix = f"pip uninstall -y {' '.join(wheels)}, then pip install one of them"
         found.append(Finding("engine", "broken", f"{' and '.join(wheels)} overwrite each other", fix))
+    elif why := unfit_numpy():
+        found.append(Finding("engine", "broken", *why.split(": ", 1)))
     else:
         found.append(Finding("engine", "ok", f"{wheels[0]} {_version(wheels[0])}"))
     absent = [name for name in TRAINING if _version(name) is None]

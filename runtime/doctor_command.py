@@ -10,7 +10,13 @@ from .errors import printable
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
-@click.option("-b", "--bundle", "bundle_path", type=FilePath(), help="Bundle to test. [default: $CATVAE_BUNDLE, else the packaged digits]")
+@click.option(
+    "-b",
+    "--bundle",
+    "bundle_path",
+    type=FilePath(readable=False),
+    help="Bundle to test. [default: $CATVAE_BUNDLE, else the packaged digits]",
+)
 def doctor(bundle_path: Path | None) -> int:
     """Look at this machine; nothing is changed.
 

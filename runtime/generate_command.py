@@ -21,7 +21,13 @@ MOST_IMAGES = 100
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
 @click.argument("images", nargs=-1, type=SourceText(), metavar="[IMAGE]...")
-@click.option("-b", "--bundle", "bundle_path", type=FilePath(), help="Bundle folder. [default: $CATVAE_BUNDLE, else the packaged digits]")
+@click.option(
+    "-b",
+    "--bundle",
+    "bundle_path",
+    type=FilePath(readable=False),
+    help="Bundle folder. [default: $CATVAE_BUNDLE, else the packaged digits]",
+)
 @click.option(
     "-o",
     "--output",
@@ -95,6 +101,8 @@ def generate(
         start, end = (find_cluster(name, bundle.names) for name in interpolate)
         picture = interpolation(bundle, [(start, end)], number)
     elif around:
+        if len(wanted) < 2:
+            raise UsageError("--ring goes from cluster to cluster: give two or more with -c, or none for all")
         picture = interpolation(bundle, ring(wanted), number)
     elif walked is not None:
         all_of_them = walked == "all" and "all" not in bundle.names

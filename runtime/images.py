@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from .errors import ImageError
+from .errors import ImageError, UsageError
 from .frames import count_frames
 from .metadata import require_modest, require_modest_exif
 from .preprocess import Preprocess, fit_image, require_wide, to_grey_or_rgb, transparent
@@ -78,6 +78,31 @@ def read_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess) -
         ``truncated_image``, ``corrupt_image``, ``unsupported_mode``, ``out_of_memory``.
     """
     (image,) = preprocess.as_images(decode_image(source, preprocess).pixels)
+    return image
+
+
+def image_of_array(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
+    """A picture in memory, a camera's frame say, as `read_image` gives the same picture from a PNG file.
+
+    Parameters
+    ----------
+    pixels : ndarray, (H, W), (H, W, 1) grey or (H, W, 3) RGB, uint8
+        Of any size; OpenCV's frames are BGR: ``frame[..., ::-1]``.
+    preprocess : Preprocess
+
+    Raises
+    ------
+    UsageError
+        On an array of another shape or type, without pixels, or with more than are read.
+    """
+    import numpy as np
+
+    grey = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    if grey.dtype != np.uint8 or not (grey.ndim == 2 or (grey.ndim == 3 and grey.shape[2] == 3)) or not grey.size:
+        raise UsageError(f"a picture is uint8 (H, W), (H, W, 1) or (H, W, 3): got {pixels.dtype} {pixels.shape}")
+    if grey.shape[0] * grey.shape[1] > MAX_PIXELS:
+        raise UsageError(f"a picture has at most {MAX_PIXELS:,} pixels: got {grey.shape[1]} x {grey.shape[0]}")
+    (image,) = preprocess.as_images(fit_image(Image.fromarray(np.ascontiguousarray(grey)), preprocess).tobytes())
     return image
 
 

@@ -16,7 +16,9 @@ from .infer import Request, answer
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
 @click.argument("sources", nargs=-1, type=SourceText(), metavar="SOURCE...")
-@click.option("-b", "--bundle", "bundle", type=FilePath(), help="Bundle folder. [default: $CATVAE_BUNDLE, else the packaged digits]")
+@click.option(
+    "-b", "--bundle", "bundle", type=FilePath(readable=False), help="Bundle folder. [default: $CATVAE_BUNDLE, else the packaged digits]"
+)
 @click.option(
     "--files-from",
     type=FilePath(dash=True),

@@ -10,7 +10,7 @@ from .errors import UsageError
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
-@click.argument("bundle_path", metavar="BUNDLE", type=FilePath())
+@click.argument("bundle_path", metavar="BUNDLE", type=FilePath(readable=False))
 @click.argument("images", metavar="[IMAGES]", required=False, type=FilePath())
 @click.option(
     "--match",
@@ -42,7 +42,7 @@ def label(
     """
     from .bundle import Bundle
     from .labelled import read_labelled
-    from .labelling import agreement, names_from_images, renamed, write_names
+    from .labelling import agreement, names_from_images, renamed, require_place, write_names
 
     if images is None and not by_hand and not merge:
         raise UsageError("nothing to name clusters by: give IMAGES, --name or --merge")
@@ -56,6 +56,9 @@ def label(
     for name in sorted(set(hand.values())):
         if others := [i for i, other in enumerate(manifest.names) if other == name and i not in hand]:
             say(f"note: {name} is the name of cluster {', '.join(map(str, others))} too: clusters that share a name count as one")
+    target = output or bundle_path
+    if not dry_run:
+        require_place(bundle, target)
     print(f"{'cluster':>7}  {'name':<20}  {'share':>6}  images given")
     for i, cluster in enumerate(manifest.clusters):
         given = ""
@@ -70,7 +73,6 @@ def label(
         left_out = sorted(set(labelled.names) - set(manifest.names))
         if left_out:
             say(f"note: no cluster is named {', '.join(left_out)}: their images lie in clusters of other names")
-    target = output or bundle_path
     if not dry_run:
         write_names(bundle, manifest, target)
         say(f"{target}: names written")

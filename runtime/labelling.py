@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from .bundle import Bundle
 from .bundle_files import manifest_bytes, refuse_inside
 from .errors import UsageError
-from .files import atomic_write, pretty_json, real_path
+from .files import atomic_write, real_path
 from .generate import preview
 from .labelled import LabelledImages
 from .manifest import Manifest
+from .manifest_seal import sealed
 from .matching import match_counts, most_frequent, winners
 from .model_card import model_card
 from .names import unnamed
@@ -92,6 +93,14 @@ def renamed(manifest: Manifest, names: list[str], by_hand: Mapping[int, str]) ->
     return msgspec.structs.replace(manifest, clusters=clusters)
 
 
+def require_place(bundle: Bundle, output: Path) -> None:
+    """Raise `UsageError` where `output` is neither the bundle itself nor free."""
+    if real_path(output) != real_path(bundle.path):
+        refuse_inside(bundle.path, output)
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise UsageError(f"{output} is {'not empty' if output.is_dir() else 'a file'}: choose another -o")
+
+
 def write_names(bundle: Bundle, manifest: Manifest, output: Path) -> None:
     """Write the renamed bundle to `output`, which may be the bundle itself.
 
@@ -110,13 +119,11 @@ def write_names(bundle: Bundle, manifest: Manifest, output: Path) -> None:
     named: dict[str, bytes | str] = {
         "MODEL_CARD.md": model_card(manifest),
         "preview.png": preview(bundle, manifest.names),
-        "manifest.json": pretty_json(written),
+        "manifest.json": sealed(written),
     }
+    require_place(bundle, output)
     if real_path(output) == real_path(bundle.path):
         for name, content in named.items():
             atomic_write(output / name, content)
         return
-    refuse_inside(bundle.path, output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{output} is {'not empty' if output.is_dir() else 'a file'}: choose another -o")
     write_folder(output, {record.name: bundle.file(record) for record in manifest.files} | named)

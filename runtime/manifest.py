@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .errors import DataError, UsageError
 from .manifest_checks import require_distinct_keys, require_sense
+from .manifest_seal import require_seal
 from .preprocess import Preprocess
 
 SCHEMA = 1
@@ -82,6 +83,8 @@ class Quantisation(msgspec.Struct, frozen=True, kw_only=True):
     """Mean |reduced - full| of the images' reconstructions, in [0, 1]: encoder and decoder together."""
     drawing_difference: float | None = None
     """The same of drawings from every mode of the prior: the decoder alone."""
+    mean_difference: float | None = None
+    """Mean |reduced - full| of the images' posterior means, in parts of their standard deviation."""
     size_ratio: float
     """Bytes of all graphs over those in fp32."""
 
@@ -146,6 +149,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     parity: Parity
     provenance: Provenance
     min_runtime: dict[str, str] = {}
+    """Oldest versions that answer within the tolerances, per engine."""
+    seal: str = ""
+    """See `manifest_seal`; not known before it is written."""
 
     @property
     def latent(self) -> int:
@@ -210,7 +216,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     Raises
     ------
     DataError
-        When it is no manifest, is of another schema, or names unsafe files.
+        When it is no manifest, is of another schema, was changed since it was written, or names unsafe files.
     """
     if len(data) > MAX_BYTES:
         raise DataError(f"{where} has {len(data):,} bytes, at most {MAX_BYTES:,} are read")
@@ -219,9 +225,10 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         if schema != SCHEMA:
             raise DataError(f"{where} has schema {schema}, this version reads {SCHEMA}: use the matching version of catvae")
         manifest = msgspec.json.decode(data, type=Manifest)
-        json.loads(data, object_pairs_hook=lambda pairs: require_distinct_keys(pairs, where))
+        told = json.loads(data, object_pairs_hook=lambda pairs: require_distinct_keys(pairs, where))
     except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: no text, or a number of thousands of digits
         raise DataError(f"{where} is not a bundle manifest: {error}") from error
+    require_seal(told, where)
     missing = {"classifier", "encoder", "decoder"} - manifest.graphs.keys()
     if missing or not manifest.clusters or manifest.delta < 1:
         lacks = ", ".join(sorted(missing)) or ("clusters" if not manifest.clusters else "latent dimensions")

@@ -75,12 +75,13 @@ def model_id(graphs: "Mapping[Role, FileRecord]") -> str:
     return sha256("".join(graphs[role].sha256 for role in sorted(graphs)).encode())
 
 
-def require_distinct_keys(pairs: list[tuple[str, object]], where: str) -> None:
-    """Readers differ in which of two equal keys they take: a file that two of them read differently is none."""
+def require_distinct_keys(pairs: list[tuple[str, object]], where: str) -> dict[str, object]:
+    """An object of these pairs. Readers differ in which of two equal keys they take: a file that two of them read differently is none."""
     keys = [key for key, _ in pairs]
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise DataError(f"{where} is not a bundle manifest: it has the key {twice!r} twice")
+    return dict(pairs)
 
 
 def _require_plain_name(name: str, where: str) -> None:

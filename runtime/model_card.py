@@ -43,9 +43,9 @@ def model_card(manifest: Manifest) -> str:
         lines += ["The training images had no labels: agreement with human classes is not known."]
     lines += [
         "",
-        f"ONNX against PyTorch at batches {', '.join(map(str, manifest.parity.batches))}: largest difference"
-        f" {max(manifest.parity.max_difference.values()):.1e}, clusters equal for {manifest.parity.cluster_agreement:.1%} of the probes"
-        f" (onnxruntime {manifest.parity.onnxruntime}).",
+        f"ONNX{' in fp32' if manifest.quantisation else ''} against PyTorch at batches {', '.join(map(str, manifest.parity.batches))}:"
+        f" largest difference {max(manifest.parity.max_difference.values()):.1e}, clusters equal for"
+        f" {manifest.parity.cluster_agreement:.1%} of the probes (onnxruntime {manifest.parity.onnxruntime}).",
         "",
         *_reduced(manifest),
         f"`catvae-infer -b THIS_FOLDER --self-test` replays the golden inputs where the model is to run; accepted are differences of"
@@ -93,6 +93,8 @@ def _reduced(manifest: Manifest) -> list[str]:
     apart = {"reconstructions": q.pixel_difference, "drawings": q.drawing_difference}  # bundles of earlier versions know fewer
     measured = " and ".join(f"{what} {pixels:.1e}" for what, pixels in apart.items() if pixels is not None)
     drawn = f", {measured} of full scale away" if measured else ""
+    if q.mean_difference is not None:
+        drawn += f", posterior means {q.mean_difference:.1e} of their standard deviation"
     return [
         f"`{manifest.precision}` against fp32 on {q.images:,} images, {q.held_back:,} of them held back from training:"
         f" {q.cluster_agreement:.2%} keep their cluster{drawn}; {q.size_ratio:.0%} of the size.",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
-@click.argument("bundle_path", metavar="[BUNDLE|RUN]", required=False, type=FilePath())
+@click.argument("bundle_path", metavar="[BUNDLE|RUN]", required=False, type=FilePath(readable=False))
 @click.argument("images", metavar="[IMAGES]...", nargs=-1, type=SourceText())
 @click.option("-o", "--output", type=FilePath(), default=Path("report.html"), show_default=True, help="Page to write.")
 @click.option("--invert", is_flag=True, help="Swap black and white first: for dark ink on white, when the model saw white on black.")

@@ -146,6 +146,8 @@ def import_onnxruntime() -> Any:
         )
     # From 1.29 on it reports to Microsoft, model names included, unless this is set before it is loaded; what the user has set stands.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if why := unfit_numpy():
+        raise DeviceError(why)
     try:
         import onnxruntime
     except ImportError as error:
@@ -153,6 +155,16 @@ def import_onnxruntime() -> Any:
     if os.environ["ORT_DISABLE_TELEMETRY"] == "1" and hasattr(onnxruntime, "disable_telemetry_events"):
         onnxruntime.disable_telemetry_events()  # what Windows listens to
     return onnxruntime
+
+
+def unfit_numpy() -> str:
+    """Why onnxruntime cannot be imported beside this numpy, which pip lets stand together; empty where it can, or is not known."""
+    if _numbers(np.__version__) < (2, 0):
+        return ""
+    for wheel, number in installed_wheels().items():
+        if _numbers(number) < (1, 19):
+            return f"{wheel} {number} was built for numpy 1, and {np.__version__} is installed: pip install 'numpy<2', or '{wheel}>=1.19'"
+    return ""
 
 
 def require_runtime(wanted: str, label: str) -> None:

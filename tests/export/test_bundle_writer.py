@@ -24,6 +24,7 @@ from catvae.runtime.bundle import Bundle
 from catvae.runtime.errors import DataError, OutputError, UsageError
 from catvae.runtime.files import sha256
 from catvae.runtime.images import read_image
+from catvae.runtime.manifest_seal import sealed
 from catvae.runtime.pipeline import Options, classify_stream
 from catvae.runtime.report.of_bundle import facts_of_bundle
 from catvae.runtime.report.page import render
@@ -140,7 +141,7 @@ def test_graphs_of_two_exports_are_not_mixed(finished_run, exported, tmp_path):
     shutil.copy(tmp_path / "other" / "decoder.onnx", mixed / "decoder.onnx")
     manifest = json.loads((mixed / "manifest.json").read_text())
     manifest["graphs"]["decoder"] = json.loads((tmp_path / "other" / "manifest.json").read_text())["graphs"]["decoder"]
-    (mixed / "manifest.json").write_text(json.dumps(manifest))
+    (mixed / "manifest.json").write_bytes(sealed(manifest))
     with pytest.raises(DataError, match="files of two bundles are mixed"):
         Bundle.load(mixed).sample(0)
 
@@ -199,7 +200,7 @@ def test_weights_outside_the_graph_are_never_read(exported, tmp_path, monkeypatc
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["graphs"]["classifier"].update(sha256=sha256(content), size=len(content))
     manifest["model_id"] = model_id(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_bytes(sealed(manifest))
     monkeypatch.chdir(work)
     with pytest.raises(DataError, match="cannot be loaded"):
         Bundle.load(folder).predict(np.zeros((1, 8, 8, 1), np.uint8))

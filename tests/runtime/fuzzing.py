@@ -24,6 +24,7 @@ from catvae.runtime.bundle_files import PRETRAINED
 from catvae.runtime.drift import Tally
 from catvae.runtime.errors import CatVAEError, DataError, ImageError
 from catvae.runtime.images import read_image
+from catvae.runtime.manifest_seal import sealed
 from catvae.runtime.model_card import model_card
 from catvae.runtime.preprocess import Preprocess
 
@@ -168,7 +169,7 @@ def rewrite_hash(bundle: Path, name: str) -> None:
     data = (bundle / name).read_bytes()
     manifest["graphs"][name.removesuffix(".onnx")] |= {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
     manifest["model_id"] = model_id(manifest)
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (bundle / "manifest.json").write_bytes(sealed(manifest))
 
 
 class limit:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.bundle_files import PRETRAINED
 from catvae.runtime.errors import DataError, DeviceError, UsageError
+from catvae.runtime.manifest_seal import sealed
 
 from .fuzzing import model_id
 
@@ -29,7 +30,7 @@ def copy(tmp_path):
         path = folder / "manifest.json"
         manifest = json.loads(path.read_text())
         change(manifest)
-        path.write_text(json.dumps(manifest))
+        path.write_bytes(sealed(manifest))
 
     return folder, edit
 
@@ -416,7 +417,30 @@ def test_cuda_is_strict(images):
     assert Bundle.load(device="auto").provider == "cpu"
 
 
-@pytest.mark.parametrize("given", [None, 3, np.zeros((28, 28), np.uint8)])
-def test_what_is_no_file_cannot_be_read(bundle, given):
-    with pytest.raises(UsageError, match=r"read\(\) takes a file's path or its bytes, got (None|a int|a ndarray)"):
+@pytest.mark.parametrize("given", [None, 3, [[0]]])
+def test_what_is_no_picture_cannot_be_read(bundle, given):
+    with pytest.raises(UsageError, match=r"read\(\) takes a file's path, its bytes, or an array of one picture, got (None|a int|a list)"):
         bundle.read(given)
+
+
+@pytest.mark.parametrize(("key", "changed"), [(b'"fit"', b'"git"'), (b'"reject_threshold"', b'"reject_threshnld"'), (b"0.01", b"0.21")])
+def test_a_manifest_with_a_damaged_bit_is_refused(copy, key, changed):
+    """It would be read, and give other answers."""
+    folder, _ = copy
+    path = folder / "manifest.json"
+    assert key in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(key, changed, 1))
+    with pytest.raises(DataError, match=r"was changed or damaged since it was written \(its seal is of another text\)"):
+        Bundle.load(folder)
+
+
+def test_a_manifest_without_a_seal_is_refused_and_spaces_do_not_count(copy, images):
+    folder, _ = copy
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest, indent=7).replace("\n", "\r\n"))
+    assert Bundle.load(folder).predict(images).shape == (9,)
+    del manifest["seal"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="it has no seal"):
+        Bundle.load(folder)

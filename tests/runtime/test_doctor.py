@@ -43,20 +43,20 @@ def test_a_damaged_bundle_is_broken(run, tmp_path):
 
 
 def test_two_engines_are_broken(monkeypatch):
-    monkeypatch.setattr(doctor, "installed_wheels", lambda: ["onnxruntime", "onnxruntime-gpu"])
+    monkeypatch.setattr(doctor, "installed_wheels", lambda: {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.32.0"})
     (engine,) = [finding for finding in doctor._packages() if finding.topic == "engine"]
     assert engine.state == "broken"
     assert engine.fix.startswith("pip uninstall -y onnxruntime onnxruntime-gpu")
 
 
 def test_an_engine_of_a_wheel_of_another_name_is_one(monkeypatch):
-    monkeypatch.setattr(doctor, "installed_wheels", lambda: [])
+    monkeypatch.setattr(doctor, "installed_wheels", lambda: {})
     (engine,) = [finding for finding in doctor._packages() if finding.topic == "engine"]
     assert (engine.state, "not known" in engine.what) == ("ok", True)
 
 
 def test_no_engine_is_broken(monkeypatch):
-    monkeypatch.setattr(doctor, "installed_wheels", lambda: [])
+    monkeypatch.setattr(doctor, "installed_wheels", lambda: {})
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     (engine,) = [finding for finding in doctor._packages() if finding.topic == "engine"]
     assert engine.state == "broken"
@@ -77,3 +77,9 @@ def test_a_kernel_that_was_not_built_is_told_how_to_be(monkeypatch, cpu, state, 
     monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: answer)
     found = doctor._kernel()
     assert (found.state, fix in found.fix) == (state, True)
+
+
+def test_an_engine_that_cannot_be_imported_is_broken(monkeypatch):
+    monkeypatch.setattr(doctor, "unfit_numpy", lambda: "onnxruntime 1.17.3 was built for numpy 1: pip install 'numpy<2'")
+    (engine,) = [finding for finding in doctor._packages() if finding.topic == "engine"]
+    assert (engine.state, engine.fix) == ("broken", "pip install 'numpy<2'")

@@ -14,6 +14,7 @@ from catvae.runtime.bundle_files import PRETRAINED
 from catvae.runtime.errors import DataError, OutputError
 from catvae.runtime.labelled import read_labelled
 from catvae.runtime.labelling import renamed, write_names
+from catvae.runtime.manifest_seal import seal_of, sealed
 
 
 @pytest.fixture
@@ -322,8 +323,11 @@ def test_what_a_newer_version_has_written_stays(run, bundle_copy):
     path = bundle_copy / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["newer"], manifest["clusters"][0]["colour"] = [1], "red"
-    path.write_text(json.dumps(manifest))
+    path.write_bytes(sealed(manifest))
     assert run("catvae-label", "bundle", "--name", "0=zero").returncode == 0
     for cluster in manifest["clusters"]:
         cluster["name"] = "zero" if cluster["name"] == "0" else cluster["name"]
-    assert json.loads(path.read_text()) == manifest
+    written = json.loads(path.read_text())
+    assert written.pop("seal") == seal_of(written)
+    manifest.pop("seal")
+    assert written == manifest

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from catvae.runtime.errors import DataError
+from catvae.runtime.manifest_seal import sealed
 from catvae.runtime.report import charts, facts, maps
 from catvae.runtime.report.facts import Examined, Facts, cards, confusion, pictured
 from catvae.runtime.report.of_bundle import facts_of_bundle
@@ -273,7 +274,7 @@ def without_training(bundle_copy) -> None:
     path = bundle_copy / "manifest.json"
     manifest = json.loads(path.read_text())
     del manifest["training"]
-    path.write_text(json.dumps(manifest))
+    path.write_bytes(sealed(manifest))
     (bundle_copy / "training.json").unlink()
 
 

@@ -11,6 +11,7 @@ import pytest
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.bundle_files import PRETRAINED
 from catvae.runtime.errors import DataError
+from catvae.runtime.manifest_seal import sealed
 from catvae.runtime.self_test import difference, self_test
 
 
@@ -24,7 +25,7 @@ def copy(tmp_path):
         (folder / "golden.npz").write_bytes(data)
         manifest = json.loads((folder / "manifest.json").read_text())
         manifest["golden"] |= {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        (folder / "manifest.json").write_bytes(sealed(manifest))
 
     return folder, replace
 

@@ -131,17 +131,17 @@ def test_a_forked_child_ends_as_it_wants_to(end):
 
 
 def test_installed_wheels_are_those_of_the_package_index(monkeypatch, tmp_path):
-    assert cuda.installed_wheels() == [name for name in cuda.WHEELS if any(distributions(name=name))]
+    assert [*cuda.installed_wheels()] == [name for name in cuda.WHEELS if any(distributions(name=name))]
     for name in ("onnxruntime-1.27.0", "onnxruntime_gpu-1.27.0", "onnxruntime_directml-1.24", "onnxruntime_extensions-0.14"):
         (tmp_path / f"{name}.dist-info").mkdir()
     monkeypatch.setattr(cuda, "_site", lambda package: tmp_path)
-    assert cuda.installed_wheels() == ["onnxruntime", "onnxruntime-gpu", "onnxruntime-directml"]
+    assert [*cuda.installed_wheels()] == ["onnxruntime", "onnxruntime-gpu", "onnxruntime-directml"]
     monkeypatch.setattr(cuda, "_site", lambda package: None)
-    assert cuda.installed_wheels() == []
+    assert cuda.installed_wheels() == {}
 
 
 def test_two_wheels_at_once_are_named(monkeypatch):
-    monkeypatch.setattr(session, "installed_wheels", lambda: ["onnxruntime", "onnxruntime-gpu"])
+    monkeypatch.setattr(session, "installed_wheels", lambda: {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.32.0"})
     with pytest.raises(DeviceError, match="onnxruntime and onnxruntime-gpu are installed and overwrite each other"):
         import_onnxruntime()
 
@@ -180,7 +180,7 @@ def test_obstacles_have_remedies(monkeypatch):
     monkeypatch.setattr(cuda, "_loads", lambda name: False)
     for line in cuda.obstacles():
         assert ": " in line
-    monkeypatch.setattr(cuda, "installed_wheels", lambda: ["onnxruntime-gpu"])
+    monkeypatch.setattr(cuda, "installed_wheels", lambda: {"onnxruntime-gpu": "1.32.0"})
     monkeypatch.setattr(cuda, "_loads", lambda name: name == "libcuda.so.1")
     monkeypatch.setattr(cuda, "needed_libraries", lambda: ["libcublas.so.13"])
     assert any("libcublas.so.13" in line for line in cuda.obstacles())
@@ -243,3 +243,13 @@ def test_affinity_counts():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "1", result.stderr
+
+
+def test_an_onnxruntime_of_numpy_1_beside_numpy_2_is_named(monkeypatch):
+    """pip lets them stand together; the import would end in a page of complaints."""
+    monkeypatch.setattr(session, "installed_wheels", lambda: {"onnxruntime": "1.17.3"})
+    monkeypatch.setattr(session.np, "__version__", "2.4.6")
+    with pytest.raises(DeviceError, match=r"onnxruntime 1\.17\.3 was built for numpy 1, and 2\.4\.6 is installed: pip install 'numpy<2'"):
+        session.import_onnxruntime()
+    monkeypatch.setattr(session.np, "__version__", "1.26.4")
+    assert session.unfit_numpy() == ""
