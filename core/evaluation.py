@@ -61,7 +61,7 @@ def cluster_names(assignment: NDArray[np.float32], data: ImageData, labelled: La
     elif data.labels is not None and data.label_names:
         clusters = assignment.argmax(1)
         if label_scores(clusters, data.labels).ari < UNRELATED:
-            return names
+            return [unnamed(i, data.label_names) for i in range(count)]
         matched = match(clusters, data.labels, count, len(data.label_names))
         share = [float((data.labels[clusters == i] == c).mean()) if (clusters == i).any() else 0.0 for i, c in enumerate(matched)]
         known = data.label_names

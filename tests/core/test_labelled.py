@@ -93,3 +93,10 @@ def test_a_class_called_as_a_cluster_is_one_of_a_kind(blobs, given):
     clusters = np.where(blobs.labels == 0, np.arange(len(blobs.labels)) % 3, blobs.labels)  # the first kind is in no cluster of its own
     named = cluster_names(np.eye(3, dtype=np.float32)[clusters], data, None, [])
     assert len(set(named)) == 3
+
+
+def test_of_labels_that_clusters_do_not_follow_none_names_a_cluster(blobs):
+    """Cameras, say: of few clusters one holds half of a camera's images by chance."""
+    clusters = np.arange(len(blobs.images)) % 3
+    cameras = dataclasses.replace(blobs, labels=(np.arange(len(blobs.images)) // 3 % 2).astype(np.int64), label_names=("left", "right"))
+    assert cluster_names(np.eye(3, dtype=np.float32)[clusters], cameras, None, []) == ["cluster 0", "cluster 1", "cluster 2"]

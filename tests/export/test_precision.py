@@ -6,7 +6,7 @@ import pytest
 
 from catvae.core.held_back import Calibration, read_calibration
 from catvae.core.run_folder import RunFolder
-from catvae.export import agreement
+from catvae.export import agreement, bundle_writer
 from catvae.export.agreement import check_agreement, compare_speed
 from catvae.export.bundle_writer import export_bundle
 from catvae.export.graphs import graph_specs, trace
@@ -168,6 +168,9 @@ def test_a_reduced_bundle_is_whole(finished_run, tmp_path, precision, monkeypatc
     exported = export_bundle(finished_run, tmp_path / "b", precision=precision)
     assert exported.manifest.precision == precision
     assert exported.manifest.quantisation.size_ratio < {"fp16": 0.6, "int8": 0.5}[precision]
+    assert 0 < exported.manifest.quantisation.mean_difference < {"fp16": 0.01, "int8": 0.5}[precision]
+    assert exported.manifest.min_runtime == {"onnxruntime": {"fp16": "1.17", "int8": "1.19"}[precision]}
+    assert bundle_writer.summary(exported)["parity"].endswith(f", before weights became {precision}")
     bundle = Bundle.load(tmp_path / "b")
     assert all(check.passed for check in self_test(bundle))
     before = {p.name: p.read_bytes() for p in (tmp_path / "b").iterdir()}

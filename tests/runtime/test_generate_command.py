@@ -106,6 +106,7 @@ def test_style_moved_to_an_images_own_cluster_is_its_reconstruction(bundle):
         (("--reconstruct",), 2, "--reconstruct needs images"),
         (("a.png",), 2, "say how"),
         (("a.png", "--ring"), 2, "say how"),
+        (("--ring", "-c", "#3"), 2, "--ring goes from cluster to cluster"),
         (("a.png", "--between"), 2, "--between needs 2 images, got 1"),
         (("a.png", "--between", "--transfer"), 2, "different pictures"),
         (("torn.png", "--transfer"), 3, "torn.png"),

@@ -176,6 +176,7 @@ def test_mistakes_are_named_in_one_line(run, bundle_copy, tmp_path, png, argumen
     assert result.returncode == code, result.stderr
     assert message in result.stderr.decode()
     assert len(result.stderr.decode().strip().splitlines()) == 1
+    assert not result.stdout
     assert (bundle_copy / "manifest.json").read_bytes() == before
 
 
