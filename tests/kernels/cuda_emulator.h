@@ -1,7 +1,8 @@
 /* Just enough CUDA to run the kernels on a CPU: blocks one after the other, the threads of a block as fibers that take turns.
  *
  * A fiber runs until it meets a barrier; when all have, the next round begins. Shared memory is static, since blocks never overlap.
- * Slow and exact: it finds wrong indices, missing barriers between unequal phases and uninitialised sums, not races within a phase.
+ * Slow and exact: it finds wrong indices, missing barriers between unequal phases, and barriers that not all threads of a block meet, not
+ * races within a phase.
  */
 #ifndef CUDA_EMULATOR_H
 #define CUDA_EMULATOR_H
@@ -12,6 +13,8 @@
 
 #include <functional>
 #include <vector>
+
+#define EMULATED_DIVERGENCE 720 /* what `launch` returns where some threads of a block met another barrier than others */
 
 #define __global__
 #define __device__
@@ -28,6 +31,8 @@ namespace emulator {
 static ucontext_t scheduler;
 static std::vector<ucontext_t> fibers;
 static std::vector<char> finished;
+static std::vector<char> waits; /* what each fiber met last: nothing, __syncthreads, one of the two halves of a shuffle */
+static bool diverged;
 static double slots[THREADS];
 static std::function<void()> body;
 
@@ -37,9 +42,10 @@ static void enter()
     finished[(size_t)threadIdx.x] = 1;
     swapcontext(&fibers[(size_t)threadIdx.x], &scheduler);
 }
-static void yield()
+static void yield(char barrier)
 {
     const int64_t me = threadIdx.x;
+    waits[(size_t)me] = barrier;
     swapcontext(&fibers[(size_t)me], &scheduler);
     threadIdx.x = me;
 }
@@ -50,6 +56,7 @@ static void run_block(const std::function<void()> &kernel)
     body = kernel;
     fibers.assign(THREADS, ucontext_t());
     finished.assign(THREADS, 0);
+    waits.assign(THREADS, 0);
     for (size_t t = 0; t < THREADS; ++t) {
         getcontext(&fibers[t]);
         fibers[t].uc_stack.ss_sp = &stacks[t * stack];
@@ -62,22 +69,24 @@ static void run_block(const std::function<void()> &kernel)
         for (size_t t = 0; t < THREADS; ++t)
             if (!finished[t]) {
                 threadIdx.x = (int64_t)t;
+                waits[t] = 0;
                 swapcontext(&scheduler, &fibers[t]);
                 again |= !finished[t];
             }
+        for (size_t t = 0; t < THREADS; ++t) diverged |= waits[t] != waits[0];
     }
 }
 } // namespace emulator
 
-static inline void __syncthreads() { emulator::yield(); }
+static inline void __syncthreads() { emulator::yield(1); }
 
 template <class R>
 static R __shfl_xor_sync(unsigned, R x, int lane)
 {
     emulator::slots[threadIdx.x] = (double)x;
-    emulator::yield();
+    emulator::yield(2);
     const R other = (R)emulator::slots[threadIdx.x ^ lane];
-    emulator::yield();
+    emulator::yield(3);
     return other;
 }
 
@@ -88,7 +97,9 @@ static int32_t launch(void (*kernel)(Parameters...), int64_t blocks, void *, Arg
         blockIdx.x = b;
         emulator::run_block([=] { kernel(arguments...); });
     }
-    return CATVAE_OK;
+    const bool failed = emulator::diverged;
+    emulator::diverged = false;
+    return failed ? EMULATED_DIVERGENCE : CATVAE_OK;
 }
 
 typedef int cudaError_t;

@@ -26,14 +26,17 @@ on_gpu = pytest.mark.skipif(
 built = pytest.mark.skipif(not _loader.available("cuda"), reason="the CUDA library was not built (no nvcc)")
 
 
-@pytest.fixture(scope="module", params=["small tiles", "large tiles"])
-def emulated(request, tmp_path_factory):
-    """The cffi pair of the CUDA source compiled for the CPU; the GPU chooses its tiles by the size of the problem, here both are tried."""
+DIVERGENCE = 720
+"""EMULATED_DIVERGENCE of the emulator."""
+
+
+def compiled(folder, *more, kernels=KERNELS):
+    """The cffi pair of the CUDA source in `kernels`, compiled for the CPU."""
     compiler = shutil.which("g++") or shutil.which("c++")
     if compiler is None:
         pytest.skip("no C++ compiler")
-    library = tmp_path_factory.mktemp("emulated") / "libcatvae_emulated.so"
-    includes = [f"-I{folder}" for folder in (KERNELS, KERNELS / "cuda", Path(__file__).parent)]
+    library = folder / "libcatvae_emulated.so"
+    includes = [f"-I{place}" for place in (kernels, kernels / "cuda", Path(__file__).parent)]
     flags = [
         "-x",
         "c++",
@@ -45,13 +48,27 @@ def emulated(request, tmp_path_factory):
         "-DCATVAE_EMULATE",
         f"-DCATVAE_ABI={header.abi()}",
     ]
-    flags += ["-DFILLS_GPU=1"] if request.param == "large tiles" else []
-    subprocess.run([compiler, *flags, *includes, str(KERNELS / "cuda" / "mixture_kl.cu"), "-o", str(library)], check=True)
+    subprocess.run([compiler, *flags, *more, *includes, str(kernels / "cuda" / "mixture_kl.cu"), "-o", str(library)], check=True)
     from cffi import FFI
 
     ffi = FFI()
     ffi.cdef(header.declarations(header.LOSS))
     return ffi, ffi.dlopen(str(library))
+
+
+@pytest.fixture(scope="module", params=["small tiles", "large tiles"])
+def emulated(request, tmp_path_factory):
+    """The GPU chooses its tiles by the size of the problem, here both are tried."""
+    return compiled(tmp_path_factory.mktemp("emulated"), *(["-DFILLS_GPU=1"] if request.param == "large tiles" else []))
+
+
+def test_the_emulator_notices_a_barrier_that_some_threads_do_not_meet(tmp_path):
+    kernels = shutil.copytree(KERNELS, tmp_path / "kernels", ignore=shutil.ignore_patterns("*.so", "__pycache__", "ops"))
+    rows = kernels / "cuda" / "rows.cuh"
+    whole = "sums[which][threadIdx.x + half];\n        __syncthreads();\n"
+    assert whole in rows.read_text()
+    rows.write_text(rows.read_text().replace(whole, "sums[which][threadIdx.x + half];\n        if (threadIdx.x < half) __syncthreads();\n"))
+    assert Call(compiled(tmp_path, kernels=kernels), (40, 17, 33)).run()[0] == DIVERGENCE
 
 
 SIZES = [(1, 1, 1), (40, 17, 33), (9, 70, 20), (130, 33, 3), (1100, 2, 5), (35, 18, 130)]
