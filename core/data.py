@@ -231,7 +231,8 @@ def _arrays(path: Path) -> ImageData:
         images = next(iter(arrays.values()))
     if images is None:
         raise DataError(f"{path} holds {', '.join(arrays)}: expected the images under 'images' or 'x_train'")
-    images, mask = _as_images(images, path), _is_mask(images)
+    images = _as_images(images, path)
+    mask = bool(((images == 0) | (images == 255)).all())
     labels, names = _as_labels(first("y_train", "labels", "y", "target"), len(images), path)
     test = first("x_test")
     test_images = None if test is None else _as_images(test, path, mask=mask)

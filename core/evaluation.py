@@ -39,7 +39,8 @@ def assign(model: CatVAE, images: NDArray[np.uint8], *, batch: int = 1024, dropo
 
 
 def cluster_names(assignment: NDArray[np.float32], data: ImageData, labelled: LabelledImages | None, homes: list[int]) -> list[str]:
-    """A name for each cluster: of the class of given labelled images, else of the class it matches in labelled data, else its number.
+    """A name for each cluster: of the class of given labelled images, else of the class it matches in labelled data, else ``cluster 3``;
+    where no class is known, its number.
 
     In labelled data a cluster is called after its class only where at least half of its images are of it, and only where clusters follow
     the labels at all: of few images and clusters some hold half of a camera's by chance.

@@ -108,7 +108,7 @@ def conclude(record: RunRecord, path: Path) -> None:
         for line in verdict.notes:
             say(f"note: {line}")
     sorts = verdict is None or verdict.status == "healthy"
-    if sorts and "train" in record.scores and record.scores["train"]["ari"] < UNRELATED:
+    if sorts and len(record.clusters) > 1 and "train" in record.scores and record.scores["train"]["ari"] < UNRELATED:
         say("note: clusters have next to nothing to do with the labels: if those are days, cameras or plates, give --no-labels")
     print(f"run       {path}")
     print(f"verdict   {verdict.status if verdict else 'none'}")

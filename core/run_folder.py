@@ -194,7 +194,7 @@ class RunFolder:
 def _holds_a_run(folder: Path) -> bool:
     """Whether what `TELLING` names is there, and not a file of the user's that has such a name."""
     for name, held in TELLING.items():
-        with contextlib.suppress(OSError, ValueError):  # not there, not JSON
+        with contextlib.suppress(OSError, ValueError, RecursionError):  # not there, not JSON
             found = msgspec.json.decode((folder / name).read_bytes())
             if isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in held.items()):
                 return True

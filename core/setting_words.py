@@ -41,7 +41,7 @@ def misfit(structure: type[msgspec.Struct], values: Mapping[str, Any]) -> str:
 
 def nearest(key: str, known: Sequence[str]) -> str:
     """The known name that an unknown one resembles, else all of them."""
-    near = difflib.get_close_matches(key, known, 1)
+    near = difflib.get_close_matches(str(key), known, 1)
     return f", did you mean '{near[0]}'?" if near else f"; known are {', '.join(known)}"
 
 

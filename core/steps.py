@@ -76,7 +76,7 @@ class Steps:
         self.steps = self.epochs * self.steps_per_epoch
         self.spec = ModelSpec.of(config, data.preprocess.shape)
         self.starts = starts.count_starts(config)
-        self.start_steps = round(starts.share(config) * self.steps) if self.starts > 1 else 0
+        self.start_steps = max(1, round(starts.share(config) * self.steps)) if self.starts > 1 else 0
         self.ordered_from = round(ORDERED * starts.share(config) * self.steps)
         self.labelled = labelled
         self.looked_at = self.batches.spread(PAIRS)

@@ -25,6 +25,7 @@ from catvae.runtime.manifest import SCHEMA, Cluster, FileRecord, GraphRecord, Ma
 from catvae.runtime.manifest_checks import model_id
 from catvae.runtime.manifest_seal import sealed
 from catvae.runtime.model_card import model_card
+from catvae.runtime.session import require_runtime
 from catvae.runtime.whole_folder import refuse_strangers, whole_folder
 
 from .agreement import BATCHES, Speed, check_agreement, compare_speed
@@ -80,6 +81,7 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
     OutputError
         When it cannot be written.
     """
+    require_runtime(OLDEST_RUNTIME[precision], f"a bundle in {precision}")
     folder = RunFolder(run)
     record = folder.read_record()
     if record.status != "finished":

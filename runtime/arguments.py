@@ -25,7 +25,10 @@ def whole_number(value: Any, what: str, least: int = 0) -> int:
 
 def images_like(images: Any, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """A caller's images (N, H, W, C), uint8, of a model's `shape` (H, W, C); (N, H, W) is accepted for grey ones."""
-    images = np.asarray(images)
+    try:
+        images = np.asarray(images)
+    except ValueError as error:  # of different shapes
+        raise UsageError(f"images must be one array, uint8 (N, {', '.join(map(str, shape))}): got a list of different shapes") from error
     if images.ndim == 3 and shape[-1] == 1 and images.shape[1:] == shape[:2]:
         images = images[..., None]
     if images.dtype != np.uint8 or images.shape[1:] != shape:
@@ -41,11 +44,13 @@ def images_like(images: Any, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 
 def rows_of_numbers(rows: Any, length: int, what: str) -> NDArray[np.float32]:
-    """A caller's rows of `length` numbers, (N, length) float32."""
+    """A caller's rows of `length` finite numbers, (N, length) float32."""
     try:
         found = np.ascontiguousarray(rows, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{what} must be numbers, (N, {length}): got {type(rows).__name__}") from error
     if found.ndim != 2 or found.shape[1] != length:
         raise UsageError(f"{what} must be (N, {length}): got {found.shape}")
+    if not np.isfinite(found).all():
+        raise UsageError(f"{what} must be finite numbers: some are NaN or infinite")
     return found

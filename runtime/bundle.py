@@ -193,7 +193,7 @@ class Bundle:
         return self.file(self.manifest.golden)
 
     def training(self) -> Training:
-        """What `training.json` tells, verified; nothing for bundles of earlier versions. Raises `DataError`."""
+        """What `training.json` tells, verified; nothing where it tells nothing. Raises `DataError`."""
         record = self.manifest.training
         return parse_training(self.file(record), str(self.path / record.name)) if record else Training()
 
@@ -286,8 +286,6 @@ class Bundle:
         Raises as `predict_proba` does, `UsageError` where latents are of another shape or not finite.
         """
         latents = rows_of_numbers(latents, self.manifest.latent, "latents")
-        if not np.isfinite(latents).all():
-            raise UsageError("latents must be finite numbers: some are NaN or infinite")
         return self._finite(*self._run("decoder", latents, ["image"], batch_size))
 
     def sample(self, cluster: int, n: int = 1, seed: int = 0) -> Floats:

@@ -16,7 +16,7 @@ from .sources import SUFFIXES, is_image_name, walk_images
 
 HEADERS = frozenset({"path", "file", "filename", "file_name", "image", "image_path"})
 """What the first cell of a CSV file's header may be."""
-ANSWERS = ["path", "ok"]
+ANSWERS = ["path", "ok", "cluster", "name"]
 """What the header of rows that `catvae-infer` wrote begins with. Their paths are from the folder it was called in."""
 CLASSES = "class", "label", "category", "kind", "name"
 """What the column of classes may be called where there are more than two; `catvae-infer` writes names."""
@@ -43,7 +43,7 @@ def read_labelled(source: str | os.PathLike[str], preprocess: Preprocess) -> Lab
     source : path
         A folder: every image below ``SOURCE/CLASS/`` belongs to CLASS. A CSV file: rows of path, class; paths are relative to the file. A
         header, ``path,class`` say, may come first; where there are more columns it must, and name one of `CLASSES`. Of rows of
-        `catvae-infer` those without a name count for nothing, and paths may be relative to the present folder too.
+        `catvae-infer` those without a name count for nothing, and paths are relative to the present folder, else to the file.
     preprocess : Preprocess
 
     Raises
@@ -113,15 +113,15 @@ def _csv_pairs(file: Path) -> list[tuple[str, str]]:
                     cells.pop()
                 if first and cells[0].lower() in HEADERS and not (file.parent / cells[0]).is_file():
                     column, columns, first = _column_of_classes(cells, file), len(cells), False
-                    answers = cells[:2] == ANSWERS
+                    answers = cells[: len(ANSWERS)] == ANSWERS
                     continue
                 first = False
-                if answers and (cells[1].lower() == "false" or cells[min(column, len(cells) - 1)] == UNKNOWN_NAME):
+                if answers and len(cells) > column and (cells[1].lower() == "false" or cells[column] in ("", UNKNOWN_NAME)):
                     continue
                 if not column < len(cells) <= columns or not cells[0] or not cells[column]:
                     raise DataError(f"{file}, line {number}: {_expected(cells, column, columns)}, found {','.join(row)!r}")
                 path, name = str(file.parent / cells[0]), cells[column]
-                if answers and not os.path.exists(path):
+                if answers and os.path.exists(cells[0]):
                     path = cells[0]
                 known = classes.setdefault(os.path.realpath(path), name)
                 if known != name:

@@ -4,6 +4,7 @@ Names are all that changes: `manifest.json`, the model card and the preview are 
 are given one name are merged: they count as one class from then on.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from .files import atomic_write, real_path
 from .generate import preview
 from .labelled import LabelledImages
 from .manifest import Manifest
-from .manifest_seal import sealed
+from .manifest_seal import require_seal, sealed
 from .matching import match_counts, most_frequent, winners
 from .model_card import model_card
 from .names import unnamed
@@ -113,7 +114,8 @@ def write_names(bundle: Bundle, manifest: Manifest, output: Path) -> None:
     OutputError
         When it cannot be written.
     """
-    written = msgspec.json.decode(manifest_bytes(bundle.path))  # with what a newer version has written there
+    written = json.loads(manifest_bytes(bundle.path))  # with what a newer version has written there
+    require_seal(written, str(bundle.path / "manifest.json"))
     for cluster, name in zip(written["clusters"], manifest.names, strict=True):
         cluster["name"] = name
     named: dict[str, bytes | str] = {

@@ -225,10 +225,9 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         if schema != SCHEMA:
             raise DataError(f"{where} has schema {schema}, this version reads {SCHEMA}: use the matching version of catvae")
         manifest = msgspec.json.decode(data, type=Manifest)
-        told = json.loads(data, object_pairs_hook=lambda pairs: require_distinct_keys(pairs, where))
+        require_seal(json.loads(data, object_pairs_hook=lambda pairs: require_distinct_keys(pairs, where)), where)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:  # ValueError: no text, or a number of thousands of digits
         raise DataError(f"{where} is not a bundle manifest: {error}") from error
-    require_seal(told, where)
     missing = {"classifier", "encoder", "decoder"} - manifest.graphs.keys()
     if missing or not manifest.clusters or manifest.delta < 1:
         lacks = ", ".join(sorted(missing)) or ("clusters" if not manifest.clusters else "latent dimensions")

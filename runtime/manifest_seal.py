@@ -19,9 +19,9 @@ def seal_of(manifest: dict[str, Any]) -> str:
 
 
 def sealed(manifest: Any) -> bytes:
-    """The file of a manifest, with its seal."""
-    told = json.loads(pretty_json(manifest))
-    return pretty_json(told | {KEY: seal_of(told)})
+    """The file of a manifest, a structure or what JSON made of one, with its seal."""
+    told = manifest if isinstance(manifest, dict) else json.loads(pretty_json(manifest))
+    return (json.dumps(told | {KEY: seal_of(told)}, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def require_seal(told: dict[str, Any], where: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from .errors import printable
 
 LONGEST_NAME = 255
-"""Characters: as many as the name of a folder may have."""
+"""Characters."""
 LONGEST_TEXT = 100
 """Of a data set's class, as far as it is shown: some are whole sentences."""
 UNKNOWN_NAME = "unknown"
@@ -15,7 +15,7 @@ UNKNOWN_NAME = "unknown"
 
 
 def is_name(text: str) -> bool:
-    """Whether terminals, tables, lists of one name a line and file systems show it as it is."""
+    """Whether terminals, tables and lists of one name a line show it as it is."""
     return 0 < len(text) <= LONGEST_NAME and text.isprintable()
 
 
@@ -38,5 +38,10 @@ def class_names(values: Sequence[str]) -> tuple[str, ...]:
     """Names of classes that data sets have, as a cluster can bear them: of texts as long as a story the beginning, what is no text
     escaped, ``unknown`` told apart from what is unknown; different ones stay different."""
     shown = [printable(value)[:LONGEST_TEXT] or "(none)" for value in values]
-    times = Counter(shown)
-    return tuple(f"{name} ({i})" if times[name] > 1 or name == UNKNOWN_NAME else name for i, name in enumerate(shown))
+    times, found = Counter(shown), list[str]()
+    for i, name in enumerate(shown):
+        if times[name] > 1 or name == UNKNOWN_NAME:
+            numbered = (f"{name} ({number})" for number in itertools.count(i))
+            name = next(text for text in numbered if text not in times and text not in found)
+        found.append(name)
+    return tuple(found)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import weakref
 from typing import Any
 
@@ -159,7 +160,7 @@ def import_onnxruntime() -> Any:
 
 def unfit_numpy() -> str:
     """Why onnxruntime cannot be imported beside this numpy, which pip lets stand together; empty where it can, or is not known."""
-    if _numbers(np.__version__) < (2, 0):
+    if _numbers(np.__version__) < (2, 0) or os.path.isdir(os.path.join(sys.prefix, "conda-meta")):  # conda builds its own
         return ""
     for wheel, number in installed_wheels().items():
         if _numbers(number) < (1, 19):

@@ -86,6 +86,8 @@ def _take_its_place(staging: Path, output: Path) -> None:
         if not output.exists():
             os.rename(old / output.name, output)
             shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not empty: something else has the name, and what had it before is kept there
+            old.rmdir()
         raise
     shutil.rmtree(old, ignore_errors=True)  # the new one is in place, whatever becomes of the old
 

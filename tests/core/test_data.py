@@ -335,11 +335,12 @@ def test_classes_of_arrays_may_be_a_column_and_masks_are_told_by_the_training_im
     assert data.test_images is not None
     assert (data.labels.tolist(), data.test_labels.tolist()) == ([0, 1, 0, 1], [0, 1])
     assert data.test_images.max() == 1  # dark, as others of its kind may be
-    np.savez(tmp_path / "mask.npz", x_train=images % 2, x_test=flat, y_test=column[:2])
-    data = load_data(str(tmp_path / "mask.npz"))
-    assert data.test_images is not None
-    assert (data.images.max(), data.test_images.max(), data.test_labels) == (255, 255, None)
-    assert "y_test is not used" in data.notes[0]
+    for train in (images % 2, images % 2 > 0, (images % 2).astype(np.float32)):
+        np.savez(tmp_path / "mask.npz", x_train=train, x_test=flat, y_test=column[:2])
+        data = load_data(str(tmp_path / "mask.npz"))
+        assert data.test_images is not None
+        assert (data.images.max(), data.test_images.max(), data.test_labels) == (255, 255, None)
+        assert "y_test is not used" in data.notes[0]
 
 
 def test_sub_folders_called_unknown_or_alone(tmp_path):

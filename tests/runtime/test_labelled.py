@@ -54,11 +54,28 @@ def test_rows_of_answers_name_the_images_that_have_a_name(png, tmp_path, monkeyp
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "rows.csv").write_text(
         "\npath,ok,cluster,name,confidence,provider,error\na.png,true,3,cat,0.9,CPU,\nb.png,TRUE,-1,unknown,0.3,CPU,\n"
-        "gone.png,false,,,,,no_such_file: gone\nc.png,true,4,dog,0.9,CPU,\n"
+        "gone.png,false,,,,,no_such_file: gone\nc.png,true,4,dog,0.9,CPU,\nb.png,true,4,,0.9,CPU,\n"
     )
+    png("out/a.png", 200)  # not the one that was sorted
     monkeypatch.chdir(tmp_path)
     given = read_labelled("out/rows.csv", RULES)
     assert [given.names[label] for label in given.labels] == ["cat", "dog"]
+    assert given.paths[0] == "a.png"
+
+
+@pytest.mark.parametrize("text", ["path,ok,cluster,name\na.png\n", "path,ok\na.png,\n"])
+def test_a_row_that_is_cut_short_is_an_error(png, tmp_path, text):
+    png("a.png")
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(DataError, match="line 2: expected"):
+        read_labelled(tmp_path / "rows.csv", RULES)
+
+
+def test_a_column_called_ok_may_be_the_users(png, tmp_path):
+    """Two columns that begin as ours do are no rows of ours."""
+    png("a.png"), png("b.png")
+    (tmp_path / "given.csv").write_text("path,ok\na.png,true\nb.png,false\n")
+    assert read_labelled(tmp_path / "given.csv", RULES).names == ("false", "true")
 
 
 def test_no_class_is_called_unknown(png, tmp_path):
