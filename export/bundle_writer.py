@@ -247,12 +247,7 @@ def summary(exported: Exported) -> dict[str, str]:
         "clusters": ", ".join(f"{i}={name}" if named else name for i, name in enumerate(manifest.names)),
     }
     if manifest.quantisation:
-        q = manifest.quantisation
-        lines["agreement"] = f"{q.cluster_agreement:.2%} of {q.images:,} images keep the cluster they have in fp32"
-        if q.pixel_difference is not None and q.drawing_difference is not None:
-            lines["agreement"] += f"; reconstructions {q.pixel_difference:.1e}, drawings {q.drawing_difference:.1e} of full scale away"
-        if q.mean_difference is not None:
-            lines["agreement"] += f", posterior means {q.mean_difference:.1e} of their standard deviation"
+        lines["agreement"] = manifest.quantisation.words
     for speed in exported.speeds:
         runs = ", ".join(f"{ms:.3f} ms at batch {batch}" for ms, batch in zip(speed.milliseconds, BATCHES, strict=True))
         lines[speed.precision] = f"{speed.size / 1e6:.2f} MB; classifier {runs}, one thread"

@@ -161,8 +161,7 @@ class Bundle:
         }
         if found != wanted:
             raise DataError(f"{label} has the tensors {found}, its manifest says {wanted}")
-        weights = self.manifest.weights
-        if weights and made.metadata.get("weights") != weights:
+        if made.metadata.get("weights") != self.manifest.weights:
             raise DataError(f"{label} was exported from other weights than its manifest: files of two bundles are mixed; export again")
         return made
 
@@ -193,9 +192,9 @@ class Bundle:
         return self.file(self.manifest.golden)
 
     def training(self) -> Training:
-        """What `training.json` tells, verified; nothing where it tells nothing. Raises `DataError`."""
+        """What `training.json` tells, verified; raises `DataError`."""
         record = self.manifest.training
-        return parse_training(self.file(record), str(self.path / record.name)) if record else Training()
+        return parse_training(self.file(record), str(self.path / record.name))
 
     def file(self, record: FileRecord) -> bytes:
         """A file of the bundle, verified; raises `DataError` when it is not the one the manifest names."""

@@ -79,14 +79,23 @@ class Quantisation(msgspec.Struct, frozen=True, kw_only=True):
     images: int
     held_back: int = 0
     """Of `images`, those that were not trained on; 8-bit ranges were read from the others."""
-    pixel_difference: float | None = None
+    pixel_difference: float
     """Mean |reduced - full| of the images' reconstructions, in [0, 1]: encoder and decoder together."""
-    drawing_difference: float | None = None
+    drawing_difference: float
     """The same of drawings from every mode of the prior: the decoder alone."""
-    mean_difference: float | None = None
+    mean_difference: float
     """Mean |reduced - full| of the images' posterior means, in parts of their standard deviation."""
     size_ratio: float
     """Bytes of all graphs over those in fp32."""
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return (
+            f"{self.cluster_agreement:.2%} of {self.images:,} images keep the cluster they have in fp32; reconstructions"
+            f" {self.pixel_difference:.1e}, drawings {self.drawing_difference:.1e} of full scale away, posterior means"
+            f" {self.mean_difference:.1e} of their standard deviation"
+        )
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +137,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     schema: int
     model_id: str
     """SHA-256 over the graphs' hashes."""
-    weights: str = ""
+    weights: str
     """SHA-256 of the trained weights; every graph carries it too."""
     precision: str = "fp32"
     clusters: list[Cluster]
@@ -137,7 +146,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     preprocess: Preprocess
     graphs: dict[Role, GraphRecord]
     golden: FileRecord
-    training: FileRecord | None = None
+    training: FileRecord
     """See `training_record`."""
     tolerances: dict[str, float]
     """Largest difference from the golden outputs, relative above 1, per provider."""
@@ -166,7 +175,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def files(self) -> list[FileRecord]:
         """Every file that is read by its hash."""
-        return [*self.graphs.values(), self.golden, *([self.training] if self.training else [])]
+        return [*self.graphs.values(), self.golden, self.training]
 
     @property
     def reject_thresholds(self) -> NDArray[np.float32]:

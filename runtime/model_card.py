@@ -90,13 +90,8 @@ def _reduced(manifest: Manifest) -> list[str]:
     q = manifest.quantisation
     if q is None:
         return []
-    apart = {"reconstructions": q.pixel_difference, "drawings": q.drawing_difference}  # bundles of earlier versions know fewer
-    measured = " and ".join(f"{what} {pixels:.1e}" for what, pixels in apart.items() if pixels is not None)
-    drawn = f", {measured} of full scale away" if measured else ""
-    if q.mean_difference is not None:
-        drawn += f", posterior means {q.mean_difference:.1e} of their standard deviation"
     return [
-        f"`{manifest.precision}` against fp32 on {q.images:,} images, {q.held_back:,} of them held back from training:"
-        f" {q.cluster_agreement:.2%} keep their cluster{drawn}; {q.size_ratio:.0%} of the size.",
+        f"`{manifest.precision}` has {q.size_ratio:.0%} of the size of fp32. {q.words}. {q.held_back:,} of these images were held back from"
+        " training.",
         "",
     ]

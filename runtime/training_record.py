@@ -8,7 +8,7 @@ from .errors import DataError
 
 
 class Training(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole file; bundles of earlier versions have none."""
+    """The whole file."""
 
     verdict: Literal["", "healthy", "degenerate"] = ""
     """Empty where nobody judged."""

@@ -1,6 +1,5 @@
 """Reports: what their facts say, that the page is whole and safe, and how it behaves in a real browser."""
 
-import json
 import re
 import shutil
 import sys
@@ -12,7 +11,6 @@ import pytest
 from PIL import Image
 
 from catvae.runtime.errors import DataError
-from catvae.runtime.manifest_seal import sealed
 from catvae.runtime.report import charts, facts, maps
 from catvae.runtime.report.facts import Examined, Facts, cards, confusion, pictured
 from catvae.runtime.report.of_bundle import facts_of_bundle
@@ -268,21 +266,6 @@ def test_the_packaged_bundle_tells_of_its_training(bundle):
     assert found.verdict == "healthy"
     assert {"evidence lower bound", "reconstruction"} <= found.curves.keys()
     assert found.tables["Configuration"]["epochs"]
-
-
-def without_training(bundle_copy) -> None:
-    path = bundle_copy / "manifest.json"
-    manifest = json.loads(path.read_text())
-    del manifest["training"]
-    path.write_bytes(sealed(manifest))
-    (bundle_copy / "training.json").unlink()
-
-
-def test_a_bundle_of_an_earlier_version_has_no_verdict(run, bundle, tmp_path):
-    shutil.copytree(bundle.path, tmp_path / "old")
-    without_training(tmp_path / "old")
-    assert run("catvae-report", "old").returncode == 0
-    assert 'class="verdict' not in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"verdict": "splendid"}', b'{"curves": {"x": [[1, "y"]]}}', b"\xff"])
