@@ -42,6 +42,12 @@ class FilePath(click.Path):
         return super().convert(value, param, ctx)
 
 
+def bundle_option(name: str = "bundle_path", what: str = "Bundle folder.") -> Callable[[Any], Any]:
+    """The option that names a bundle."""
+    words = f"{what} [default: $CATVAE_BUNDLE, else the packaged digits]"
+    return click.option("-b", "--bundle", name, type=FilePath(readable=False), help=words)
+
+
 class SourceText(click.ParamType):
     """Images as they are named: a path, a pattern or -, but not the nothing that an unset variable leaves."""
 

@@ -4,19 +4,13 @@ from pathlib import Path
 
 import click
 
-from .command import FilePath, command_entry
+from .command import bundle_option, command_entry
 from .errors import printable
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
-@click.option(
-    "-b",
-    "--bundle",
-    "bundle_path",
-    type=FilePath(readable=False),
-    help="Bundle to test. [default: $CATVAE_BUNDLE, else the packaged digits]",
-)
+@bundle_option(what="Bundle to test.")
 def doctor(bundle_path: Path | None) -> int:
     """Look at this machine; nothing is changed.
 

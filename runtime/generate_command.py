@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .command import Choice, FilePath, SourceText, command_entry, say
+from .command import Choice, FilePath, SourceText, bundle_option, command_entry, say
 from .errors import DataError, ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -21,13 +21,7 @@ MOST_IMAGES = 100
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
 @click.argument("images", nargs=-1, type=SourceText(), metavar="[IMAGE]...")
-@click.option(
-    "-b",
-    "--bundle",
-    "bundle_path",
-    type=FilePath(readable=False),
-    help="Bundle folder. [default: $CATVAE_BUNDLE, else the packaged digits]",
-)
+@bundle_option()
 @click.option(
     "-o",
     "--output",

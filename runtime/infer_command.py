@@ -8,7 +8,7 @@ import os
 
 import click
 
-from .command import Choice, FilePath, SourceText, command_entry
+from .command import Choice, FilePath, SourceText, bundle_option, command_entry
 from .errors import UsageError
 from .infer import Request, answer
 
@@ -16,9 +16,7 @@ from .infer import Request, answer
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
 @click.argument("sources", nargs=-1, type=SourceText(), metavar="SOURCE...")
-@click.option(
-    "-b", "--bundle", "bundle", type=FilePath(readable=False), help="Bundle folder. [default: $CATVAE_BUNDLE, else the packaged digits]"
-)
+@bundle_option("bundle")
 @click.option(
     "--files-from",
     type=FilePath(dash=True),
