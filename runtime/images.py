@@ -280,6 +280,7 @@ def _open_regular(path: str | os.PathLike[str]) -> tuple[int, int]:
     except IsADirectoryError as error:
         raise ImageError("not_a_file", "a folder, pipe or device, expected an image file") from error
     except FileNotFoundError as error:
-        raise ImageError("missing", "no such file") from error
+        of_a_pattern = ", and as a pattern it matches none" if set("*?[") & set(os.fsdecode(path)) else ""
+        raise ImageError("missing", f"no such file{of_a_pattern}") from error
     except (OSError, ValueError) as error:
         raise ImageError("unreadable", f"cannot be read: {getattr(error, 'strerror', None) or error}") from error

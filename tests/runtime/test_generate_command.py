@@ -110,7 +110,7 @@ def test_style_moved_to_an_images_own_cluster_is_its_reconstruction(bundle):
         (("a.png", "--between"), 2, "--between needs 2 images, got 1"),
         (("a.png", "--between", "--transfer"), 2, "different pictures"),
         (("torn.png", "--transfer"), 3, "torn.png"),
-        (("none*", "--transfer"), 3, "no such file"),
+        (("none*", "--transfer"), 3, "no such file, and as a pattern it matches none"),
     ],
 )
 def test_given_images_and_how_to_draw_them_belong_together(run, png, tmp_path, arguments, code, message):
