@@ -242,7 +242,7 @@ class Bundle:
 
     def _examined(self, images: Images, embed: bool, score: bool, batch_size: int) -> Answers:
         (assignment,) = self._run("classifier", images, ["assignment"], batch_size)
-        clusters, confidence = self.decide(assignment)
+        clusters, confidence = winners(assignment, self.manifest.groups)  # of what is not finite too: its row says so
         outputs, embedding, bound = [assignment], None, None
         if embed or score:
             mean, log_variance, cluster_kl = self._run("encoder", images, ["mean", "log_variance", "cluster_kl"], batch_size)
