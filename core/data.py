@@ -232,10 +232,9 @@ def _arrays(path: Path) -> ImageData:
     if images is None:
         raise DataError(f"{path} holds {', '.join(arrays)}: expected the images under 'images' or 'x_train'")
     images = _as_images(images, path)
-    mask = bool(((images == 0) | (images == 255)).all())
     labels, names = _as_labels(first("y_train", "labels", "y", "target"), len(images), path)
     test = first("x_test")
-    test_images = None if test is None else _as_images(test, path, mask=mask)
+    test_images = None if test is None else _as_images(test, path, mask=_black_and_white(images))
     if test_images is not None and test_images.shape[1:] != images.shape[1:]:
         raise DataError(f"{path}: x_test has images of {test_images.shape[1:]}, the training images are {images.shape[1:]}")
     test_labels, values, notes = None, first("y_test"), ()
@@ -252,9 +251,9 @@ def _arrays(path: Path) -> ImageData:
     return ImageData(path.stem, images, native_preprocess(images), labels, class_names(names), test_images, test_labels, notes)
 
 
-def _is_mask(array: NDArray) -> bool:
-    """Integers that are 0 and 1 alone: black and white, not two shades of black."""
-    return np.issubdtype(array.dtype, np.integer) and bool(array.size) and array.min() >= 0 and array.max() == 1
+def _black_and_white(images: Images) -> bool:
+    """Looked at one by one: of most sets the first image tells, and none needs memory for all of them."""
+    return all(((image == 0) | (image == 255)).all() for image in images)
 
 
 def _as_images(array: NDArray, path: Path, *, mask: bool | None = None) -> Images:
@@ -277,9 +276,8 @@ def _as_images(array: NDArray, path: Path, *, mask: bool | None = None) -> Image
     low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
     if np.issubdtype(array.dtype, np.integer) and low >= 0 and high <= 255:
         levels = array.astype(np.uint8, copy=False)
-        if _is_mask(array) if mask is None else mask and high <= 1:
-            return levels * np.uint8(255)
-        return levels
+        told = high == 1 if mask is None else mask and high <= 1  # 0 and 1 alone: a mask, not two shades of black
+        return levels * np.uint8(255) if told else levels
     if np.issubdtype(array.dtype, np.floating) and low >= 0 and high <= 1:
         return np.round(array * 255).astype(np.uint8)
     raise DataError(f"{path} holds {array.dtype} pixels in {low:g}..{high:g}, expected uint8, integers 0..255 or floats in [0, 1]")

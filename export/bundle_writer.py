@@ -45,7 +45,7 @@ TOLERANCES: dict[Precision, dict[str, float]] = {
 """Largest difference from the golden outputs, relative above 1, per precision and provider: one 8-bit step rounded the other way shows."""
 
 OLDEST_RUNTIME: dict[Precision, str] = {"fp32": "1.17", "fp16": "1.17", "int8": "1.19"}
-"""onnxruntime that answers within them: older ones sum 8-bit products otherwise, and posterior means were 0.13 away."""
+"""onnxruntime that answers within them: older ones sum 8-bit products otherwise, of some models by more."""
 
 
 class Exported(NamedTuple):

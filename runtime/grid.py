@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 MARK = "catvae-generate"
 """In pictures that people asked for, which alone are replaced by others."""
-BEGINNING = re.compile(rb"\x89PNG\r\n\x1a\n.{0,256}?tEXtSoftware\0catvae-generate", re.DOTALL)
+BEGINNING = re.compile(rb"\x89PNG\r\n\x1a\n.{0,256}?tEXtSoftware\0" + MARK.encode(), re.DOTALL)
 """Of such a picture."""
 INK = (32, 36, 44)
 PAPER = (250, 250, 248)

@@ -23,7 +23,7 @@ STYLE = Path(__file__).with_name("style.css")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 MARK = "catvae-report"
 """What tells such a page from a file of the user's."""
-BEGINNING = re.compile(rb'<!doctype html>[^\0]{0,400}?<meta name="generator" content="catvae-report">')
+BEGINNING = re.compile(rb'<!doctype html>[^\0]{0,400}?<meta name="generator" content="' + MARK.encode() + rb'">')
 """Of a page made here."""
 MOST_CARDS = 100
 """Clusters with a card: more would be a page nobody scrolls."""

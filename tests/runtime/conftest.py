@@ -1,5 +1,7 @@
 """Fixtures of the runtime suite: nothing here may need torch, onnx or the training side."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from PIL import Image
 
 from catvae.runtime.bundle import Bundle
 from catvae.runtime.bundle_files import PRETRAINED
+from catvae.runtime.manifest_seal import sealed
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +55,18 @@ def names(png):
     """Paths of 23 small images of noise."""
     noise = np.random.default_rng(3)
     return [str(png(f"{i:03}.png", noise.integers(0, 256, (28, 28), dtype=np.uint8))) for i in range(23)]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A private copy of the pretrained bundle, with a way to edit its manifest."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(PRETRAINED / "digits", folder)
+
+    def edit(change) -> None:
+        path = folder / "manifest.json"
+        manifest = json.loads(path.read_text())
+        change(manifest)
+        path.write_bytes(sealed(manifest))
+
+    return folder, edit
