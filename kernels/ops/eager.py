@@ -14,6 +14,18 @@ from .. import _loader
 _PLAIN = {torch.Tensor, torch.nn.Parameter, type(None)}
 
 
+def kernel_runs(device: str, index: int | None) -> bool:
+    """Whether there is a compiled kernel for a tensor on this device."""
+    if device == "cuda":
+        with torch.cuda.device(index):
+            return _loader.runs(device, index)
+    return device == "cpu" and _loader.runs(device)
+
+
+# What `torch.compiler.assume_constant_result` does, which would load the whole compiler here.
+kernel_runs._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
 def traced(*inputs: torch.Tensor | None) -> bool:
     """Whether somebody looks on who must see an op: torch.compile, torch.jit, a dispatch mode, or fake tensors and other subclasses."""
     return (

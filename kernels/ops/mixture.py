@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import _loader
 from . import calls, registered  # noqa: F401 - registering is what the import is for
 from .checks import HALF, check_dense, check_mixture, fits
-from .eager import applied, traced, transformed
+from .eager import applied, kernel_runs, traced, transformed
 from .once import first_derivative
 from .plain import MixtureKL, plain_dense_kl, plain_mixture_kl
 
@@ -103,20 +103,9 @@ def _widened(x: Tensor) -> Tensor:
     return x.float() if x.dtype in HALF else x
 
 
-def _runs(device: str, index: int | None) -> bool:
-    if device == "cuda":
-        with torch.cuda.device(index):
-            return _loader.runs(device, index)
-    return device == "cpu" and _loader.runs(device)
-
-
-# What `torch.compiler.assume_constant_result` does, which would load the whole compiler here.
-_runs._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
-
-
 def _compiled(x: Tensor) -> bool:
     device = x.device.type
-    if _runs(device, x.device.index):
+    if kernel_runs(device, x.device.index):
         return True
     if device in ("cpu", "cuda") and not torch.compiler.is_compiling():
         _warn_once(device)

@@ -1,14 +1,15 @@
 """The loss as registered torch ops: ``catvae::mixture_kl`` and ``catvae::dense_kl``, each with its ``_backward``.
 
-Each has its fake, autocast and autograd rules, so that torch.compile traces it into one graph and anyone may call it. Eager training does
-not come by here: see `mixture`.
+Each has its fake, autocast and autograd rules, so that torch.compile traces it into one graph and anyone may call it, on any device: where
+there is no compiled kernel it computes the same in ordinary torch operations. Eager training does not come by here: see `mixture`.
 """
 
 import torch
 from torch import Tensor
 
-from . import calls
+from . import calls, unbuilt
 from .checks import HALF, REAL, check_dense, check_mixture
+from .eager import kernel_runs
 from .once import first_derivative
 
 Maybe = Tensor | None
@@ -21,12 +22,12 @@ _DENSE = "Tensor mu, Tensor lv, Tensor prior, Tensor logits, Tensor? weight"
 
 
 def _fake_mixture(m, v, E, F, prior, logits, weight):
-    check_mixture(m, v, E, F, prior, logits, weight)
+    _check_mixture(m, v, E, F, prior, logits, weight)
     return _fake_forward(E, logits)
 
 
 def _fake_dense(mu, lv, prior, logits, weight):
-    check_dense(mu, lv, prior, logits, weight)
+    _check_dense(mu, lv, prior, logits, weight)
     return _fake_forward(prior, logits)
 
 
@@ -45,8 +46,7 @@ def _fake_dense_backward(mu, lv, prior, logits, weight, assignment, cluster_kl, 
 
 def _define(name: str, arguments: str, returns: str, native, fake) -> None:
     _library.define(f"{name}({arguments}) -> {returns}")
-    for device in ("CPU", "CUDA"):
-        _library.impl(name, native, device)
+    _library.impl(name, native, "CompositeExplicitAutograd")
     torch.library.register_fake(f"catvae::{name}", fake, lib=_library)
 
 
@@ -71,29 +71,40 @@ def _differentiable(name: str, inputs: int, gradients: tuple[int, ...]) -> None:
 
 
 def _mixture_forward(m, v, E, F, prior, logits, weight):
-    check_mixture(m, v, E, F, prior, logits, weight)
-    _check_types((m, v, logits), (E, F, prior, weight))
-    return calls.mixture_forward(m, v, E, F, prior, logits, weight)
+    _check_mixture(m, v, E, F, prior, logits, weight)
+    return _form(m).mixture_forward(m, v, E, F, prior, logits, weight)
 
 
 def _dense_forward(mu, lv, prior, logits, weight):
-    check_dense(mu, lv, prior, logits, weight)
-    _check_types((mu, lv, logits), (prior, weight))
-    return calls.dense_forward(mu, lv, prior, logits, weight)
+    _check_dense(mu, lv, prior, logits, weight)
+    return _form(mu).dense_forward(mu, lv, prior, logits, weight)
 
 
 def _mixture_backward(m, v, E, F, prior, logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy):
-    check_mixture(m, v, E, F, prior.detach(), logits, weight)
-    _check_types((m, v, logits), (E, F, prior, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy))
+    _check_mixture(m, v, E, F, prior.detach(), logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
     _check_saved(logits, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
-    return calls.mixture_backward(m, v, E, F, prior, logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
+    return _form(m).mixture_backward(m, v, E, F, prior, logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
 
 
 def _dense_backward(mu, lv, prior, logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy):
-    check_dense(mu, lv, prior.detach(), logits, weight)
-    _check_types((mu, lv, logits), (prior, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy))
+    _check_dense(mu, lv, prior.detach(), logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
     _check_saved(logits, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
-    return calls.dense_backward(mu, lv, prior, logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
+    return _form(mu).dense_backward(mu, lv, prior, logits, weight, assignment, cluster_kl, statistics, g_kl, g_neg_entropy)
+
+
+def _form(x: Tensor):
+    """The module that computes on the device of `x`."""
+    return calls if kernel_runs(x.device.type, x.device.index) else unbuilt
+
+
+def _check_mixture(m, v, E, F, prior, logits, weight, *saved: Maybe) -> None:
+    check_mixture(m, v, E, F, prior, logits, weight)
+    _check_types((m, v, logits), (E, F, prior, weight, *saved))
+
+
+def _check_dense(mu, lv, prior, logits, weight, *saved: Maybe) -> None:
+    check_dense(mu, lv, prior, logits, weight)
+    _check_types((mu, lv, logits), (prior, weight, *saved))
 
 
 def _check_types(samples: tuple[Tensor, ...], others: tuple[Maybe, ...]) -> None:

@@ -1,0 +1,73 @@
+"""What the registered ops compute on devices without a compiled library: the functions of `calls` in ordinary torch operations.
+
+The gradients are written out, because autograd does not look into an op. Left out: everything about speed; `mixture_kl` and
+`dense_mixture_kl` do not come by here, they take the forms in `plain`.
+"""
+
+import torch
+from torch import Tensor
+
+from .plain import MixtureKL, plain_dense_kl, plain_mixture_kl
+
+Maybe = Tensor | None
+
+
+def mixture_forward(
+    m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits: Tensor, weight: Maybe
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `calls.mixture_forward`; the statistics, which are the compiled backward's, are zeros."""
+    return _with_statistics(plain_mixture_kl(m.to(E.dtype), v.to(E.dtype), E, F, prior, logits.to(E.dtype), weight))
+
+
+def mixture_backward(
+    m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits: Tensor, weight: Maybe,
+    assignment: Tensor, cluster_kl: Tensor, statistics: Tensor, g_kl: Maybe, g_neg_entropy: Maybe,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """As `calls.mixture_backward`, by the equations of docs/kernel.md."""
+    s, dlogits = _through_assignment(logits, weight, assignment, cluster_kl, g_kl, g_neg_entropy)
+    masked = _zero_where_masked(v.to(E.dtype), weight)
+    C, G, spread, of_samples, of_clusters = E - prior, F.exp(), masked.exp(), s.sum(1, keepdim=True), s.sum(0)[:, None]
+    dm = of_samples * m + s @ C
+    dv = 0.5 * (spread * (s @ G) - of_samples)
+    dE = s.T @ m.to(E.dtype) + of_clusters * C
+    dF = 0.5 * (G * (s.T @ spread) - of_clusters)
+    return dm.to(m.dtype), dv.to(v.dtype), dE, dF, dlogits
+
+
+def dense_forward(mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weight: Maybe) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `calls.dense_forward`; the statistics are zeros."""
+    return _with_statistics(plain_dense_kl(mu.to(prior.dtype), lv.to(prior.dtype), prior, logits.to(prior.dtype), weight))
+
+
+def dense_backward(
+    mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weight: Maybe,
+    assignment: Tensor, cluster_kl: Tensor, statistics: Tensor, g_kl: Maybe, g_neg_entropy: Maybe,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """As `calls.dense_backward`."""
+    s, dlogits = _through_assignment(logits, weight, assignment, cluster_kl, g_kl, g_neg_entropy)
+    dmu = s[..., None] * (mu - prior)
+    dlv = 0.5 * s[..., None] * torch.expm1(_zero_where_masked(lv.to(prior.dtype), weight))
+    return dmu.to(mu.dtype), dlv.to(lv.dtype), dlogits
+
+
+def _with_statistics(found: MixtureKL) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return *found, found.assignment.new_zeros(3, len(found.assignment))
+
+
+def _zero_where_masked(v: Tensor, weight: Maybe) -> Tensor:
+    """The log-variance, 0 in samples of weight 0, where it may be anything."""
+    return v if weight is None else v.masked_fill((weight == 0).view(-1, *[1] * (v.ndim - 1)), 0.0)
+
+
+def _through_assignment(
+    logits: Tensor, weight: Maybe, assignment: Tensor, cluster_kl: Tensor, g_kl: Maybe, g_neg_entropy: Maybe
+) -> tuple[Tensor, Tensor]:
+    """(s, dlogits), both (N, K): the gradient that reaches each cluster's KL, s = g_kl w a, and that of the logits."""
+    weighted = assignment if weight is None else weight[:, None] * assignment
+    g1, g2 = (0.0 if g is None else g.reshape(()) for g in (g_kl, g_neg_entropy))
+    empty = assignment == 0  # 0 log 0 and 0 * inf count as 0
+    dlogits = torch.zeros_like(assignment)
+    for g, term in ((g1, cluster_kl), (g2, torch.log_softmax(logits.to(assignment.dtype), -1))):
+        kept = term.masked_fill(empty, 0.0)
+        dlogits += g * weighted * (kept - (assignment * kept).sum(1, keepdim=True))
+    return g1 * weighted, dlogits.to(logits.dtype)
