@@ -124,7 +124,7 @@ def command_entry(command: click.Command, name: str, *, at_once: bool = False) -
 
 def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> int:
     """Run `command` and return its exit code; never raises for bad input."""
-    _open_closed_streams()
+    _usable_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name of a cluster or file may hold letters that its encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
     if not sys.warnoptions:
@@ -167,7 +167,7 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
         if error.errno == errno.ENOENT and not _working_folder():
             say(f"{name}: the working folder does not exist any more: change to another one")
             return DataError.exit_code
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):  # the last: opened for reading
             return _unexpected(name)
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -193,13 +193,18 @@ def _unexpected(name: str) -> int:
     return UNEXPECTED
 
 
-def _open_closed_streams() -> None:
-    """Streams that a caller closed lead nowhere: else the next file that is opened becomes standard output."""
+def _usable_streams() -> None:
+    """Standard streams as programs expect them: open, since the next file would else become standard output, and waiting for data.
+
+    A program that shares a pipe or terminal with us may have set it not to wait; Python then takes "nothing yet" for the end.
+    """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+        with contextlib.suppress(OSError, AttributeError):  # what cannot wait, and Windows before Python 3.12
+            os.set_blocking(number, True)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False, errors="backslashreplace" if mode == "w" else None))
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from .decoder_process import MANY, DecoderProcess, second_process
+from .errors import ImageError
 from .images import MAX_BYTES, DecodedBlock, decode_all
 from .preprocess import Preprocess
 from .processors import default_threads
@@ -153,7 +154,7 @@ class Decoding:
         return list(itertools.islice(sources, self.size))
 
     def _here(self, paths: list[str]) -> Block:
-        sources = [sys.stdin.buffer.read(MAX_BYTES + 1) if path == STDIN else path for path in paths]
+        sources = [_stdin() if path == STDIN else path for path in paths]
         return Block(paths, decode_all(sources, self.rules, lambda: self._unwanted))
 
     def _asked(self, paths: list[str]) -> bool:
@@ -164,6 +165,14 @@ class Decoding:
             return first
         decoded = self.helper.answer() if self.helper else None
         return Block(first, decoded) if decoded else self._here(first)
+
+
+def _stdin() -> bytes | ImageError:
+    """The image on standard input, or why there is none."""
+    try:
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
+    except OSError as error:  # closed, or opened for writing
+        return ImageError("unreadable", f"standard input cannot be read: {error.strerror or error}")
 
 
 def _joined(a: Block, b: Block) -> Block:

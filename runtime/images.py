@@ -16,8 +16,9 @@ from PIL import Image, UnidentifiedImageError
 
 from .errors import ImageError, UsageError
 from .frames import count_frames
-from .metadata import require_modest, require_modest_exif
-from .preprocess import Preprocess, fit_image, require_wide, to_grey_or_rgb, transparent
+from .metadata import TIFF, require_modest, require_modest_exif
+from .preprocess import Preprocess, fit_image, to_grey_or_rgb, transparent
+from .tiff import levels_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +44,9 @@ UPRIGHT = {
 """What makes an image of an orientation upright; Pillow's `exif_transpose` also writes all other tags anew, and fails where it cannot."""
 FEW_BITS = {"L;2": 85, "L;4": 17}
 """What Pillow multiplies grey levels of so many bits by."""
-WIDTH_TAG, HEIGHT_TAG, BITS_TAG = 0x0100, 0x0101, 0x0102
+WIDTH_TAG, HEIGHT_TAG = 0x0100, 0x0101
+INFO_TYPES = {"exif": (bytes,), "xmp": (bytes,), "transparency": (int, bytes, tuple)}
+"""What Pillow takes for granted under these names."""
 READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 """A pipe without a writer must not keep the open call waiting."""
 
@@ -119,23 +122,36 @@ def decode_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess)
             # as some cameras and telephones write.
             width, height = 2 * preprocess.width, 2 * preprocess.height
             image.draft(image.mode, (height, width) if _orientation(image) in TURNED else (width, height))
-        wide = image.format == "TIFF" and image.mode == "I" and getattr(image, "tag_v2", {}).get(BITS_TAG) == (32,)
+        levels = levels_of(image)
         _scale_hidden(image)
         image.load()
-        if wide:
-            require_wide(image)
-        lies = _exif(image).get(ORIENTATION_TAG, 1)
-        upright = image.transpose(UPRIGHT[lies]) if lies in UPRIGHT else image
+        _drop_misplaced(image)  # a PNG may have more text behind its pixels
+        lies = _exif_orientation(image)
+        seen = _grey_of_two(image)
+        upright = seen.transpose(UPRIGHT[lies]) if lies in UPRIGHT else seen
         # What is transparent shows the background that the model knows, whichever way the image is turned over afterwards.
         background = 255 - preprocess.background if preprocess.invert else preprocess.background
-        return Decoded(fit_image(to_grey_or_rgb(upright, background), preprocess).tobytes(), frames)
+        return Decoded(fit_image(to_grey_or_rgb(upright, background, levels), preprocess).tobytes(), frames)
 
 
 def _scale_hidden(image: ImageFile) -> None:
-    """Pillow scales grey levels of 2 and 4 bits to 0..255, but not the one that stands for transparent."""
+    """What stands for transparent in a PNG, in the levels that Pillow scales pixels to: 2 and 4 grey bits up, 16 bits of a colour down."""
     hidden = image.info.get("transparency")
-    if image.mode == "L" and isinstance(hidden, int) and len(image.tile) == 1:
-        image.info["transparency"] = hidden * FEW_BITS.get(str(image.tile[0][3]), 1)
+    stored = str(image.tile[0][3]) if len(image.tile) == 1 else ""
+    if image.mode == "L" and isinstance(hidden, int):
+        image.info["transparency"] = hidden * FEW_BITS.get(stored, 1)
+    elif image.mode == "RGB" and isinstance(hidden, tuple) and stored == "RGB;16B":
+        image.info["transparency"] = tuple(level >> 8 for level in hidden)
+
+
+def _grey_of_two(image: Image.Image) -> Image.Image:
+    """An image of one bit in which a level stands for transparent, as grey: versions of Pillow differ on which level that is."""
+    if image.mode != "1" or not isinstance(hidden := image.info.get("transparency"), int):
+        return image
+    del image.info["transparency"]
+    grey = image.convert("L")
+    grey.info["transparency"] = 255 if hidden else 0
+    return grey
 
 
 class DecodedBlock(NamedTuple):
@@ -147,14 +163,21 @@ class DecodedBlock(NamedTuple):
     """Of the (N, H, W, C) uint8 tensor of the sources that can be read."""
 
 
-def decode_all(sources: Sequence[str | bytes], preprocess: Preprocess, unwanted: Callable[[], bool] = lambda: False) -> DecodedBlock:
-    """`decode_image` for many; a source that cannot be read does not raise. Sources are left out once they are `unwanted`."""
+def decode_all(
+    sources: Sequence[str | bytes | ImageError], preprocess: Preprocess, unwanted: Callable[[], bool] = lambda: False
+) -> DecodedBlock:
+    """`decode_image` for many; a source that cannot be read does not raise. Sources are left out once they are `unwanted`.
+
+    In place of a source there may stand why it could not be had.
+    """
     frames: list[int | ImageError] = []
     pixels = []
     for source in sources:
         if unwanted():
             break
         try:
+            if isinstance(source, ImageError):
+                raise source
             found = decode_image(source, preprocess)
         except ImageError as error:
             frames.append(error)
@@ -183,16 +206,38 @@ def may_be_transparent(source: str | os.PathLike[str] | bytes) -> bool:
 def _orientation(image: Image.Image) -> int:
     """How an image lies, before it is decoded: of a PNG, Pillow would decode it to look for what may stand behind its pixels."""
     if image.format != "PNG":
-        return _exif(image).get(ORIENTATION_TAG, 1)
+        return _exif_orientation(image)
     _require_modest_exif(image)
     exif = Image.Exif()
-    exif.load(image.info.get("exif") or b"")
-    return exif.get(ORIENTATION_TAG, 1)
+    with _damage_ignored():
+        exif.load(image.info.get("exif") or b"")
+        return exif.get(ORIENTATION_TAG, 1)
+    return 1
 
 
-def _exif(image: Image.Image) -> Image.Exif:
+def _exif_orientation(image: Image.Image) -> int:
     _require_modest_exif(image)
-    return image.getexif()
+    with _damage_ignored():
+        return image.getexif().get(ORIENTATION_TAG, 1)
+    return 1
+
+
+@contextlib.contextmanager
+def _damage_ignored() -> Iterator[None]:
+    """Metadata that nobody can read say nothing, and take nothing from the pixels; Pillow raises all kinds of errors for them."""
+    try:
+        yield
+    except (ImageError, MemoryError):
+        raise
+    except Exception:
+        return
+
+
+def _drop_misplaced(image: Image.Image) -> None:
+    """Leave out what is not of the type that belongs under a name: PNG's texts may be called as they like."""
+    for name, kinds in INFO_TYPES.items():
+        if not isinstance(image.info.get(name, kinds[0]()), kinds):
+            del image.info[name]
 
 
 def _require_modest_exif(image: Image.Image) -> None:
@@ -218,12 +263,16 @@ def _opened(file: BinaryIO) -> Iterator[ImageFile]:
             if image.width * image.height > MAX_PIXELS:
                 size = f"{image.width} x {image.height}"
                 raise ImageError("too_many_pixels", f"the image is {size}, at most {MAX_PIXELS:,} pixels are decoded: make it smaller")
+            _drop_misplaced(image)
             yield image
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError("too_many_pixels", str(error)) from error
     except UnidentifiedImageError as error:
+        file.seek(0)
+        if file.read(4) in TIFF:
+            raise ImageError("unsupported_mode", "a TIFF of pixels that are not read, or damaged: save it with 8 or 16 bits") from error
         raise ImageError("not_an_image", f"not a readable image; {', '.join(FORMATS)} are") from error
     except MemoryError as error:
         raise ImageError("out_of_memory", "not enough memory to decode the image") from error

@@ -144,6 +144,8 @@ def _say_beforehand(bundle: Bundle, request: Request) -> None:
         say("catvae-infer: this bundle has no reject thresholds: scores are shown, nothing is called unknown")
     if request.device == "auto" and bundle.provider == "cpu":
         _say_fallback()
+        if request.tf32:
+            say("catvae-infer: --tf32 changes nothing on the CPU")
 
 
 def _say_fallback() -> None:

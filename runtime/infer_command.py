@@ -12,6 +12,9 @@ from .command import Choice, FilePath, SourceText, bundle_option, command_entry
 from .errors import UsageError
 from .infer import Request, answer
 
+BATCH = 64
+"""Images per run of the model, where nothing is said."""
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
@@ -42,7 +45,7 @@ from .infer import Request, answer
 @click.option("--invert", is_flag=True, help="Swap black and white first: for dark ink on white, when the model saw white on black.")
 @click.option("--resume", is_flag=True, help="Go on with the rows an interrupted call left beside -o.")
 @click.option("--shard", metavar="I/N", help="Only the I-th of N parts of the images, by a hash of the path.")
-@click.option("--batch-size", type=click.IntRange(1, 4096), default=64, show_default=True, help="Images per run of the model.")
+@click.option("--batch-size", type=click.IntRange(1, 4096), default=BATCH, show_default=True, help="Images per run of the model.")
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads of the model. [default: usable processors, at most 4]")
 @click.option(
     "--device",
@@ -99,7 +102,7 @@ def _require_nothing_else(request: Request) -> None:
     if request.sources or request.files_from or request.output or request.copy_to:
         raise UsageError("--self-test replays the images in the bundle itself: give it no others, and no -o or --copy-to")
     others = {f"--{name}": getattr(request, name) for name in ("embed", "score", "invert", "resume", "shard")}
-    others["--format"] = request.format != "auto"
+    others |= {"--format": request.format != "auto", "--batch-size": request.batch_size != BATCH}
     if any(others.values()):
         raise UsageError(f"--self-test replays the bundle's own images as they are: leave out {next(filter(others.get, others))}")
 

@@ -61,8 +61,10 @@ def _jpeg(file: BinaryIO) -> None:
             file.seek(at)
             junk = file.read(READ)
             at += len(junk) if (found := junk.find(0xFF)) < 0 else found
-        elif head[1] == 0xFF:  # fill bytes may stand before a marker
-            at += 1
+        elif head[1] == 0xFF:  # any number of fill bytes may stand before a marker
+            file.seek(at)
+            fill = file.read(READ)
+            at += max(1, len(fill) - len(fill.lstrip(b"\xff")) - 1)
         else:
             at += 2 if head[1] in ALONE else 2 + int.from_bytes(head[2:], "big")
     _refuse_pieces()

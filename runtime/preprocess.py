@@ -6,7 +6,7 @@ inside the graphs. Files are `images`' business.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 from PIL import Image, ImageChops
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 STRIP = 256
 """Rows that are converted at a time."""
+WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+"""Pillow's modes of grey levels of more than 8 bits."""
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
 
 
@@ -66,10 +68,18 @@ def transparent(image: Image.Image) -> bool:
     return image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info
 
 
-def to_grey_or_rgb(image: Image.Image, background: int) -> Image.Image:
+class Levels(NamedTuple):
+    """What the grey levels of an image of more than 8 bits mean."""
+
+    largest: int = 65535
+    """The level at the other end from 0."""
+    white_is_zero: bool = False
+
+
+def to_grey_or_rgb(image: Image.Image, background: int, levels: Levels) -> Image.Image:
     """An upright image as ``L`` or ``RGB``; what is transparent shows `background`. Raises `ImageError` for floating-point pixels."""
-    if image.mode in ("I", "I;16", "I;16L", "I;16B", "I;16N"):
-        return _divided(image, background)
+    if image.mode in WIDE:
+        return _narrowed(image, background, levels)
     if image.mode == "F":
         raise ImageError("unsupported_mode", "floating-point pixels have no agreed range: save the image with 8 or 16 bits")
     if image.mode in ("LA", "La"):
@@ -87,19 +97,22 @@ def require_wide(image: Image.Image) -> None:
         raise ImageError("unsupported_mode", "32-bit grey levels that are all below 256: nothing says whether 255 or 65535 is white")
 
 
-def _divided(image: Image.Image, background: int) -> Image.Image:
-    """Grey levels 0..65535 over 257, rounded; no half is possible, 257 being odd. A strip at a time: 33 million pixels are 270 MB wide.
+def _narrowed(image: Image.Image, background: int, meant: Levels) -> Image.Image:
+    """Grey levels 0 to `meant.largest` as 0..255, rounded. A strip at a time: 33 million pixels are 270 MB wide.
 
     A level that stands for transparent shows `background`.
     """
     import numpy as np
 
     levels = np.asarray(image) if image.mode == "I" else np.asarray(image, dtype=np.uint16)
-    if image.mode == "I" and (levels.min() < 0 or levels.max() > 65535):
-        raise ImageError("unsupported_mode", f"integer grey levels {levels.min()}..{levels.max()}, expected 0..65535")
+    if levels.min() < 0 or levels.max() > meant.largest:
+        raise ImageError("unsupported_mode", f"integer grey levels {levels.min()}..{levels.max()}, expected 0..{meant.largest}")
     grey, hidden = np.empty(levels.shape, np.uint8), image.info.get("transparency")
     for top in range(0, len(levels), STRIP):
-        grey[top : top + STRIP] = (levels[top : top + STRIP].astype(np.uint32) + 128) // 257
+        wide = levels[top : top + STRIP].astype(np.uint32)
+        if meant.white_is_zero:
+            wide = meant.largest - wide
+        grey[top : top + STRIP] = (510 * wide + meant.largest) // (2 * meant.largest)  # no half is possible: the divisor is odd
         if isinstance(hidden, int):
             grey[top : top + STRIP][levels[top : top + STRIP] == hidden] = background
     return Image.fromarray(grey)

@@ -99,7 +99,11 @@ def growing_file(output: Path, made_with: dict[str, Any], *, resume: bool = Fals
                 stream.truncate(0)
             if not os.fstat(handle).st_size:
                 atomic_write(note_of(part), json.dumps(made_with))
-            yield GrowingFile(part, stream, made_with)
+            try:
+                yield GrowingFile(part, stream, made_with)
+            except BaseException:
+                _remove_empty(part, stream)
+                raise
             stream.flush()
             os.fsync(handle)
             if locked:  # under the lock: a second call that came in between would begin the file anew
@@ -110,6 +114,15 @@ def growing_file(output: Path, made_with: dict[str, Any], *, resume: bool = Fals
     except OSError as error:
         rest = "; what is there can be continued with --resume" if resumable and part.is_file() and part.stat().st_size else ""
         raise OutputError(f"cannot write {part}: {error.strerror or error}{rest}") from error
+
+
+def _remove_empty(part: Path, stream: TextIO) -> None:
+    """Leave nothing behind where not a row was written, or a finished file beside it would count as unfinished."""
+    with contextlib.suppress(OSError):
+        stream.flush()
+        if not os.fstat(stream.fileno()).st_size:
+            part.unlink()
+            note_of(part).unlink()
 
 
 def _open_locked(part: Path) -> tuple[int, bool]:

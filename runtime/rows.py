@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any, TextIO
 import msgspec
 
 from .errors import UsageError, encodable, printable
+from .sources import STDIN
 
 Row = dict[str, Any]
 Writer = Callable[[list[Row]], None]
@@ -19,6 +21,8 @@ Writer = Callable[[list[Row]], None]
 BEGINNING = re.compile(rb'\{"path":"(\\.|[^"\\])*","ok":(true|false),|path,ok,cluster,name,|image +cluster  name +confidence')
 """What a file of rows begins with, as jsonl, csv or table."""
 DELETE = b"\x7f"
+FORMULA = ("=", "+", "-", "@")
+"""What a spreadsheet takes for the beginning of a formula; of a path, the same one that begins otherwise is written into a CSV."""
 _quick = msgspec.json.Encoder()
 
 
@@ -72,6 +76,8 @@ def _csv(stream: TextIO, score: bool) -> Writer:
 
     def fields(row: Row) -> list[Any]:
         path = encodable(row["path"])
+        if path.startswith(FORMULA) and path != STDIN:
+            path = os.path.join(".", path)
         if row["ok"]:
             return [path, "true", *(row[column] for column in columns), ""]
         return [path, "false", *[""] * len(columns), f"{row['error']['code']}: {row['error']['message']}"]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .cuda import installed_wheels, obstacles
 from .errors import DataError, DeviceError, one_line
+from .external_data import has_external_data
 from .processors import default_threads
 
 PROVIDERS = {"CUDAExecutionProvider": "cuda"}
@@ -39,6 +40,8 @@ class Session:
     """
 
     def __init__(self, model: bytes, label: str, *, device: str = "cpu", threads: int | None = None, tf32: bool = False):
+        if has_external_data(model):
+            raise DataError(f"{label} keeps numbers outside the graph, which may be anywhere: a bundle of catvae never does")
         runtime = import_onnxruntime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or default_threads()
@@ -46,7 +49,7 @@ class Session:
         options.enable_cpu_mem_arena = False  # the arena keeps the peak of the largest batch for ever
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle device should be idle
-        # A graph read from memory would look for weights outside it in the working directory; where nothing can lie, it finds none.
+        # Should a graph name a file nevertheless, newer versions look for it where nothing can lie, not in the working directory.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
         providers = _providers(runtime, device, tf32)
         try:

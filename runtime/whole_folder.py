@@ -35,6 +35,8 @@ def whole_folder(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
         When it cannot be written; `output` is as it was.
     """
     make_folder(output.parent)
+    # The working folder may be the one that is renamed: relative names would then lead elsewhere.
+    output = output.resolve() if output.name in ("", "..") else output.parent.resolve() / output.name
     empty = output.is_dir() and not any(output.iterdir())
     try:
         staging = Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=output)) if empty else _beside(output, ".tmp")

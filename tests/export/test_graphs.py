@@ -11,6 +11,7 @@ from catvae.export.golden import golden_bytes, probe_images, probe_latents, torc
 from catvae.export.graphs import IR, OPSET, GraphError, graph_specs, lint, trace
 from catvae.export.parity import BATCHES, ParityError, check_parity, difference
 from catvae.kernels import mixture_kl
+from catvae.runtime import external_data
 from catvae.runtime.session import Session
 
 META = {"catvae": "test"}
@@ -145,3 +146,19 @@ def test_lint_refuses(exported, change, message):
     change(proto)
     with pytest.raises(GraphError, match=message):
         lint(proto, specs[0].role)
+
+
+def test_the_runtime_knows_every_way_to_a_tensor():
+    """It walks a graph without the onnx package, by numbers of fields."""
+    kinds = {
+        "ModelProto": "model", "TrainingInfoProto": "training", "FunctionProto": "function", "GraphProto": "graph",
+        "NodeProto": "node", "AttributeProto": "attribute", "SparseTensorProto": "sparse", "TensorProto": "tensor",
+    }  # fmt: skip
+    for name, kind in kinds.items():
+        fields = getattr(onnx, name).DESCRIPTOR.fields
+        found = {
+            field.number: kinds[field.message_type.name] for field in fields if field.message_type and field.message_type.name in kinds
+        }
+        assert external_data.MESSAGES[kind] == found, name
+    numbers = {field.name: field.number for field in onnx.TensorProto.DESCRIPTOR.fields}
+    assert (numbers["external_data"], numbers["data_location"]) == (external_data.EXTERNAL_DATA, external_data.DATA_LOCATION)

@@ -325,3 +325,47 @@ def test_a_shard_that_makes_no_sense(run, png, shard):
     result = run("catvae-infer", "a.png", "--shard", shard)
     assert result.returncode == 2
     assert b"expected i/n" in result.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes are otherwise there")
+def test_a_list_on_a_pipe_that_does_not_wait_is_read_to_its_end(png, tmp_path):
+    """A program that shares the pipe may have set it so; "nothing yet" is not the end."""
+    png("a.png")
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    with subprocess.Popen([INFER, "--files-from", "-"], stdin=reader, stdout=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            time.sleep(0.4)
+            os.write(writer, b"a.png\n")
+        os.close(writer)
+        os.close(reader)
+        assert len(process.stdout.readlines()) == 3
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes are otherwise there")
+def test_rows_on_a_pipe_that_does_not_wait_are_whole(png, tmp_path):
+    """More than a pipe holds, before anybody reads."""
+    png("a.png")
+    (tmp_path / "list.txt").write_text("a.png\n" * 1500)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with subprocess.Popen([INFER, "-q", "--files-from", "list.txt"], stdout=writer, cwd=tmp_path) as process:
+        os.close(writer)
+        time.sleep(3)
+        with os.fdopen(reader) as lines:
+            assert len([json.loads(line) for line in lines]) == 1500
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such streams there")
+def test_streams_opened_the_wrong_way_round(run, png, tmp_path):
+    png("a.png")
+    shell = ["sh", "-c", f'exec {shlex.quote(INFER)} - 0>"made"']
+    result = subprocess.run(shell, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["error"]["code"] == "unreadable"
+    shell = ["sh", "-c", f"exec {shlex.quote(INFER)} a.png 1</dev/null"]
+    result = subprocess.run(shell, stderr=subprocess.PIPE, text=True, cwd=tmp_path, timeout=60)
+    assert (result.returncode, "Traceback" in result.stderr) == (5, False)

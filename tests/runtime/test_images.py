@@ -180,13 +180,13 @@ def test_any_size_fits(size):
     assert read_image(encoded(Image.new("L", size, 255)), GREY).shape == (8, 8, 1)
 
 
-def png_of(size: tuple[int, int], bits: int, rows: bytes, *others: tuple[bytes, bytes]) -> bytes:
-    """Grey, of so many bits a pixel, from its packed rows."""
+def png_of(size: tuple[int, int], bits: int, rows: bytes, *others: tuple[bytes, bytes], colour: bool = False) -> bytes:
+    """Grey or RGB, of so many bits a level, from its packed rows."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", *size, bits, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", *size, bits, 2 if colour else 0, 0, 0, 0)
     chunks = [(b"IHDR", header), *others, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in chunks)
 
@@ -202,6 +202,53 @@ def test_a_level_of_few_bits_may_stand_for_transparent(bits, packed):
     data = png_of((2, 1), bits, bytes([0, *packed]), (b"tRNS", struct.pack(">H", 1)))
     found = read_image(data, Preprocess(height=1, width=2, channels=1, background=200))
     assert found[0, :, 0].tolist() == [200, 3 * 255 // (2**bits - 1)]
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_level_of_one_bit_may_stand_for_transparent(level):
+    data = png_of((2, 1), 1, bytes([0, 0b10000000]), (b"tRNS", struct.pack(">H", level)))
+    found = read_image(data, Preprocess(height=1, width=2, channels=1, background=200))
+    assert found[0, :, 0].tolist() == ([200, 0] if level else [255, 200])
+
+
+def test_a_colour_of_sixteen_bits_may_stand_for_transparent():
+    """Pillow keeps the high byte of each level, and would compare it with the low one of the colour."""
+    rules = Preprocess(height=1, width=2, channels=3, background=200)
+    rows = b"\0" + b"\xff\xff" * 3 + b"\x80\x00" * 3
+    for hidden, expected in ((0x8000, [255, 200]), (0x40FF, [255, 128])):
+        found = read_image(png_of((2, 1), 16, rows, (b"tRNS", struct.pack(">HHH", *[hidden] * 3)), colour=True), rules)
+        assert found[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"eXIf", b"junkjunk"),
+        (b"eXIf", b"\0" * 30),
+        (b"eXIf", b"MM"),
+        (b"tEXt", b"exif\0what"),
+        (b"iTXt", b"exif\0\0\0\0\0what"),
+        (b"zTXt", b"exif\0\0" + zlib.compress(b"what")),
+        (b"tEXt", b"xmp\0what"),
+        (b"tEXt", b"transparency\0what"),
+        (b"tEXt", b"Raw profile type exif\0\n\n\nzz"),
+    ],
+    ids=lambda chunk: f"{chunk[0].decode()} {chunk[1][:6]!r}",
+)
+@pytest.mark.parametrize("behind", [False, True])
+def test_metadata_that_nobody_can_read_takes_nothing_from_the_pixels(chunk, behind):
+    data = png_of((2, 1), 8, bytes([0, 7, 9]), chunk)
+    if behind:
+        piece = data[33 : data.index(b"IDAT") - 4]
+        data = data[:33] + data[33 + len(piece) : -12] + piece + data[-12:]
+    rules = Preprocess(height=1, width=2, channels=1)
+    assert read_image(data, rules)[0, :, 0].tolist() == [7, 9]
+    assert image_size_of(data) == (2, 1)
+
+
+def test_a_webp_with_damaged_exif_is_read():
+    data = encoded(Image.new("RGB", (8, 8), (9, 9, 9)), "WEBP", lossless=True, exif=b"junkjunk")
+    assert read_image(data, GREY)[0, 0, 0] == 9
 
 
 def test_a_jpeg_with_more_pictures_behind_it_is_read_as_one():

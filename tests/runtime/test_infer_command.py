@@ -127,6 +127,7 @@ def test_an_empty_folder_is_no_failure(run, tmp_path):
         (("-", "--files-from", "-"), 2, "standard input"),
         (("a.png", "--self-test"), 2, "--self-test replays the images in the bundle itself"),
         (("--self-test", "-o", "rows.jsonl"), 2, "--self-test replays"),
+        (("--self-test", "--batch-size", "3"), 2, "leave out --batch-size"),
         (("a.png", "-b", "nowhere"), 3, "no such folder"),
         (("a.png", "-b", "."), 3, "manifest.json is missing"),
         (("--files-from", "nowhere.txt"), 3, "cannot read the list"),

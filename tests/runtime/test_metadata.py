@@ -92,7 +92,8 @@ def test_a_jpeg_with_ordinary_metadata_is_read(segments):
 
 def test_fill_bytes_and_lone_markers_are_passed_over():
     data = jpeg_with(3)
-    require_modest(io.BytesIO(data[:2] + b"\xff\xff\xff" + data[3:]))
+    for fill in (3, MOST + 1, 10**6):
+        require_modest(io.BytesIO(data[:2] + b"\xff" * fill + data[3:]))
     require_modest(io.BytesIO(data[:2] + b"\xff\x01\xff\xd0" + data[2:]))
 
 

@@ -46,6 +46,14 @@ def test_after_a_failure_rows_stay_and_go_on(tmp_path):
     assert [json.loads(line)["path"] for line in target.read_text().splitlines()] == ["a", "b", "c"]
 
 
+def test_where_not_a_row_was_written_nothing_is_left(tmp_path):
+    """Beside a finished file it would count as an unfinished one."""
+    target = tmp_path / "rows.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(target, "")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="files are not locked there")
 def test_a_file_that_is_being_written_is_left_alone(tmp_path):
     """Half a row that a running call has written so far is no torn one."""

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -63,3 +64,12 @@ def test_a_csv_row_is_one_whatever_the_name(path):
     assert (good[1], bad[1]) == ("true", "false")
     assert (good[0] == bad[0] == path) or "\\" in good[0]
     assert float(good[4]) == ANSWER["confidence"]
+
+
+@pytest.mark.parametrize("path", ["=1+2.png", "+1.png", "-1.png", "@x.png", "-", "a=b.png"])
+def test_no_spreadsheet_takes_a_path_for_a_formula(path):
+    stream = io.StringIO()
+    row_writer("csv", stream)([{"path": path, **ANSWER}])
+    found = stream.getvalue().splitlines()[1].split(",")[0]
+    assert os.path.normpath(found) == path
+    assert found == "-" or found[0] not in "=+-@"

@@ -62,22 +62,6 @@ def test_a_single_image_that_does_not_fit_is_a_failure_of_a_call(bundle, images,
         bundle.predict_proba(images)
 
 
-def test_weights_in_another_file_are_not_read(tmp_path, monkeypatch):
-    """Gather from an int64 tensor whose bytes are said to lie in a file of the working directory; old libraries and new refuse it."""
-    (tmp_path / "secret.bin").write_bytes(bytes(32))
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="cannot be loaded by onnxruntime"):
-        Session(bytes.fromhex(OUTSIDE), "forged.onnx")
-
-
-OUTSIDE = (
-    "08093a760a110a01770a017812017922064761746865721201672a3c080410074201776a160a086c6f636174696f6e120a7365637265742e62696e6a"
-    "0b0a066f66667365741201306a0c0a066c656e6774681202333270015a0f0a0178120a0a08080712040a020804620f0a0179120a0a08080712040a02"
-    "080442040a001012"
-)
-"""The graph y = w[x], written by the package onnx."""
-
-
 @pytest.mark.parametrize(
     ("text", "kind"),
     [("CUDA failure 2: out of memory", OutOfMemory), ("std::bad_alloc", OutOfMemory), ("Invalid rank for input: image", DataError)],

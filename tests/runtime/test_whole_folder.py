@@ -1,6 +1,7 @@
 """Folders that appear whole: beside an absent one, inside an empty one, in the place of another."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +94,12 @@ def test_stopped_between_two_files_none_is_left(tmp_path, monkeypatch):
         fill(tmp_path / "out")
     assert calls[:3] == ["a.txt", "z.txt", "manifest.json"]  # what tells a bundle comes last
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("name", [".", "../page", "inside/.."])
+def test_the_working_folder_can_be_replaced(tmp_path, monkeypatch, name):
+    (tmp_path / "page" / "inside").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "page")
+    write_folder(Path(name), FILES, overwrite=True)
+    assert found(tmp_path / "page") == FILES
+    assert [path.name for path in tmp_path.iterdir()] == ["page"]
