@@ -20,10 +20,11 @@ from catvae.core.devices import resolve_precision
 from catvae.core.evaluation import assign
 from catvae.core.metrics import label_scores
 from catvae.core.model import CatVAE
+from catvae.core.pieces import to_float
 from catvae.core.run_folder import RunFolder
 from catvae.core.run_record import Origin
 from catvae.core.session import Session
-from catvae.core.views import ViewPolicy, random_view, to_float
+from catvae.core.views import ViewPolicy, random_view
 
 from .ingredients import TRIED, in_place
 from .judge import Judge

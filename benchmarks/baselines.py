@@ -26,7 +26,7 @@ from sklearn.mixture import GaussianMixture
 from catvae.core.data import ImageData, load_data
 from catvae.core.metrics import label_scores
 from catvae.core.networks import ConvDecoder, ConvEncoder
-from catvae.core.views import to_float
+from catvae.core.pieces import to_float
 
 from .quality import spread
 from .record import autocast, rows_before, write_csv

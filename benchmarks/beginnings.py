@@ -12,7 +12,7 @@ import numpy as np
 
 from catvae.core.agglomeration import entropy, grouped, information
 from catvae.core.data import ImageData, load_data
-from catvae.core.merging import agreement, merge, merge_by_neighbours
+from catvae.core.merging import merge, merge_by_neighbours, neighbour_information
 
 from .first_merge import at_first_merge
 from .record import circumstances
@@ -43,7 +43,7 @@ def _begun(images: ImageData, seed: int) -> tuple[Row, np.ndarray]:
         "acc": begun.acc(group),
         "acc_by_neighbours": begun.acc(merge_by_neighbours(joints, K)),
         "views": round(information(joints.overclusters, group, K), 4),
-        "neighbours": round(agreement(joints, group, K), 4),
+        "neighbours": round(neighbour_information(joints, group, K), 4),
         "evenness": round(float(np.exp(entropy(grouped(joints.overclusters, group, K)))) / K, 4),
         "unequal": begun.unequal,
     }

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from catvae.core.config import resolve
 from catvae.core.data import ImageData, load_data
-from catvae.core.grouping import sizes_and_number, unequal_signs
+from catvae.core.grouping import sizes_and_number, unequal_evidence
 from catvae.core.held_back import split
 from catvae.core.joints import Joints, estimate_joints
 from catvae.core.merging import merge, merge_apart
 from catvae.core.metrics import label_scores
+from catvae.core.pieces import to_float
 from catvae.core.training import Trainer
-from catvae.core.views import to_float
 
 from .imbalance import KINDS, thinned
 from .record import rows_before, write_csv
@@ -74,7 +74,7 @@ def at_first_merge(data: ImageData, settings: dict[str, Any]) -> Beginning:
         trainer.choose_start()
     while trainer.position.step < trainer.steering.merge_steps[0]:
         trainer.step()
-    joints = estimate_joints(trainer.model, trainer.looked_at, trainer.policy)
+    joints = estimate_joints(trainer.model, trainer.sample, trainer.policy)
     unequal, K = sizes_and_number(joints, trainer.config)
     assert data.labels is not None
     with torch.no_grad():
@@ -88,7 +88,7 @@ def _merged(data: ImageData, seed: int) -> dict[str, Any]:
     """The signs at the first merge of a run, and the accuracy of both kinds of groups."""
     begun = at_first_merge(data, {"seed": seed, "starts": 1})
     return {
-        **{name: round(value, 4) for name, value in unequal_signs(begun.joints, begun.K)._asdict().items()},
+        **{name: round(value, 4) for name, value in unequal_evidence(begun.joints, begun.K)._asdict().items()},
         "chosen": "unequal" if begun.unequal else "equal",
         "acc_equal": begun.acc(merge(begun.joints, begun.K)),
         "acc_unequal": begun.acc(merge_apart(begun.joints, begun.K)),

@@ -19,8 +19,10 @@ from catvae.core import objective, session, steps
 from catvae.core.joints import CROWD, averaged, nearest
 from catvae.core.networks import ConvEncoder
 from catvae.core.objective import BatchLoss
+from catvae.core.pieces import to_float
 from catvae.core.training import Trainer
-from catvae.core.views import random_view, to_float, view_information
+from catvae.core.view_information import view_information
+from catvae.core.views import random_view
 
 LOOKS = (0.0, 0.1, 0.2, 0.3, 0.4)
 """Shares of the steps at which nearest neighbours are looked for."""

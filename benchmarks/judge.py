@@ -14,7 +14,8 @@ from catvae.core.data import ImageData
 from catvae.core.evaluation import assign, draw_samples
 from catvae.core.model import CatVAE
 from catvae.core.networks import ConvEncoder
-from catvae.core.views import POLICIES, random_view, to_float
+from catvae.core.pieces import to_float
+from catvae.core.views import POLICIES, random_view
 
 from .record import autocast
 

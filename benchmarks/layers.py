@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as nnF
 from torch import Tensor, nn
 
-from catvae.core import networks, objective
+from catvae.core import layers as of_network
+from catvae.core import objective
 from catvae.core.config import resolve
 from catvae.core.data import ImageData, native_preprocess
 from catvae.core.devices import keep_freed_memory
@@ -92,7 +93,7 @@ def convolutions(dtype: torch.dtype, seconds: float) -> Rows:
         x = torch.randn(images, before, side, side).contiguous(memory_format=torch.channels_last).to(dtype).requires_grad_()
         upstream = torch.randn(images, after, side // 2 + side % 2, side // 2 + side % 2)
         upstream = upstream.to(dtype).contiguous(memory_format=torch.channels_last)
-        layers = {"torch": nn.Conv2d(before, after, 3, 2, 1, bias=False), "ours": networks.Convolution(before, after, 2, bias=False)}
+        layers = {"torch": nn.Conv2d(before, after, 3, 2, 1, bias=False), "ours": of_network.Convolution(before, after, 2, bias=False)}
         calls = {}
         for name, layer in layers.items():
             layer = layer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -106,7 +107,7 @@ def doublings(dtype: torch.dtype, seconds: float) -> Rows:
     for images, before, after, side in DOUBLINGS:
         x = torch.randn(images, before, side, side).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
         upstream = torch.randn(images, after, 2 * side, 2 * side).to(dtype).contiguous(memory_format=torch.channels_last)
-        layers = {"torch": nn.ConvTranspose2d(before, after, 4, 2, 1), "ours": networks.Doubling(before, after)}
+        layers = {"torch": nn.ConvTranspose2d(before, after, 4, 2, 1), "ours": of_network.UpConvolution(before, after)}
         calls = {}
         for name, layer in layers.items():
             layer = layer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -119,7 +120,7 @@ def dropouts(dtype: torch.dtype, compiled: bool, seconds: float) -> Rows:
     rows: Rows = []
     for size in DROPOUTS:
         x, upstream = torch.randn(size).to(dtype).requires_grad_(), torch.randn(size).to(dtype)
-        layer = networks.DropoutReLU(0.25)
+        layer = of_network.DropoutReLU(0.25)
         forms: dict[str, Callable[..., Tensor]] = {"torch": lambda x: nnF.dropout(x, 0.25).relu(), "ours": layer}
         if compiled:
             torch._dynamo.reset()
@@ -135,10 +136,10 @@ def likelihoods(dtype: torch.dtype, compiled: bool, seconds: float) -> Rows:
         size = images, channels, side, side
         logits, x = (part.contiguous(memory_format=torch.channels_last) for part in (torch.randn(size), torch.rand(size)))
         logits, x, upstream = logits.to(dtype).requires_grad_(), x[:explained], torch.rand(size)[explained:]  # as views give it back
-        forms: dict[str, Callable] = {"torch": objective.explained_by_torch, "ours": objective.explained}
+        forms: dict[str, Callable] = {"torch": objective.reconstruction_in_torch, "ours": objective.reconstruction}
         if compiled:
             torch._dynamo.reset()
-            forms["torch compiled"] = torch.compile(objective.explained_by_torch, dynamic=False)
+            forms["torch compiled"] = torch.compile(objective.reconstruction_in_torch, dynamic=False)
         given = torch.ones(()), upstream
         calls = {name: gradients_of(partial(likelihood_of, form, x), [logits], given) for name, form in forms.items()}
         rows += timed("likelihood of pixels", f"{size}, {explained} explained", dtype, calls, seconds)
@@ -158,14 +159,14 @@ def under_autocast(layer: nn.Module, dtype: torch.dtype, x: Tensor, *_: Tensor) 
 @contextlib.contextmanager
 def layers_of_torch() -> Iterator[None]:
     """The networks with batch norm, ReLU and convolutions of torch, and its likelihood of pixels."""
-    convolution, doubling = networks.Convolution, networks.Doubling
-    mine: Any = networks.norm_relu, objective.bernoulli, convolution.forward, doubling.forward
-    networks.norm_relu = objective.bernoulli = lambda *_: None
+    convolution, doubling = of_network.Convolution, of_network.UpConvolution
+    mine: Any = of_network.norm_relu, objective.bernoulli, convolution.forward, doubling.forward
+    of_network.norm_relu = objective.bernoulli = lambda *_: None
     convolution.forward, doubling.forward = nn.Conv2d.forward, nn.ConvTranspose2d.forward
     try:
         yield
     finally:
-        networks.norm_relu, objective.bernoulli, convolution.forward, doubling.forward = mine
+        of_network.norm_relu, objective.bernoulli, convolution.forward, doubling.forward = mine
 
 
 def a_step(channels: int, side: int, warm: bool, of_torch: bool) -> Callable[[], object]:

@@ -1,9 +1,9 @@
-"""When the order of image and view begins to count, and for how long a beginning is trained: `python -m benchmarks.order fashion-mnist`.
+"""For how long the joint distribution of views is symmetrised, and a start is trained: `python -m benchmarks.order fashion-mnist`.
 
-Every row is a run up to its first merge, from one start. *ordered*: from which share of it on a cluster of images alone, whose views are in
-another one, is worth no more than one cluster (`ORDERED` in `core/steps.py`); *never* is the information as published. Labels give `acc`
-and `nmi`, and nothing else; *kept*: views in the cluster of their image; *left*: by share, over-clusters in which fewer than a tenth of the
-views stay; *chosen*: whether groups of unequal size would be taken, which is right on none of these sets.
+Every row is a run up to its first merge, from one start. *ordered*: from which share of it on the distribution is no longer symmetrised
+(`SYMMETRIC` in `core/steps.py`); *never* is the mutual information as published. Labels give `acc` and `nmi`, and nothing else; *kept*:
+views in the cluster of their image; *left*: by share, over-clusters in which fewer than a tenth of the views stay; *chosen*: whether groups
+of unequal size would be taken, which is right on none of these sets.
 """
 
 from pathlib import Path
@@ -46,7 +46,7 @@ def main(data: str, seeds: int) -> None:
                 if any(all(row[key] == str(value) for key, value in case.items()) for row in rows):
                     continue
                 longer = {policy: msgspec.structs.replace(POLICIES[policy], least_steps=least) for policy in POLICIES}
-                with patch.object(steps, "ORDERED", share), patch.dict(POLICIES, longer):
+                with patch.object(steps, "SYMMETRIC", share), patch.dict(POLICIES, longer):
                     rows.append({**case, **_merged(images, {"seed": seed, "clusters": clusters, "starts": 1})})
                 write_csv("order", rows)
                 click.echo("  ".join(f"{key} {value}" for key, value in rows[-1].items()))
@@ -59,7 +59,7 @@ def _merged(images: ImageData, settings: dict[str, int]) -> dict[str, object]:
     share = views.sum(1)
     left = float(share[np.diag(views) < LEAVE * share].sum())
     return {
-        "kept": round(begun.joints.kept, 4), "left": round(left, 4), "chosen": "unequal" if begun.unequal else "equal",
+        "kept": round(begun.joints.view_agreement, 4), "left": round(left, 4), "chosen": "unequal" if begun.unequal else "equal",
         "acc": round(found.acc, 4), "nmi": round(found.nmi, 4),
     }  # fmt: skip
 

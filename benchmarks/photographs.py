@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from catvae.core.borders import told_by_borders
+from catvae.core.borders import predicted_by_borders
 from catvae.core.data import ImageData
 from catvae.core.held_back import split
 from catvae.core.merging import merge
@@ -56,7 +56,7 @@ def main(seeds: int, only: tuple[str, ...]) -> None:
 def _merged(data: ImageData, settings: dict[str, Any]) -> dict[str, Any]:
     begun = at_first_merge(data, settings)
     groups = merge(begun.joints, begun.K, unequal=begun.unequal)[begun.small]
-    scores, borders = label_scores(groups, begun.labels), told_by_borders(data.images[split(len(data.images)).trained], groups)
+    scores, borders = label_scores(groups, begun.labels), predicted_by_borders(data.images[split(len(data.images)).trained], groups)
     sizes = "unequal" if begun.unequal else "equal"
     return {"sizes": sizes, "acc": round(scores.acc, 4), "nmi": round(scores.nmi, 4), "borders": round(borders, 3)}
 

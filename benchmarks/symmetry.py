@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from catvae.core.borders import told_by_borders
+from catvae.core.borders import predicted_by_borders
 from catvae.core.data import load_data
-from catvae.core.symmetry import UPRIGHT, told_upright
+from catvae.core.symmetry import UPRIGHT, upright_accuracy
 from catvae.core.views import choose_policy
 
 from .piles import PILES, pile
@@ -31,7 +31,7 @@ def main(mnist: str, fashion: str) -> None:
     data = {Path(name).name: load_data(name) for name in ("digits", mnist, fashion)}
     data |= {name: pile(name, {"fit": "stretch"}) for name in PILES}
     sets = {name: whole.images for name, whole in data.items()}
-    borders = {name: told_by_borders(whole.images, whole.labels) for name, whole in data.items() if whole.labels is not None}
+    borders = {name: predicted_by_borders(whole.images, whole.labels) for name, whole in data.items() if whole.labels is not None}
     parts = sets["parts"]
     side = np.linspace(0, 90, parts.shape[2]).astype(np.uint8)[:, None]
     sets["parts, lit from one side"] = parts // 2 + side
@@ -41,7 +41,7 @@ def main(mnist: str, fashion: str) -> None:
     rows = []
     for name, images in sets.items():
         chosen = np.random.default_rng(0).permutation(len(images))  # drawn piles come kind by kind in turn
-        told = {f"told_{count}": f"{told_upright(images[np.sort(chosen[:count])]):.3f}" for count in COUNTS}
+        told = {f"told_{count}": f"{upright_accuracy(images[np.sort(chosen[:count])]):.3f}" for count in COUNTS}
         rows.append({"images": name, **told, "views": choose_policy("auto", images).name})
         rows[-1]["borders"] = f"{borders[name]:.3f}" if name in borders else ""
         click.echo("  ".join(rows[-1].values()))

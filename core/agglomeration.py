@@ -1,8 +1,8 @@
-"""Groups of small clusters from a joint distribution P of them: what groups say of each other, greedy merging, moves that improve it.
+"""Grouping over-clusters by a joint distribution P of them: measures of a grouping, greedy merging, and single moves that improve it.
 
-P tells how often an image and a view of it, or a neighbour, lie in which two small clusters. Greedy merging by the information that a merge
-loses is the Agglomerative Information Bottleneck (Slonim and Tishby, NIPS 1999), moving small clusters one at a time its sequential form
-(Slonim, Friedman and Tishby, SIGIR 2002). Which distributions are asked, and which groups are taken, is decided in `merging`.
+P_ij is how often an image is in over-cluster i while a view of it, or a neighbour, is in j. Greedy merging by the mutual information that a
+merge loses is the Agglomerative Information Bottleneck (Slonim and Tishby, NIPS 1999); moving over-clusters one at a time is its sequential
+form (Slonim, Friedman and Tishby, SIGIR 2002). Which P is used, and which grouping is taken, is decided in `merging`.
 """
 
 import math
@@ -17,27 +17,30 @@ from numpy.typing import NDArray
 from catvae.runtime.files import sha256
 
 SWEEPS = 50
-"""Rounds of moves at most; a handful is usual."""
+"""The most rounds of moves in `refine`; a handful is usual."""
 REMEMBERED = 16
-"""Results of each function that `remembered` keeps: one look at the small clusters asks for four, eight where it also chooses K."""
+"""Results that `remembered` keeps of each function: a merge asks for four of them, for eight where it also chooses K."""
 
 Path = list[tuple[int, int]]
-"""Merges of a greedy path, see `merge_path`."""
+"""The merges that `merge_path` made, in their order."""
 Function = TypeVar("Function", bound=Callable[..., Any])
 Cost = Callable[[NDArray[np.float64], NDArray[np.float64] | None], NDArray[np.float64]]
 
 
-class Merge(NamedTuple):
-    """A partition of the small clusters."""
+class Partition(NamedTuple):
+    """A partition of n over-clusters into K groups."""
 
     group: NDArray[np.int64]
-    """(overclusters,) in 0..K-1."""
+    """(n,) the group of each over-cluster, 0 to K - 1."""
     information: float
-    """I(c; c') of the groups, in nats."""
+    """Mutual information I(c; c') of the groups, in nats."""
 
 
 def remembered(function: Function) -> Function:
-    """Keep the last results, to be read only, of a function of a joint distribution: one look asks for the same n^3 operations again."""
+    """Cache the last results of a function of a joint distribution: each takes O(n^3), and one merge asks for the same ones repeatedly.
+
+    Callers must not change what they get.
+    """
     known: dict[tuple[object, ...], object] = {}
     changing = threading.Lock()
 
@@ -58,31 +61,36 @@ def remembered(function: Function) -> Function:
 
 
 def mutual_information(joint: NDArray[np.float64]) -> float:
-    """I of a symmetric joint distribution, in nats."""
+    """Mutual information of a symmetric joint distribution (n, n), in nats."""
     return float(plogp(joint).sum() - 2 * plogp(joint.sum(1)).sum())
 
 
 def entropy(joint: NDArray[np.float64]) -> float:
-    """H of the marginal of a symmetric joint distribution, in nats."""
+    """Entropy of the marginal of a symmetric joint distribution (n, n), in nats."""
     return float(-plogp(joint.sum(1)).sum())
 
 
-def kept_share(joint: NDArray[np.float64]) -> float:
-    """I / H: the share of their own entropy that groups share with those of views or neighbours; 0 where all is in one."""
+def uncertainty_coefficient(joint: NDArray[np.float64]) -> float:
+    """I / H of a symmetric joint distribution (n, n): how much of a group is known from that of a view or neighbour; 0 where H is 0."""
     own = entropy(joint)
     return mutual_information(joint) / own if own > 0 else 0.0
 
 
-def least_staying(joint: NDArray[np.float64]) -> float:
-    """Of a joint distribution of groups, the smallest share of a group that views leave in it; 0 where one is empty.
+def least_view_agreement(joint: NDArray[np.float64]) -> float:
+    """The smallest share, over groups, of a group's views that are in that same group; 0 where a group is empty.
 
-    Information knows of no sameness: a group that views lead into another one as a whole tells as much of it as one that they leave alone.
+    Mutual information cannot see this: it is as high where all views of one group are in another group as where they stay.
+
+    Parameters
+    ----------
+    joint : ndarray, (K, K)
+        Symmetric joint distribution of the groups of images and of their views.
     """
     return float((np.diag(joint) / np.maximum(joint.sum(1), np.finfo(np.float64).tiny)).min())
 
 
 def merge_path(joint: NDArray[np.float64], cost: Cost, *, sums: bool = True) -> Path:
-    """Merge the pair of least cost until one group is left, in O(n^3): sums over pairs of rows are kept up to date, not made anew.
+    """Merge the pair of least cost until one group is left, in O(n^3): sums over pairs of rows are updated, not computed anew.
 
     Parameters
     ----------
@@ -90,12 +98,12 @@ def merge_path(joint: NDArray[np.float64], cost: Cost, *, sums: bool = True) -> 
     cost : callable
         From a joint distribution and its `pair_sums` to the cost (n, n) of merging each pair, infinite on the diagonal.
     sums : bool
-        Whether it looks at the sums; otherwise it is given None.
+        Whether `cost` needs the sums; without, it is given None.
 
     Returns
     -------
     list of (int, int)
-        n - 1 pairs i < j: the group of cluster i took in that of cluster j.
+        n - 1 pairs i < j: the group of over-cluster i absorbed that of j.
     """
     P, pairs = joint.copy(), pair_sums(joint) if sums else None
     names = list(range(len(P)))
@@ -124,25 +132,32 @@ def pair_sums(P: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _column_share(column: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What one column adds to `pair_sums`."""
+    """The part of `pair_sums` that one column contributes."""
     return plogp(column[:, None] + column[None])
 
 
 def grouped(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int) -> NDArray[np.float64]:
-    """Joint distribution (K, K) of groups."""
+    """Joint distribution (K, K) of groups, from that of over-clusters (n, n) and the group of each, (n,)."""
     member = np.eye(clusters)[group]
     return member.T @ joint @ member
 
 
 def information(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int) -> float:
-    """I of groups of small clusters, in nats."""
+    """Mutual information, in nats, of groups (n,) of over-clusters whose joint distribution is (n, n)."""
     return mutual_information(grouped(joint, group, clusters))
 
 
 def standard_error(joint: NDArray[np.float64], one: NDArray[np.int64], other: NDArray[np.int64], clusters: int, images: int) -> float:
-    """Of the difference between what two partitions say, in nats, where `joint` was estimated on so many independent images.
+    """Standard error, in nats, of the difference in mutual information between two partitions (n,) of over-clusters.
 
-    To first order an estimate of information is a mean over images, of log Q_kl / (q_k q_l) for the groups k, l of image and view.
+    To first order, an estimate of mutual information is a mean over images: of log Q_kl / (q_k q_l), k the group of the image and l that of
+    its view.
+
+    Parameters
+    ----------
+    joint : ndarray, (n, n)
+    images : int
+        Independent images that `joint` was estimated on.
     """
     difference = _pointwise(joint, one, clusters) - _pointwise(joint, other, clusters)
     mean = (joint * difference).sum()
@@ -150,72 +165,90 @@ def standard_error(joint: NDArray[np.float64], one: NDArray[np.int64], other: ND
 
 
 def _pointwise(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int) -> NDArray[np.float64]:
-    """log Q_kl / (q_k q_l) of the groups of every two small clusters, (n, n)."""
+    """log Q_kl / (q_k q_l) for the groups k, l of every two over-clusters, (n, n)."""
     Q = np.maximum(grouped(joint, group, clusters), np.finfo(np.float64).tiny)
     q = Q.sum(1)
     return (np.log(Q) - np.log(q)[:, None] - np.log(q))[np.ix_(group, group)]
 
 
 def cut(path: Path, clusters: int) -> NDArray[np.int64]:
-    """Groups (n,) in 0..clusters-1 that are left when `clusters` remain of a path's n."""
+    """The groups, (n,) in 0..clusters-1, when so many merges of a path are made that `clusters` groups remain."""
     group = np.arange(len(path) + 1)
     for into, taken in path[: len(group) - clusters]:
         group[group == group[taken]] = group[into]
     return np.unique(group, return_inverse=True)[1]
 
 
-def refine(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int) -> Merge:
-    """Move small clusters, one at a time, to the group where they keep most information, until none moves; no group empties.
+def refine(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int) -> Partition:
+    """Move over-clusters, one at a time, to the group where they keep most information, until none moves; no group is emptied.
 
-    Taking j out of its group leaves Q between groups and r_l = sum of P_ij over i in l; giving it to k changes row and column k alone.
-    They and what is summed over them are kept up to date, so that a move costs O(n + K^2).
+    Parameters
+    ----------
+    joint : ndarray, (n, n)
+        Symmetric, sums to 1.
+    group : ndarray, (n,)
+        The partition to begin with, in 0..clusters-1.
     """
     group = group.copy()
     sizes = np.bincount(group, minlength=clusters)
-    share = joint.sum(1)
     for _ in range(SWEEPS):
         moved = False
-        member = np.eye(clusters)[group]
-        R, q = joint @ member, share @ member  # made anew each round: what is added and taken away leaves its rounding behind
-        Q = member.T @ R
-        f = plogp(Q)
+        sums = _GroupSums(joint, group, clusters)  # afresh in each round: updates leave their rounding behind
         for j in range(len(joint)):
             home = group[j]
             if sizes[home] == 1:
                 continue
-            _shift(Q, R, q, f, joint, share, j, home, -1)
-            r, diagonal = R[j], np.diag(Q)
-            gain = 2 * (plogp(Q + r) - f).sum(1)
-            gain += 2 * (plogp(diagonal) - plogp(diagonal + r)) + plogp(diagonal + 2 * r + joint[j, j]) - plogp(diagonal)
-            gain -= 2 * (plogp(q + share[j]) - plogp(q))
+            sums.take_out(j, home)
+            gain = sums.gain(j)
             best = int(gain.argmax())
             if gain[best] > gain[home] + 1e-12:
                 sizes[home], sizes[best] = sizes[home] - 1, sizes[best] + 1
                 group[j], moved = best, True
-            _shift(Q, R, q, f, joint, share, j, group[j], 1)
+            sums.put_in(j, group[j])
         if not moved:
             break
-    return Merge(group, information(joint, group, clusters))
+    return Partition(group, information(joint, group, clusters))
 
 
-def _shift(
-    Q: NDArray[np.float64], R: NDArray[np.float64], q: NDArray[np.float64], f: NDArray[np.float64],
-    joint: NDArray[np.float64], share: NDArray[np.float64], j: int, k: int, sign: int,
-) -> None:  # fmt: skip
-    """Put small cluster j into group k (`sign` 1) or take it out (-1).
+class _GroupSums:
+    """The sums over a partition that a move changes, updated so that a move costs O(n + K^2).
 
-    Q (K, K) is of groups, R (n, K) of small clusters and groups, q (K,) of groups alone, f = Q log Q.
+    Q (K, K) is the joint distribution of groups, R (n, K) that of over-clusters and groups, q (K,) the shares of groups, f = Q log Q.
     """
-    before = R[j].copy()
-    R[:, k] += sign * joint[:, j]
-    Q[k] += sign * before
-    Q[:, k] += sign * R[j]
-    q[k] += sign * share[j]
-    f[k], f[:, k] = plogp(Q[k]), plogp(Q[:, k])
+
+    def __init__(self, joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int):
+        member = np.eye(clusters)[group]
+        self.joint, self.share = joint, joint.sum(1)
+        self.R, self.q = joint @ member, self.share @ member
+        self.Q = member.T @ self.R
+        self.f = plogp(self.Q)
+
+    def take_out(self, j: int, k: int) -> None:
+        """Remove over-cluster j from group k."""
+        self._shift(j, k, -1)
+
+    def put_in(self, j: int, k: int) -> None:
+        """Add over-cluster j to group k."""
+        self._shift(j, k, 1)
+
+    def _shift(self, j: int, k: int, sign: int) -> None:
+        before = self.R[j].copy()
+        self.R[:, k] += sign * self.joint[:, j]
+        self.Q[k] += sign * before
+        self.Q[:, k] += sign * self.R[j]
+        self.q[k] += sign * self.share[j]
+        self.f[k], self.f[:, k] = plogp(self.Q[k]), plogp(self.Q[:, k])
+
+    def gain(self, j: int) -> NDArray[np.float64]:
+        """(K,) mutual information gained by putting over-cluster j, which is in no group, into each: row and column k of Q change."""
+        r, diagonal = self.R[j], np.diag(self.Q)
+        gain = 2 * (plogp(self.Q + r) - self.f).sum(1)
+        gain += 2 * (plogp(diagonal) - plogp(diagonal + r)) + plogp(diagonal + 2 * r + self.joint[j, j]) - plogp(diagonal)
+        return gain - 2 * (plogp(self.q + self.share[j]) - plogp(self.q))
 
 
 def exchange_rates(P: NDArray[np.float64], _pairs: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """Minus P_ij / (p_i p_j), (n, n), infinite on the diagonal; empty clusters exchange nothing."""
+    """Cost of merging each pair, (n, n): minus P_ij / (p_i p_j), 0 for empty clusters, infinite on the diagonal."""
     share = P.sum(1)
     expected = share[:, None] * share[None]
     rate = -np.divide(P, expected, out=np.zeros_like(P), where=expected > 0)
@@ -224,7 +257,7 @@ def exchange_rates(P: NDArray[np.float64], _pairs: NDArray[np.float64] | None = 
 
 
 def merge_losses(P: NDArray[np.float64], pairs: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """(n, n) information lost by merging each pair; infinite on the diagonal.
+    """Cost of merging each pair, (n, n): the mutual information that is lost, infinite on the diagonal.
 
     With f(p) = p log p, I = sum f(P_ij) - 2 sum f(p_i): only rows, columns and marginals of the pair change.
     """

@@ -8,8 +8,8 @@ from torch import Tensor
 from .devices import mix
 from .held_back import split
 from .joints import Sample
+from .pieces import to_float
 from .ranks import ALONE, Ranks
-from .views import to_float
 
 
 class Batches:

@@ -19,7 +19,7 @@ PARTS = 5
 """That images are told in, drawn at random: each by the clusters of the others. A camera may have gone from kind to kind in turn."""
 
 
-def told_by_borders(images: NDArray[np.uint8], clusters: NDArray[np.int64]) -> float:
+def predicted_by_borders(images: NDArray[np.uint8], clusters: NDArray[np.int64]) -> float:
     """How much of the clusters the mean colours of an image's four borders tell, by the nearest neighbours of those colours.
 
     Parameters

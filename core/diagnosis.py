@@ -1,4 +1,4 @@
-"""What a finished training shows of itself without labels: signs of health, and the verdict on them."""
+"""What is seen of a finished run without labels: signs of health, and the verdict on them."""
 
 from typing import NamedTuple
 
@@ -6,16 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import evaluation
-from .borders import told_by_borders
+from .borders import predicted_by_borders
 from .devices import seeded
-from .guard import Verdict, verdict
 from .joints import estimate_joints
 from .metrics import health
 from .training import Trainer
+from .verdict import Evidence, Verdict, verdict
 
 
 class Diagnosis(NamedTuple):
-    """Of one run."""
+    """What `diagnose` finds."""
 
     health: dict[str, float]
     """Signs by name; see `evaluation.health_record`."""
@@ -23,23 +23,23 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(trainer: Trainer, images: NDArray[np.uint8], assignment: NDArray[np.float32]) -> Diagnosis:
-    """Look at clusters, views, drawings and borders of a trained network; the caller's random state is left as it was.
+    """Look at clusters, views, drawings and borders; the caller's random state is left as it was.
 
     Parameters
     ----------
     trainer : Trainer
-        That is finished.
+        A finished one.
     images : ndarray, (N, H, W, C), uint8
-        The pile.
+        All images of the run.
     assignment : ndarray, (N, K)
-        q(c|x) of them.
+        q(c|x) of these images.
     """
     config, state = trainer.config, health(assignment)
     with seeded(config.seed, trainer.device):
-        joints = estimate_joints(trainer.model, trainer.looked_at, trainer.policy)
+        joints = estimate_joints(trainer.model, trainer.sample, trainer.policy)
     returned = evaluation.drawn_return(trainer.model, config.seed)
-    by_borders = told_by_borders(images, assignment.argmax(1))
-    found = verdict(
+    by_borders = predicted_by_borders(images, assignment.argmax(1))
+    seen = Evidence(
         state,
         joints if config.invariance_weight else None,
         unequal=trainer.position.unequal,
@@ -49,4 +49,4 @@ def diagnose(trainer: Trainer, images: NDArray[np.uint8], assignment: NDArray[np
         by_borders=by_borders,
         by_outlines=config.colours == "ignore",
     )
-    return Diagnosis(evaluation.health_record(state, joints, returned, by_borders), found)
+    return Diagnosis(evaluation.health_record(state, joints, returned, by_borders), verdict(seen))

@@ -14,13 +14,13 @@ from .agglomeration import mutual_information
 from .data import ImageData
 from .joints import Joints
 from .labelled import LabelledImages
+from .layers import DropoutReLU
 from .likelihood import likelihood
 from .metrics import UNRELATED, Health, calibration_error, generation_ceiling, label_scores, match
 from .model import CatVAE
-from .networks import DropoutReLU
+from .pieces import at_a_time, in_pieces
 from .run_record import ClusterRecord
 from .separation import separations
-from .views import at_a_time, in_pieces
 
 DRAWN = 320
 """Images drawn to see how many return to their cluster: two of a hundred are seen, and a thousand clusters cost no more than ten."""
@@ -105,9 +105,9 @@ def health_record(state: Health, joints: Joints, returned: float, by_borders: fl
     record["view_information"] = mutual_information(joints.clusters)
     # The same with nearest neighbours, the mean of those in the hidden layer and those by pixels.
     record["neighbour_information"] = (mutual_information(joints.cluster_neighbours) + mutual_information(joints.cluster_pixels)) / 2
-    record["view_agreement"] = joints.kept
+    record["view_agreement"] = joints.view_agreement
     record["drawn_return"] = returned
-    record["told_by_borders"] = by_borders
+    record["predicted_by_borders"] = by_borders
     return record
 
 

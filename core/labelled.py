@@ -13,7 +13,8 @@ from catvae.runtime.labelled import LabelledImages, read_labelled
 from catvae.runtime.matching import match_counts
 
 from .model import CatVAE
-from .views import ViewPolicy, in_pieces, random_view, to_float
+from .pieces import in_pieces, to_float
+from .views import ViewPolicy, random_view
 
 PER_STEP = 64
 """Labelled images in one step, at most."""

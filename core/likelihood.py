@@ -21,7 +21,7 @@ from catvae.kernels import mixture_kl
 from catvae.runtime.evenly import scattered
 
 from .model import CatVAE, Posterior
-from .views import to_float
+from .pieces import to_float
 
 LOG_2PI = math.log(2 * math.pi)
 DECODED = 4096

@@ -3,10 +3,10 @@
     reconstruction   -E log p(x|z)                                        Bernoulli on pixel intensities
     kl               sum_c q(c|x) KL(q(z|x,c) || p(z|c))                  all clusters in closed form
     neg_entropy      sum_c q(c|x) log q(c|x)                              + log K = KL(q(c|x) || uniform)
-    information      CE(logits(decode(z)), c), c ~ U, z ~ N(mu_c, I)      the InfoCatVAE term, no extra network; of a view, if so set
+    information      CE(logits(decode(z)), c), c ~ U, z ~ N(mu_c, I)      the InfoCatVAE term, without an extra network
 
-The negative ELBO is reconstruction + kl + neg_entropy + log K (section 3 of arXiv 1806.08240), reported whatever weights train.
-`invariance` is no part of the bound: see `views`. The published code's deviations live here too, behind ``legacy``.
+The negative ELBO is reconstruction + kl + neg_entropy + log K (section 3 of arXiv 1806.08240); it is reported as such, whatever the weights
+that train. `invariance` is no part of the bound: see `view_information`. The published code's deviations are here too, behind ``legacy``.
 """
 
 import contextlib
@@ -24,12 +24,13 @@ from .config import TrainConfig
 from .model import CatVAE, Posterior, draw
 from .prior import sample_prior
 from .ranks import ALONE, Ranks
-from .views import ViewPolicy, random_view, view_information
+from .view_information import view_information
+from .views import ViewPolicy, random_view
 
 TINY = 1e-6
-"""Probability below which a logarithm is cut."""
+"""Least probability that a logarithm is taken of."""
 MOST_GENERATED = 2048
-"""Images drawn in one step for the information term, unless there are more clusters than that."""
+"""The most images drawn in one step for the information term, unless there are more clusters than that."""
 
 
 class Terms(NamedTuple):
@@ -39,7 +40,7 @@ class Terms(NamedTuple):
     kl: Tensor
     neg_entropy: Tensor
     information: Tensor
-    """Cross-entropy on generated images; 0 where the objective leaves it out."""
+    """Cross-entropy of recognising the cluster of generated images, of views of them if so set; 0 where the objective leaves it out."""
     invariance: Tensor
     """Mutual information between the assignments of an image and of its view, at most log K; 0 without views."""
     auxiliary: Tensor
@@ -48,13 +49,25 @@ class Terms(NamedTuple):
     """-(reconstruction + kl + neg_entropy + log K)."""
 
 
-class Taught(NamedTuple):
-    """A merge of over-clusters into clusters."""
+class MergeTarget(NamedTuple):
+    """A merge of over-clusters, which clusters are trained on."""
 
-    member: Tensor
+    membership: Tensor
     """(overclusters, K) one-hot rows: the cluster of each over-cluster."""
-    alone: bool
-    """Taught instead of information, not beside it: trained on information, unequal clusters would drift back to equal sizes."""
+    replaces_information: bool
+    """Whether clusters are trained on it alone, not on the mutual information of views too, which would make unequal ones equal again."""
+
+
+class ViewTerms(NamedTuple):
+    """How views train, beside the weights of the configuration."""
+
+    target: MergeTarget | None = None
+    """The last merge, if there was one."""
+    symmetric: bool = True
+    """See `view_information`."""
+
+
+NO_MERGE = ViewTerms()
 
 
 class BatchLoss(NamedTuple):
@@ -73,9 +86,8 @@ def batch_loss(
     config: TrainConfig,
     policy: ViewPolicy,
     *,
-    taught: Taught | None = None,
-    warm: bool = False,
-    ordered: bool = False,
+    views: ViewTerms = NO_MERGE,
+    views_only: bool = False,
     labelled: tuple[Tensor, Tensor] | None = None,
     ranks: Ranks = ALONE,
 ) -> BatchLoss:
@@ -89,18 +101,16 @@ def batch_loss(
     config : TrainConfig
     policy : ViewPolicy
         Makes the views, where the weights ask for them.
-    taught : Taught, optional
-        The merge of over-clusters that clusters are taught.
-    warm : bool
-        Only what views say is trained; the terms of the bound are not known (NaN).
-    ordered : bool
-        What a cluster says of that of a view is counted apart from the other way round: see `view_information`.
+    views : ViewTerms
+    views_only : bool
+        Train on views alone; the terms of the bound are then NaN.
     labelled : (Tensor, Tensor), optional
         Images (n, C, H, W) and the cluster (n,) of each, whose cross-entropy is added with the configured weight.
     ranks : Ranks
-        That hold parts of the batch; all evaluate the objective at the same time.
+        Each holds a part of the batch; all must evaluate the objective at the same time.
     """
-    loss = (_warm_loss if warm else _full_loss)(model, x, config, policy, taught, ordered, ranks)
+    evaluate = _loss_of_views if views_only else _full_loss
+    loss = evaluate(model, x, config, policy, views, ranks)
     if labelled is None:
         return loss
     images, c = labelled
@@ -109,9 +119,7 @@ def batch_loss(
     return loss._replace(total=loss.total + config.label_weight * nnF.cross_entropy(logits, c))
 
 
-def _full_loss(
-    model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, taught: Taught | None, ordered: bool, ranks: Ranks
-) -> BatchLoss:
+def _full_loss(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, views: ViewTerms, ranks: Ranks) -> BatchLoss:
     n = len(x)
     zero = x.new_zeros(())
     # Images and views go through the trunk together: one set of batch statistics, larger matrix products.
@@ -130,78 +138,90 @@ def _full_loss(
     if config.objective == "infocatvae":
         # Latents of images and of the prior are decoded together: fewer, larger products, and one gradient per weight.
         drawn, c = sample_prior(model.prior, _generated_per_cluster(config, model.spec.clusters, ranks))
-        nll, generated = explained(model.decoder(torch.cat([z, drawn])), x)
+        nll, generated = reconstruction(model.decoder(torch.cat([z, drawn])), x)
         information, trained_information = _information(model, generated, c, config, policy)
     else:
-        nll, _ = explained(model.decoder(z), x)
-    reconstruction = nll / n
-    total = reconstruction + kl + config.neg_entropy_weight * trained_neg_entropy + config.information_weight * trained_information
+        nll, _ = reconstruction(model.decoder(z), x)
+    total = nll / n + kl + config.neg_entropy_weight * trained_neg_entropy + config.information_weight * trained_information
 
     invariance = auxiliary = zero
     if with_views:
-        views, invariance, auxiliary = _view_terms(encoded, config, taught, ordered, ranks)
-        total = total + views
-    elbo = -(reconstruction + kl + neg_entropy + math.log(model.spec.clusters))
-    return BatchLoss(total, Terms(reconstruction, kl, neg_entropy, information, invariance, auxiliary, elbo), divergence.assignment)
+        of_views, invariance, auxiliary = _view_terms(encoded, config, views, ranks)
+        total = total + of_views
+    elbo = -(nll / n + kl + neg_entropy + math.log(model.spec.clusters))
+    return BatchLoss(total, Terms(nll / n, kl, neg_entropy, information, invariance, auxiliary, elbo), divergence.assignment)
 
 
-def explained(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """-log p(x|z) () of images (N, C, H, W) under the first logits, in nats; the images of the others (G, C, H, W)."""
-    return bernoulli(logits, x) or explained_by_torch(logits, x)
+def reconstruction(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What is read from a decoder's logits: the likelihood of the batch, and the generated images decoded with it.
+
+    Parameters
+    ----------
+    logits : Tensor, (N + G, C, H, W)
+    x : Tensor, (N, C, H, W)
+        The batch.
+
+    Returns
+    -------
+    nll : Tensor, ()
+        -log p(x|z), summed over the batch, in nats, from the first N logits.
+    images : Tensor, (G, C, H, W)
+        The sigmoids of the others.
+    """
+    in_c = bernoulli(logits, x)
+    return reconstruction_in_torch(logits, x) if in_c is None else in_c
 
 
-def explained_by_torch(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The same where the kernel does not apply."""
+def reconstruction_in_torch(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """As `reconstruction`, where the kernel does not apply."""
     pixels, others = logits.float().split([len(x), len(logits) - len(x)])
     return nnF.binary_cross_entropy_with_logits(pixels, x, reduction="sum"), others.sigmoid()
 
 
 def _generated_per_cluster(config: TrainConfig, clusters: int, ranks: Ranks) -> int:
-    """On one rank; of a single image batch norm knows no variance."""
+    """Images of each cluster that one rank draws; at least two in all, since batch norm knows no variance of one."""
     number = min(config.generated_per_cluster, max(1, MOST_GENERATED // clusters))
     return max(-(-number // ranks.count), 2 if clusters == 1 else 1)
 
 
-def _warm_loss(
-    model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, taught: Taught | None, ordered: bool, ranks: Ranks
-) -> BatchLoss:
-    """What views say alone: no latent is drawn and nothing is decoded. Terms of the bound are not known (NaN)."""
+def _loss_of_views(model: CatVAE, x: Tensor, config: TrainConfig, policy: ViewPolicy, views: ViewTerms, ranks: Ranks) -> BatchLoss:
+    """The terms of views alone: no latent is drawn and nothing is decoded."""
     n = len(x)
     encoded = model.encode(torch.cat([x, random_view(x, policy)]))
-    total, invariance, auxiliary = _view_terms(encoded, config, taught, ordered, ranks)
+    total, invariance, auxiliary = _view_terms(encoded, config, views, ranks)
     unknown = x.new_full((), math.nan)
     terms = Terms(unknown, unknown, unknown, unknown, invariance, auxiliary, unknown)
     return BatchLoss(total, terms, encoded.logits[:n].detach().softmax(-1))
 
 
-def _view_terms(
-    encoded: Posterior, config: TrainConfig, taught: Taught | None, ordered: bool, ranks: Ranks
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The weighted sum that trains, and the information of clusters and over-clusters; `encoded` holds images, then their views."""
-    logits, views = encoded.logits.chunk(2)
-    shared = view_information(logits, views, config.marginal_weight, ranks, ordered=ordered)
-    invariance, total = shared.information, shared.information.new_zeros(())
-    if taught is None or not taught.alone:
-        total = total - config.invariance_weight * shared.trained
+def _view_terms(encoded: Posterior, config: TrainConfig, views: ViewTerms, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+    """The weighted sum that trains, and the mutual information of clusters and of over-clusters; `encoded` holds images, then views."""
+    target = views.target
+    of_images, of_views = encoded.logits.chunk(2)
+    found = view_information(of_images, of_views, config.marginal_weight, ranks, symmetric=views.symmetric)
+    invariance, total = found.information, found.information.new_zeros(())
+    if target is None or not target.replaces_information:
+        total = total - config.invariance_weight * found.trained
     auxiliary = torch.zeros_like(invariance)
     if config.overclusters:
-        images, other = encoded.auxiliary.chunk(2)
-        shared = view_information(images, other, config.marginal_weight, ranks, ordered=ordered)
-        auxiliary, total = shared.information, total - config.invariance_weight * shared.trained
-    if taught is not None:
-        total = total + config.invariance_weight * _tie(encoded.logits, encoded.auxiliary.softmax(-1) @ taught.member)
+        of_images, of_views = encoded.auxiliary.chunk(2)
+        found = view_information(of_images, of_views, config.marginal_weight, ranks, symmetric=views.symmetric)
+        auxiliary, total = found.information, total - config.invariance_weight * found.trained
+    if target is not None:
+        groups = encoded.auxiliary.softmax(-1) @ target.membership
+        total = total + config.invariance_weight * _group_cross_entropy(encoded.logits, groups)
     return total, invariance, auxiliary
 
 
-def _tie(logits: Tensor, groups: Tensor) -> Tensor:
-    """Cross-entropies, each way, between clusters (N, K logits) and groups of over-clusters (N, K probabilities), nats per image.
+def _group_cross_entropy(logits: Tensor, groups: Tensor) -> Tensor:
+    """Cross-entropies, in both directions, of clusters (N, K logits) and groups of over-clusters (N, K probabilities), nats per image.
 
-    Clusters learn the groups, and over-clusters stay in theirs: untied, one that is small grows by taking what belongs elsewhere, and
-    clusters learn that too: tied, an MNIST run reached 0.988 instead of 0.979.
+    Clusters learn the groups, and over-clusters stay in theirs. Without the second, a small over-cluster grows by taking what belongs
+    elsewhere, and clusters learn that too: with it an MNIST run reached 0.988 instead of 0.979.
     """
-    taught = nnF.cross_entropy(logits, groups.detach())
-    kept = -(logits.detach().softmax(-1) * groups.clamp_min(TINY).log()).sum(1).mean()
-    return taught + kept
+    clusters_to_groups = nnF.cross_entropy(logits, groups.detach())
+    groups_to_clusters = -(logits.detach().softmax(-1) * groups.clamp_min(TINY).log()).sum(1).mean()
+    return clusters_to_groups + groups_to_clusters
 
 
 def _decoded_cluster(assignment: Tensor, logits: Tensor, path: str) -> Tensor:
@@ -219,10 +239,8 @@ def _decoded_cluster(assignment: Tensor, logits: Tensor, path: str) -> Tensor:
 
 
 def _information(model: CatVAE, images: Tensor, c: Tensor, config: TrainConfig, policy: ViewPolicy) -> tuple[Tensor, Tensor]:
-    """CE of recognising the cluster `c` an image was generated from (section 4 of the paper), gradient through encoder and decoder.
-
-    Twice: in nats, and as it is trained.
-    """
+    """Cross-entropy of recognising the cluster `c` (G,) that images (G, C, H, W) were generated from, section 4 of the paper: in nats, and
+    as it is trained. The gradient passes through encoder and decoder."""
     if config.information_views:
         images = random_view(images, policy)
     with frozen_statistics(model), frozen_encoder(model) if config.information_trains == "decoder" else contextlib.nullcontext():
@@ -234,7 +252,7 @@ def _information(model: CatVAE, images: Tensor, c: Tensor, config: TrainConfig, 
 
 @contextlib.contextmanager
 def frozen_encoder(model: CatVAE) -> Iterator[None]:
-    """What is computed inside gives no gradient to the weights of encoder and output layer; it still passes through them."""
+    """Inside, the weights of encoder and output layer get no gradient; it still passes through them to the images."""
     parameters = [*model.encoder.parameters(), *model.head.parameters()]
     for parameter in parameters:
         parameter.requires_grad_(False)

@@ -80,7 +80,7 @@ def _minutes(seconds: float) -> str:
 
 def _stage(trainer: Trainer) -> str:
     epoch = 1 + (trainer.position.step - 1) // trainer.steps_per_epoch
-    begun = "" if trainer.decided else f"start {trainer.position.start + 1} of {trainer.starts}, "
+    begun = "" if trainer.start_chosen else f"start {trainer.position.start + 1} of {trainer.starts}, "
     return f"{begun}epoch {epoch} of {trainer.epochs}"
 
 

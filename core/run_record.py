@@ -11,8 +11,8 @@ from catvae.runtime.preprocess import Preprocess
 
 from .checkpoint import Event
 from .data import NAMED
-from .guard import Verdict
 from .model import ModelSpec
+from .verdict import Verdict
 
 SCHEMA = 3
 

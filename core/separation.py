@@ -1,7 +1,7 @@
-"""How far apart two groups of small clusters are, whatever their sizes, and merging by it.
+"""How far apart two clusters are, whatever their sizes, and merging by that.
 
-The separation of two clusters is the information that merging them loses over what it would lose if they exchanged no views: 0 for two
-names of one thing, 1 for two that are never confused.
+The separation of two clusters is the mutual information lost by merging them, divided by what would be lost if they exchanged no views: 0
+for two halves of one thing, 1 for two clusters that views never confuse.
 """
 
 import numpy as np
@@ -10,13 +10,18 @@ from numpy.typing import NDArray
 from .agglomeration import Path, cut, grouped, merge_losses, merge_path, plogp, remembered
 
 CRUMB = 0.25
-"""Of an equal share of the small clusters, below which one counts as a crumb."""
+"""An over-cluster with less than this part of an equal share is a crumb: too rare to be told from noise."""
 
 
 def separations(joint: NDArray[np.float64], pairs: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """How far apart every two clusters are, (n, n): the information merging them loses over the most it could lose, 0 to 1.
+    """Separation of every two clusters, (n, n), 0 to 1; infinite on the diagonal, 0 where a cluster is empty.
 
-    Infinite on the diagonal; 0 for a cluster that nothing falls into.
+    Parameters
+    ----------
+    joint : ndarray, (n, n)
+        Symmetric joint distribution of clusters.
+    pairs : ndarray, (n, n), optional
+        Its `pair_sums`, where they are known.
     """
     share = joint.sum(1)
     together = share[:, None] + share[None]
@@ -28,14 +33,14 @@ def separations(joint: NDArray[np.float64], pairs: NDArray[np.float64] | None = 
 
 @remembered
 def most_apart(joint: NDArray[np.float64], clusters: int) -> NDArray[np.int64]:
-    """Groups (n,) left by merging what is least apart."""
+    """Groups, (n,) in 0..clusters-1, after merging the least separated pairs."""
     if clusters == len(joint):  # nothing to merge, and a path of a thousand takes minutes
         return np.arange(clusters)
     return cut(separation_path(joint), clusters)
 
 
 def separation_path(joint: NDArray[np.float64]) -> Path:
-    """Greedy merges of what is least apart; crumbs, too rare to be told from noise, are merged before anything else."""
+    """Greedy merges of the least separated pair of over-clusters (n, n); pairs with a crumb come before all others."""
     crumb = CRUMB / len(joint)
 
     def cost(P: NDArray[np.float64], pairs: NDArray[np.float64] | None) -> NDArray[np.float64]:
@@ -46,12 +51,18 @@ def separation_path(joint: NDArray[np.float64]) -> Path:
 
 
 def inner_separations(joint: NDArray[np.float64], group: NDArray[np.int64], clusters: int, smallest: float = 0.0) -> NDArray[np.float64]:
-    """How far apart the two halves of each group are that are furthest apart, (clusters,); 0 where a half would hold less than `smallest`.
+    """How separate the two halves of each group are, (K,), split where they are furthest apart.
 
     Parameters
     ----------
+    joint : ndarray, (n, n)
+        Joint distribution of over-clusters.
+    group : ndarray, (n,)
+        Group of each, in 0..K-1.
+    clusters : int
+        K.
     smallest : float
-        Share of the images; at least that of a crumb counts.
+        Share of the images below which a half does not count; never less than that of a crumb. A group without two halves gets 0.
     """
     smallest = max(smallest, CRUMB / len(joint))
     found = np.zeros(clusters)
@@ -69,5 +80,5 @@ def inner_separations(joint: NDArray[np.float64], group: NDArray[np.int64], clus
 
 
 def mean_nearest(joint: NDArray[np.float64]) -> float:
-    """Mean separation of a cluster from the one nearest to it."""
+    """Mean, over the clusters of a joint distribution (n, n), of the separation from the nearest other one."""
     return float(separations(joint).min(1).mean())

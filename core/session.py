@@ -26,7 +26,7 @@ from .ranks import ALONE, Ranks
 from .report import run_report
 from .run_folder import RunFolder
 from .run_record import DataRecord, Origin, RunRecord, versions
-from .training import Trainer
+from .training import Hooks, Trainer
 
 SAVE_EVERY = 20.0
 """Seconds between two saved states, at least."""
@@ -123,11 +123,11 @@ class Session:
         """Train to the end, keeping state; on a signal or a numeric failure the run folder says so before the exception goes on."""
         try:
             words = "stopping after this step, and saving; once more: at once, from what was last saved"
-            self.trainer.run(on_step=on_step, on_start=self._save_state, on_epoch=self._after_epoch, on_signal=words)
+            self.trainer.run(Hooks(on_step, on_start=self._save_state, on_epoch=self._after_epoch), on_signal=words)
             self._save_state()  # what is left to do, `finish`, can be repeated
         except (Interrupted, KeyboardInterrupt):
             with stop_on_signals():  # an impatient second signal waits for the state, a third does not
-                if self.trainer.whole:  # else it came at once, in the middle of a step: what was last saved stands
+                if self.trainer.consistent:  # else it came at once, in the middle of a step: what was last saved stands
                     self._save_state()
                 self._write("interrupted")
             raise
@@ -175,7 +175,7 @@ class Session:
         epoch = trainer.position.step // trainer.steps_per_epoch
         if time.monotonic() - self._shown > SHOW_EVERY:
             self._show()
-        drawing = trainer.decided and trainer.position.step > trainer.warm_steps  # before, the generator has not begun
+        drawing = trainer.start_chosen and trainer.position.step > trainer.warm_steps  # before, the generator has not begun
         if drawing and epoch % max(1, trainer.epochs // PICTURES) == 0 and not trainer.finished:
             names = [str(i) for i in range(trainer.model.spec.clusters)]
             self._picture(f"epoch-{epoch:04d}", pictures.picture_samples(trainer.model, names, trainer.config.seed))

@@ -1,6 +1,6 @@
-"""What happens to the clusters between steps: merges of over-clusters, the choice of K, the collapse guard, the classes of given labels.
+"""What is done to the clusters between steps: merges of over-clusters, the choice of K, the collapse guard, naming after given labels.
 
-Everything is a function of the weights, the position and (seed, step), so a resumed run repeats it exactly.
+Everything is a function of the weights, the position and (seed, step), so that a resumed run repeats it exactly.
 """
 
 import numpy as np
@@ -13,20 +13,20 @@ from .guard import said_of, watch
 from .head_surgery import Trained, reseed, split_into, take_merge, with_clusters
 from .joints import Joints, Sample, estimate_joints
 from .labelled import LabelledImages, clusters_of_classes
-from .merging import agreement, align, merge
-from .objective import Taught
+from .merging import align, merge, neighbour_information
+from .objective import MergeTarget
 from .views import ViewPolicy
 
 GAIN = 0.005
-"""Nats by which neighbours must agree more with a later merge than with the one before for it to be taken."""
+"""Nats of `neighbour_information` by which a later merge must exceed the one before to replace it."""
 MEMORY = 0.95
-"""Of the running cluster shares, per step: about the last 20 batches."""
+"""Weight of the past in the running cluster shares: they remember about the last 20 batches."""
 GUARD_EVERY = 50
-"""Steps between two looks at the cluster shares."""
-PATIENCE = 200
-"""Steps that clusters are given to form before the guard acts: from the start, and after each act."""
+"""Steps between two looks of the guard at the cluster shares."""
+GUARD_PATIENCE = 200
+"""Steps that clusters are given to form before the guard acts: from the beginning, after a merge, and after each act."""
 GUARD_ACTS = 5
-"""Acts of the guard in one run; a model that keeps collapsing is reported instead."""
+"""The most acts of the guard in one run; a model that keeps collapsing is reported instead."""
 
 
 class Steering:
@@ -36,10 +36,11 @@ class Steering:
     ----------
     config : TrainConfig
     steps : int
-        Of the whole run.
+        Length of the run.
     sample : Sample
         The images that decisions are read from.
     policy : ViewPolicy
+        Makes the views that decisions are read from.
     labelled : LabelledImages, optional
         A few images whose class is known.
     """
@@ -49,46 +50,51 @@ class Steering:
         self.device = sample.images.device
         self.merge_steps = sorted({min(steps - 1, round(share * steps)) for share in config.regroup}) if config.merges else []
 
-    def decides(self, step: int, position: Position) -> bool:
-        """Whether what happens before `step` is read from images, which machines may round otherwise."""
-        return step in self.merge_steps or self._names(step, position)
+    def before(self, step: int, trained: Trained, position: Position) -> tuple[Trained, bool]:
+        """Do what is due before `step`.
 
-    def _names(self, step: int, position: Position) -> bool:
-        """Whether the clusters of given classes are looked for."""
-        return self.labelled is not None and not position.class_clusters and step >= (self.merge_steps or [0])[0]
-
-    def before(self, step: int, trained: Trained, position: Position) -> Trained:
-        """What is due before `step`; the same network, or a new one with the chosen K."""
+        Returns
+        -------
+        Trained
+            The network that goes on: the same one, or a new one with the chosen K.
+        bool
+            Whether anything was decided by looking at images or shares, which machines may round differently.
+        """
+        decided = False
         if step in self.merge_steps:
-            trained = self._merge(step, trained, position)
+            trained, decided = self._merge(step, trained, position), True
         elif self.config.guard and step % GUARD_EVERY == 0:
-            self._guard(step, trained, position)
-        if self.labelled is not None and self._names(step, position):
-            position.class_clusters = clusters_of_classes(trained.model, self.labelled)
-        return trained
+            decided = self._guard(step, trained, position)
+        if self.labelled is not None and not position.class_clusters and step >= (self.merge_steps or [0])[0]:
+            position.class_clusters, decided = clusters_of_classes(trained.model, self.labelled), True
+        return trained, decided
 
-    def taught(self, trained: Trained, position: Position) -> Taught | None:
-        """The merge that clusters are taught, if there was one."""
+    def merge_target(self, trained: Trained, position: Position) -> MergeTarget | None:
+        """The last merge as a target for the clusters, if there was one."""
         if not position.group:
             return None
-        member = torch.eye(trained.model.spec.clusters, device=self.device)[position.group]
-        return Taught(member, alone=position.unequal)
+        membership = torch.eye(trained.model.spec.clusters, device=self.device)[position.group]
+        return MergeTarget(membership, replaces_information=position.unequal)
 
     def observe(self, shares: list[float], position: Position) -> None:
-        """Keep running shares of the clusters from those in a batch."""
+        """Update the running shares of the clusters with those in a batch, (K,)."""
         before = position.shares if len(position.shares) == len(shares) else shares
         position.shares = [MEMORY * old + (1 - MEMORY) * new for old, new in zip(before, shares, strict=True)]
 
     def _merge(self, step: int, trained: Trained, position: Position) -> Trained:
-        """Merge over-clusters into K, which replace the clusters; at the first merge of ``clusters=auto``, choose K and prune."""
+        """Merge the over-clusters into K groups, which replace the clusters; at the first merge, decide what is still open before."""
         joints = estimate_joints(trained.model, self.sample, self.policy)
         clusters = trained.model.spec.clusters
         if step == self.merge_steps[0]:
-            clusters = self._first_look(step, joints, position)
+            clusters = self._decide_sizes_and_number(step, joints, position)
         group = merge(joints, clusters, unequal=position.unequal)
         last = np.array(position.group)
-        if len(last) and not position.unequal and agreement(joints, group, clusters) < agreement(joints, last, clusters) + GAIN:
-            return trained  # neighbours hardly prefer it to the last merge: clusters stay as they are
+        if (
+            len(last)
+            and not position.unequal
+            and neighbour_information(joints, group, clusters) < neighbour_information(joints, last, clusters) + GAIN
+        ):
+            return trained  # hardly better than the last merge: clusters stay as they are
         if clusters == trained.model.spec.clusters:
             rows = torch.from_numpy(align(group, joints.shared)).to(self.device)
             take_merge(trained, rows)
@@ -97,11 +103,11 @@ class Steering:
             trained = with_clusters(trained, rows, clusters, self.config.learning_rate)
         position.clusters = clusters
         position.group, position.class_clusters = rows.tolist(), []
-        position.guard_from = step + PATIENCE
+        position.guard_from = step + GUARD_PATIENCE
         return trained
 
-    def _first_look(self, step: int, joints: Joints, position: Position) -> int:
-        """K, chosen where it is to be; and whether clusters may be of unequal size, decided where it is to be."""
+    def _decide_sizes_and_number(self, step: int, joints: Joints, position: Position) -> int:
+        """Decide, where the configuration leaves it open, whether clusters may be of unequal size, and K, which is returned."""
         position.unequal, clusters = sizes_and_number(joints, self.config)
         if self.config.sizes == "auto" and position.unequal:
             what = "groups of unequal size clearly hold together better than equal ones: clusters may be of any size (else: --sizes equal)"
@@ -110,15 +116,15 @@ class Steering:
             position.events.append(Event(step=step, what=f"K = {clusters} chosen of at most {self.config.most_clusters}"))
         return clusters
 
-    def _guard(self, step: int, trained: Trained, position: Position) -> None:
-        """Act on clusters that collapsed; see `guard`."""
+    def _guard(self, step: int, trained: Trained, position: Position) -> bool:
+        """Act on clusters that collapsed, see `guard`; returns whether it did."""
         undecided = self.config.choose_clusters and step <= self.merge_steps[0]
-        if step < max(PATIENCE, position.guard_from) or undecided or position.guard_acts >= GUARD_ACTS or not position.shares:
-            return
+        if step < max(GUARD_PATIENCE, position.guard_from) or undecided or position.guard_acts >= GUARD_ACTS or not position.shares:
+            return False
         alarm = watch(np.array(position.shares), unequal=position.unequal and bool(position.group))
         if alarm is None:
-            return
-        if alarm.kind == "one class":
+            return False
+        if alarm.kind == "one cluster":
             reseed(trained)
             position.rewarm, position.group = step, []
             what = f"cluster {alarm.clusters[0]} held nearly every image: cluster outputs drawn anew, learning rate warmed up again"
@@ -130,4 +136,5 @@ class Steering:
             what = f"{said_of(alarm.clusters, 'was', 'were')} empty: given a part of the largest"
         position.events.append(Event(step=step, what=what))
         position.guard_acts += 1
-        position.guard_from, position.shares = step + PATIENCE, []
+        position.guard_from, position.shares = step + GUARD_PATIENCE, []
+        return True

@@ -1,8 +1,8 @@
-"""A run in the making: network, optimiser and position, and the step that changes them.
+"""The state of a run (network, optimiser, position) and the training step that changes it.
 
-The order of epoch e is a permutation drawn from (seed, e), see `batches`; the noise of step s from (seed, s). Position in the run is
-therefore all the random state there is, and a resumed run equals an uninterrupted one bit for bit on the CPU. What becomes of the clusters
-between steps stands in `steering`; the loop over steps in `training`.
+The order of epoch e is a permutation drawn from (seed, e), see `batches`; the noise of step s is drawn from (seed, s). The position is
+therefore all the random state there is, and on the CPU a resumed run equals an uninterrupted one bit for bit. What is done to the clusters
+between steps is in `steering`, the loop over steps in `training`.
 """
 
 import math
@@ -27,7 +27,7 @@ from .held_back import split
 from .joints import PAIRS
 from .labelled import LabelledImages, labelled_batch, labels_hash
 from .model import CatVAE, ModelSpec
-from .objective import BatchLoss, batch_loss
+from .objective import BatchLoss, ViewTerms, batch_loss
 from .ranks import ALONE, Ranks
 from .steering import Steering
 from .views import choose_policy
@@ -36,17 +36,17 @@ WARMUP_STEPS = 100
 """Steps over which the learning rate rises."""
 LAST_RATE = 0.01
 """Share of the learning rate that the cosine ends on."""
-ORDERED = 0.5
-"""Share of a short run after which a cluster of images alone, whose views are in another one, is worth no more: see `view_information`.
-From the first step on, kinds that views turn all round were hardly found (`benchmarks/order.py`)."""
+SYMMETRIC = 0.5
+"""Share of a start over which the joint distribution of views is symmetrised, see `view_information`. Never symmetrised, kinds that views
+rotate all round were hardly found (`benchmarks/order.py`)."""
 BAD_STEPS = 5
 """Consecutive steps without finite numbers before training gives up."""
 CLIP = 1000.0
-"""Largest gradient norm: ordinary steps stay below 300, a diverging one is cut."""
+"""Largest gradient norm: ordinary steps stay below 300, a diverging one is scaled down."""
 
 
 class Steps:
-    """One run: model, optimiser and position.
+    """One run: network, optimiser and position.
 
     Parameters
     ----------
@@ -54,8 +54,9 @@ class Steps:
         Only its images are read.
     config : TrainConfig
     labelled : LabelledImages, optional
+        A few images whose class is known.
     ranks : Ranks
-        That train together; the first one's clusters are everybody's.
+        The processes that train together; all follow what the first one decides about clusters.
 
     Raises
     ------
@@ -77,27 +78,27 @@ class Steps:
         self.spec = ModelSpec.of(config, data.preprocess.shape)
         self.starts = starts.count_starts(config)
         self.start_steps = max(1, round(starts.share(config) * self.steps)) if self.starts > 1 else 0
-        self.ordered_from = round(ORDERED * starts.share(config) * self.steps)
+        self.symmetric_steps = round(SYMMETRIC * starts.share(config) * self.steps)
         self.labelled = labelled
-        self.looked_at = self.batches.spread(PAIRS)
-        """What is decided about clusters is read from these."""
-        self.steering = Steering(config, self.steps, self.looked_at, self.policy, labelled)
+        self.sample = self.batches.spread(PAIRS)
+        """The images that decisions about clusters are read from."""
+        self.steering = Steering(config, self.steps, self.sample, self.policy, labelled)
         self.warm_steps = round(config.warm_start * self.steps) if config.invariance_weight else 0
         if config.choose_clusters:
             self.warm_steps = max(self.warm_steps, self.steering.merge_steps[0])  # the generator waits until K is known
-        self.whole = True
-        """Weights, moments and position are those of one moment: not in the middle of a step."""
+        self.consistent = True
+        """Whether weights, moments and position belong together: not in the middle of a step."""
         self._given = ""
-        """What ranks must be given alike; not made for one, whose images it would read once more."""
+        """What all ranks must have been given alike; left out for a single one, since it reads all images once more."""
         if ranks.count > 1:
             self._given = repr((data.hash, labels_hash(labelled), config, self.precision))
         self.begin(0)
 
     def begin(self, start: int) -> None:
-        """Fresh weights, moments and position of one short run."""
+        """Fresh weights, moments and position of one start."""
         self._build(self.spec, start)
         self.position = Position(schema=SCHEMA, start=start, clusters=self.spec.clusters)
-        self.whole = True
+        self.consistent = True
 
     def _build(self, spec: ModelSpec, start: int) -> None:
         # torch's generator takes 32 bits of a seed: without mixing, every start would have the weights of the first.
@@ -107,10 +108,10 @@ class Steps:
         self.trained = Trained(model, torch.optim.Adam(model.parameters(), self.config.learning_rate, fused=True))
 
     def restore(self, position: Position) -> None:
-        """Be where `position` says, with a network of its K; the weights are the caller's to load."""
+        """Take a position, with a network of its K, whose weights and moments the caller loads."""
         self._build(msgspec.structs.replace(self.spec, clusters=position.clusters), position.start)
         self.position = position
-        self.whole = True
+        self.consistent = True
 
     @property
     def model(self) -> CatVAE:
@@ -120,79 +121,83 @@ class Steps:
         return self.config.seed + (start << 32)  # seeds stay below 2^31: no two runs share one
 
     def step(self) -> BatchLoss:
-        """One optimiser step on the next batch; raises `NumericError` after `BAD_STEPS` without finite numbers."""
-        self.whole = False
+        """One optimiser step on the next batch; raises `NumericError` after `BAD_STEPS` in a row without finite numbers."""
+        self.consistent = False
         self._decide()
-        at, position = self.position.step, self.position
-        model, optimizer, weights = self.trained.model, self.trained.optimizer, self.trained.weights
+        position, model, optimizer, weights = self.position, self.trained.model, self.trained.optimizer, self.trained.weights
         if not model.training:  # to set it in every layer takes longer than to run some of them
             model.train()
         for group in optimizer.param_groups:
-            group["lr"] = self._rate(at)
+            group["lr"] = self._rate(position.step)
         statistics = _statistics(model)
         before = [statistic.clone() for statistic in statistics]
-        taught = self.steering.taught(self.trained, position)
-        labelled = None
-        if self.labelled is not None and self.config.label_weight and position.class_clusters:
-            labelled = labelled_batch(self.labelled, position.class_clusters, self.policy, self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            warm = at < self.warm_steps
-            x = self.batch(at)
-            loss = batch_loss(
-                model,
-                x,
-                self.config,
-                self.policy,
-                taught=taught,
-                warm=warm,
-                ordered=at >= self.ordered_from,
-                labelled=labelled,
-                ranks=self.ranks,
-            )
+        loss = self._loss(model, position)
         for weight in weights:
             weight.grad = None
         loss.total.backward()
         gradients = [weight.grad for weight in weights if weight.grad is not None]
-        told, shares = summary(loss), loss.assignment.mean(0)
-        self.ranks.average([*gradients, *statistics, told, shares])
+        row, shares = summary(loss), loss.assignment.mean(0)
+        self.ranks.average([*gradients, *statistics, row, shares])
         norm = torch.nn.utils.get_total_norm(gradients).item()
-        if math.isfinite(norm) and math.isfinite(told[0].item()):
+        if math.isfinite(norm) and math.isfinite(row[0].item()):
             position.bad_steps = 0
             if norm > CLIP:
                 torch._foreach_mul_(gradients, CLIP / norm)  # pyright: ignore[reportPrivateImportUsage]
             optimizer.step()
-            add_step(position, told.tolist())
+            add_step(position, row.tolist())
             self.steering.observe(shares.tolist(), position)
         else:
             for statistic, good in zip(statistics, before, strict=True):  # what is not a number would stay in an average for good
                 statistic.copy_(good)
-            position.bad_steps += 1
-            if position.bad_steps >= BAD_STEPS:
-                raise NumericError(
-                    f"the loss was not a finite number for {BAD_STEPS} steps in a row (step {at}): lower --learning-rate or use"
-                    " --precision fp32"
-                )
+            self._count_bad_step(position)
         position.step += 1
-        self.whole = True
+        self.consistent = True
         return loss
 
+    def _loss(self, model: CatVAE, position: Position) -> BatchLoss:
+        """The objective on the next batch."""
+        at = position.step
+        views = ViewTerms(self.steering.merge_target(self.trained, position), symmetric=at < self.symmetric_steps)
+        labelled = None
+        if self.labelled is not None and self.config.label_weight and position.class_clusters:
+            labelled = labelled_batch(self.labelled, position.class_clusters, self.policy, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return batch_loss(
+                model,
+                self.batch(at),
+                self.config,
+                self.policy,
+                views=views,
+                views_only=at < self.warm_steps,
+                labelled=labelled,
+                ranks=self.ranks,
+            )
+
+    def _count_bad_step(self, position: Position) -> None:
+        position.bad_steps += 1
+        if position.bad_steps >= BAD_STEPS:
+            raise NumericError(
+                f"the loss was not a finite number for {BAD_STEPS} steps in a row (step {position.step}): lower --learning-rate or use"
+                " --precision fp32"
+            )
+
     def _decide(self) -> None:
-        """What is due before the next step, the same on every rank, whose noise is its own from here on."""
+        """What is due before the next step, the same on every rank; from here on each rank has noise of its own."""
         at = self.position.step
         noise = mix(self._seed(self.position.start), at)
         seed_noise(self.device, noise)
-        decides, acts = self.steering.decides(at, self.position), self.position.guard_acts
-        self.trained = self.steering.before(at, self.trained, self.position)
+        self.trained, decided = self.steering.before(at, self.trained, self.position)
         if self.ranks.count > 1:
-            if decides or self.position.guard_acts != acts:
+            if decided:
                 self._follow_first()
             seed_noise(self.device, mix(noise, self.ranks.rank))  # other views, other latents
 
     def batch(self, step: int) -> Tensor:
+        """This rank's part of the batch of a step, float (n, C, H, W) in [0, 1]."""
         return self.batches.at(step, self._seed(self.position.start))
 
     def _follow_first(self) -> None:
-        """Be where the first rank is, weights, moments and position: what was decided or resumed there holds everywhere."""
+        """Take weights, moments and position from the first rank: what was decided or resumed there holds everywhere."""
         if self.ranks.count == 1:
             return
         position, tensors = (

@@ -42,7 +42,7 @@ def lie_at_any_angle(images: NDArray[np.uint8], mirrored: float) -> bool:
         Their correlation with their mirror images, of `flip_correlation`.
     """
     stand = flip_correlation(images, axis=1) < mirrored - NO_UP
-    return not stand and told_upright(images) < UPRIGHT
+    return not stand and upright_accuracy(images) < UPRIGHT
 
 
 def flip_correlation(images: NDArray[np.uint8], axis: int, at_most: int = 2000) -> float:
@@ -59,7 +59,7 @@ def flip_correlation(images: NDArray[np.uint8], axis: int, at_most: int = 2000) 
     return float(correlations.mean()) if len(correlations) else 0.0
 
 
-def told_upright(images: NDArray[np.uint8], at_most: int = 1000) -> float:
+def upright_accuracy(images: NDArray[np.uint8], at_most: int = 1000) -> float:
     """How often images are told from themselves turned by half a turn, by a classifier that learned it on others of the pile.
 
     About 0.5 where images lie at any angle, or look alike both ways up, however a frame of another shape stretched them; near 1 where

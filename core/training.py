@@ -1,7 +1,6 @@
-"""The training loop: short runs to begin with, epochs, signals.
+"""The training loop: starts, epochs, signals.
 
-What a step is stands in `steps`, what short runs are worth in `starts`, what is measured after training in `evaluation`, files in
-`run_folder`.
+A step is in `steps`, the score of a start in `starts`, what is measured after training in `evaluation`, files in `run_folder`.
 """
 
 import signal
@@ -15,16 +14,17 @@ from catvae.runtime.errors import NumericError
 from catvae.runtime.interruption import Interrupted, stop_on_signals
 
 from . import starts
-from .checkpoint import Event
+from .checkpoint import Event, Position
 from .devices import mix, seed_noise
 from .epoch_rows import close_epoch
+from .head_surgery import Trained
 from .joints import estimate_joints
 from .objective import BatchLoss
 from .steps import Steps
 
 
 class Hooks(NamedTuple):
-    """What is called after each of them; a start is one of several short runs to begin with."""
+    """What is called after each step, each start and each epoch."""
 
     on_step: Callable[[BatchLoss], None] | None = None
     on_start: Callable[[], None] | None = None
@@ -42,37 +42,29 @@ class Trainer(Steps):
         return self.position.step >= self.steps
 
     @property
-    def decided(self) -> bool:
-        """Whether the short run that goes on is chosen."""
+    def start_chosen(self) -> bool:
+        """Whether the start that goes on is known."""
         return self.starts == 1 or len(self.position.start_scores) == self.starts
 
     @property
     def all_steps(self) -> int:
-        """Steps of the whole run, short runs that are given up included."""
+        """Steps of the whole run, those of starts that are given up included."""
         return self.steps + (self.starts - 1) * self.start_steps
 
     @property
     def steps_left(self) -> int:
-        """Of `all_steps`, from the present position: of the run, in one of its short runs, or between two of them."""
+        """Those of `all_steps` that are still to be taken, at any position: in a start, between two of them, or after."""
         begun = max(self.position.start + 1, len(self.position.start_scores))
         return self.steps - self.position.step + (self.starts - begun) * self.start_steps
 
-    def run(
-        self,
-        *,
-        on_step: Callable[[BatchLoss], None] | None = None,
-        on_start: Callable[[], None] | None = None,
-        on_epoch: Callable[[], None] | None = None,
-        on_signal: str = "",
-    ) -> None:
+    def run(self, hooks: Hooks = NO_HOOKS, *, on_signal: str = "") -> None:
         """Train to the end. The caller's random state is left as it was.
 
         Parameters
         ----------
-        on_step, on_start, on_epoch : callable, optional
-            See `Hooks`.
+        hooks : Hooks
         on_signal : str
-            What is said when a signal arrives.
+            What is said on standard error when a signal arrives.
 
         Raises
         ------
@@ -83,12 +75,11 @@ class Trainer(Steps):
         DataError
             When another rank was given other images or settings, or has ended.
         """
-        hooks = Hooks(on_step, on_start, on_epoch)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), stop_on_signals(on_signal, patient=self.ranks.count > 1) as stop:
             self.ranks.require_alike(self._given, self.device)
             self._follow_first()
-            if not self.decided:
+            if not self.start_chosen:
                 self.choose_start(hooks, stop)
             while not self.finished:
                 self.advance(hooks)
@@ -108,45 +99,45 @@ class Trainer(Steps):
             hooks.on_epoch()
 
     def _end_if_told(self, stop: Sequence[int]) -> None:
-        """After the same step on every rank, whichever was told."""
+        """Raise `Interrupted` after the same step on every rank, if any of them got a signal."""
         if self.ranks.any(bool(stop), self.device):
             raise Interrupted(stop[0] if stop else signal.SIGTERM)
 
     def choose_start(self, hooks: Hooks = NO_HOOKS, stop: Sequence[int] = ()) -> None:
-        """Go on from the short run that is worth most, see `starts`; no label is involved.
+        """Train every start and go on from the one with the highest score, see `starts`; no label is involved.
 
-        After each of them the best so far stands as the present one, and `on_start` may save it. Interrupted, the first one goes on where
-        it was, and may be saved after each of its epochs; of a later one nothing is left, since the best so far stands in its place.
+        After each start the best so far becomes the current network and position, so that `on_start` can save it. A run interrupted in its
+        first start resumes there; one interrupted in a later start loses that start, and begins it again when it is resumed.
         """
         best = (self.trained, self.position) if self.position.start_scores else None
         scores = list(self.position.start_scores)
-        seconds = self.position.seconds if best else 0.0  # of every short run, the ones given up included
+        seconds = self.position.seconds if best else 0.0  # of all starts, those that are given up included
         for start in range(len(scores), self.starts):
             try:
                 scores.append(self._try_start(start, hooks._replace(on_epoch=None) if best else hooks, stop))
-            except BaseException:  # of a signal too, whenever it comes: what is saved then is what is finished
+            except BaseException:  # a signal too, whenever it comes: only finished starts are saved
                 if best:
-                    (self.trained, self.position), self.whole = best, True
+                    self._go_on_from(*best)
                 raise
             seconds += self.position.seconds
             if best is None or scores[-1] > max(scores[:-1]):
                 best = self.trained, self.position
-            (self.trained, self.position), self.whole = best, True
+            self._go_on_from(*best)
             self.position.start_scores, self.position.seconds = list(scores), seconds
-            if self.decided:
+            if self.start_chosen:
                 self.position.events += [
-                    Event(step=0, what=f"beginning {i} of {self.starts} left out: its loss was not a finite number")
+                    Event(step=0, what=f"start {i} of {self.starts} left out: its loss was not a finite number")
                     for i, score in enumerate(scores, 1)
                     if score == starts.FAILED
                 ]
             if hooks.on_start:
                 hooks.on_start()
 
-    def _try_start(self, start: int, hooks: Hooks, stop: Sequence[int]) -> float:
-        """Train one short run, the first one from where it stands; returns what it is worth, in nats.
+    def _go_on_from(self, trained: Trained, position: Position) -> None:
+        self.trained, self.position, self.consistent = trained, position, True
 
-        A later one whose loss stops being a number is worth less than any: there is one to go on with.
-        """
+    def _try_start(self, start: int, hooks: Hooks, stop: Sequence[int]) -> float:
+        """Train one start, the first one from where it stands, and return its score in nats; `FAILED` where a later one's loss was NaN."""
         if start:
             self.begin(start)
         self._follow_first()
@@ -155,10 +146,10 @@ class Trainer(Steps):
                 self.advance(hooks)
                 self._end_if_told(stop)
         except NumericError:
-            if not start:
+            if not start:  # there is none yet to go on from
                 raise
             return starts.FAILED
         seed_noise(self.device, mix(self.config.seed, self.start_steps))
-        joints = estimate_joints(self.model, self.looked_at, self.policy)
+        joints = estimate_joints(self.model, self.sample, self.policy)
         worth = starts.worth(joints, self.config, merges=bool(self.steering.merge_steps))
         return float(self.ranks.from_first(repr(worth).encode(), self.device))

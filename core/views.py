@@ -1,12 +1,11 @@
-"""Random views of images, and the information their assignments share: what lets clusters form by content (arXiv 1807.06653).
+"""Random views of images: how far they may stray, which kind suits a pile, and how they are made.
 
 Views are made for a whole batch at once, on the images' own device, without Python loops. The size of a change is relative to the
-image, so one policy serves 8x8 and 224x224.
+image, so one policy serves 8x8 and 224x224. What training does with views is in `view_information`.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
@@ -17,23 +16,19 @@ from torch import Tensor
 
 from .config import Colours
 from .edges import background_of
-from .ranks import ALONE, Ranks
 from .symmetry import MIRRORED, flip_correlation, lie_at_any_angle
 
-AT_A_TIME_PIXELS = 56 * 56
-"""Values per image up to which a full batch is encoded at a time: about 300 MB of activations at 1024."""
-
 VARIED = {"brightness": 0.5, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
-"""Of colour images of objects: changes that hide how a thing was lit, or which of its kind it is, yet not what colour it has: red does not
+"""Changes to colour images of objects. They hide how a thing was lit and which one of its kind it is, but not its colour: red does not
 become green. About SimCLR's for small images (arXiv 2002.05709, appendix B.9), without its greyscale."""
 IGNORED = {**VARIED, "saturation": 0.9, "hue": 0.5, "negative": 0.5}
-"""Changes that leave outlines alone: a background is as well any other, and lighter or darker than the thing on it."""
+"""Changes that leave only outlines as they are: a background may take any colour, and be lighter or darker than the thing on it."""
 ROUND_GREY = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-"""Generator of the turn of (red, green, blue) around the axis of greys."""
+"""Generator of the rotation of (red, green, blue) around the axis of greys."""
 
 
 class ViewPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a view may stray from its image."""
+    """How far a view may differ from its image."""
 
     name: str
     rotation: float = 0.0
@@ -47,23 +42,24 @@ class ViewPolicy(msgspec.Struct, frozen=True, kw_only=True):
     shear: float = 0.0
     """Sideways shift per unit of height, either way: slant."""
     mirror: bool = False
-    """Left-right, for half of the images."""
+    """Half of the images are mirrored left to right."""
     brightness: float = 0.0
     """Relative change of brightness, either way."""
     contrast: float = 0.0
-    """Relative change of how far colours are from the image's mean light, either way; this and the next two of colour images alone."""
+    """Relative change of the distance of colours from the image's mean light, either way; this and the next two act on colour images
+    only."""
     saturation: float = 0.0
-    """Relative change of how far colours are from grey, either way."""
+    """Relative change of the distance of colours from grey, either way."""
     hue: float = 0.0
-    """Turn of the circle of hues, either way."""
+    """Rotation of the circle of hues, in turns, either way."""
     negative: float = 0.0
-    """Share of the views in which light and dark change places."""
+    """Share of the views that are negatives: light and dark change places."""
     noise: float = 0.0
     """Standard deviation of Gaussian pixel noise, for images in [0, 1]."""
     least_steps: int = 1000
-    """In which a network learns what these views keep, of however few images."""
+    """Steps that a network needs to learn what these views have in common, however few the images."""
     background: float = 0.0
-    """Grey level, in [0, 1], of what comes into view from beyond the border of a grey image."""
+    """Grey level, in [0, 1], of pixels from beyond the border of a grey image."""
 
     @property
     def moves(self) -> bool:
@@ -83,12 +79,11 @@ POLICIES = {
 
 
 def choose_policy(augment: str, images: NDArray[np.uint8], colours: Colours = "vary") -> ViewPolicy:
-    """The policy of a name; `auto` decides by symmetry.
+    """The policy of a given name; `auto` chooses one by the symmetry of the images.
 
-    Mirroring, the step that separates writing from objects, is harmless only for things that look alike in the mirror (garments, cells,
-    parts), and harmful for writing. The mean correlation between an image and its mirror image tells them apart without labels; colour
-    images are always taken for objects. Things seen from above, through a microscope or on a belt, lie at any angle: nobody can tell which
-    way up their images are, whatever the colours.
+    Mirroring helps with things that look alike in the mirror (garments, cells, parts) and harms writing. The mean correlation between an
+    image and its mirror image tells the two apart without labels; colour images are always taken for objects. Things seen from above,
+    through a microscope or on a belt, lie at any angle: nobody could say which way up such images belong.
 
     Parameters
     ----------
@@ -96,8 +91,8 @@ def choose_policy(augment: str, images: NDArray[np.uint8], colours: Colours = "v
         ``digits``, ``objects``, ``any-angle``, ``none`` or ``auto``.
     images : ndarray, (N, H, W, C), uint8
     colours : str
-        ``keep`` leaves colours as they are but for a little brightness, ``vary`` changes them on colour images of objects, ``ignore`` on
-        all images, and makes half of the views negatives.
+        ``keep`` changes only brightness, a little; ``vary`` changes the colours of colour images of objects; ``ignore`` those of all
+        images, and makes half of the views negatives.
     """
     if augment == "auto":
         mirrored = flip_correlation(images, axis=2)
@@ -109,24 +104,6 @@ def choose_policy(augment: str, images: NDArray[np.uint8], colours: Colours = "v
     elif colours == "vary" and images.shape[-1] == 3 and policy.brightness:
         policy = msgspec.structs.replace(policy, **VARIED)
     return msgspec.structs.replace(policy, background=background_of(images))
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 (N, H, W, C) to float (N, C, H, W) in [0, 1], stored channels last."""
-    return images.permute(0, 3, 1, 2).float().div_(255)
-
-
-def at_a_time(images: Tensor | NDArray[np.uint8], at_most: int) -> int:
-    """How many of images (N, ...) go through the encoder at a time: `at_most` of 56 x 56 in grey, fewer of larger ones."""
-    return max(1, min(at_most, at_most * AT_A_TIME_PIXELS // max(1, math.prod(images.shape[1:]))))
-
-
-def in_pieces(images: NDArray[np.uint8], device: torch.device, at_most: int = 1024) -> Iterator[Tensor]:
-    """Images (N, H, W, C) as float (n, C, H, W), as many as `at_a_time` says; where there are none, one empty piece of that shape."""
-    size = at_a_time(images, at_most)
-    for start in range(0, max(1, len(images)), size):
-        piece = np.require(images[start : start + size], requirements=["C", "W"])  # torch warns of arrays it may not write into
-        yield to_float(torch.from_numpy(piece).to(device))
 
 
 def random_view(x: Tensor, policy: ViewPolicy) -> Tensor:
@@ -183,45 +160,3 @@ def _random_affine(x: Tensor, policy: ViewPolicy, uniform: Callable[[float], Ten
         sin * wide / aspect, sin * slant + cos / wide, uniform(2 * policy.shift),
     ]  # fmt: skip
     return torch.stack(rows, 1).view(n, 2, 3)
-
-
-class ViewInformation(NamedTuple):
-    """Two readings of one joint distribution."""
-
-    information: Tensor
-    """() mutual information in nats: at most log K, reached when assignments are certain, balanced and equal in both views."""
-    trained: Tensor
-    """() the same with the marginal entropies weighted, which is what is maximised."""
-
-
-def view_information(
-    logits: Tensor, other: Tensor, marginal_weight: float, ranks: Ranks = ALONE, *, ordered: bool = False
-) -> ViewInformation:
-    """Mutual information between the assignments of images and of their views, estimated on the batch.
-
-    With P = 1/N sum_n a_n a'_n^T: I = sum P log P - w sum P (log P_i + log P_j), w = 1 for the information itself.
-
-    Parameters
-    ----------
-    logits, other : Tensor, (N, K)
-        Of the images and of their views.
-    marginal_weight : float
-        w; above 1 weighs the entropy of the cluster shares, which keeps clusters from emptying.
-    ranks : Ranks
-        That hold parts of the batch: P is that of the whole.
-    ordered : bool
-        P stays as it is. Else it is symmetrised, as in arXiv 1807.06653: then a cluster of images alone and one of their views say as much
-        as two kinds do. Networks that tell one from the other, by the blur of a turned image, say, learn that way faster, but half of their
-        clusters are of no image.
-    """
-    a, b = logits.float().softmax(-1), other.float().softmax(-1)
-    with torch.autocast(a.device.type, enabled=False):  # a joint in bfloat16 would round away the differences that are trained
-        joint = ranks.mean(a.T @ b / len(a))
-    joint = (joint if ordered else (joint + joint.T) / 2).clamp_min(1e-12)
-    joint = joint / joint.sum()
-    negative_joint_entropy = (joint * joint.log()).sum()
-    marginal_entropies = -sum((share * share.log()).sum() for share in (joint.sum(1), joint.sum(0)))
-    return ViewInformation(
-        negative_joint_entropy + marginal_entropies,
-        negative_joint_entropy + marginal_weight * marginal_entropies,
-    )

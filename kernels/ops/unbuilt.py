@@ -51,7 +51,8 @@ def dense_backward(
 
 
 def _with_statistics(found: MixtureKL) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return *found, found.assignment.new_zeros(3, len(found.assignment))
+    kl, neg_entropy, assignment, cluster_kl = found
+    return kl, neg_entropy, assignment, cluster_kl, assignment.new_zeros(3, len(assignment))
 
 
 def _zero_where_masked(v: Tensor, weight: Maybe) -> Tensor:

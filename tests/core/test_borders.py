@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from catvae.core.borders import told_by_borders
-from catvae.core.guard import verdict
+from catvae.core.borders import predicted_by_borders
 from catvae.core.metrics import health
+from catvae.core.verdict import Evidence, verdict
 from catvae.runtime.evenly import scattered
 
 
@@ -22,24 +22,24 @@ def pile():
 
 def test_backgrounds_are_told_and_things_are_not(pile):
     images, kinds, grounds = pile
-    assert told_by_borders(images, grounds) > 0.98
-    assert told_by_borders(images, kinds) < 0.1
-    assert told_by_borders(images[..., :1], kinds) < 0.1
+    assert predicted_by_borders(images, grounds) > 0.98
+    assert predicted_by_borders(images, kinds) < 0.1
+    assert predicted_by_borders(images[..., :1], kinds) < 0.1
 
 
 def test_half_of_the_clusters_is_half_told(pile):
     """Two backgrounds apart, the other two in one cluster each with half of its images: no more is said than there is."""
     images, _, grounds = pile
     mixed = np.where(grounds < 2, grounds, 2 + np.arange(len(grounds)) % 2)
-    assert 0.3 < told_by_borders(images, mixed) < 0.8
+    assert 0.3 < predicted_by_borders(images, mixed) < 0.8
 
 
 def test_nothing_to_tell(pile):
     images, kinds, _ = pile
-    assert told_by_borders(images, np.zeros_like(kinds)) == 0
-    assert told_by_borders(images[:49], kinds[:49]) == 0
-    assert told_by_borders(images[:0], kinds[:0]) == 0
-    assert told_by_borders(np.full_like(images, 7), kinds) < 0.1
+    assert predicted_by_borders(images, np.zeros_like(kinds)) == 0
+    assert predicted_by_borders(images[:49], kinds[:49]) == 0
+    assert predicted_by_borders(images[:0], kinds[:0]) == 0
+    assert predicted_by_borders(np.full_like(images, 7), kinds) < 0.1
 
 
 def test_at_most_so_many_images_are_asked_for(pile, monkeypatch):
@@ -48,7 +48,7 @@ def test_at_most_so_many_images_are_asked_for(pile, monkeypatch):
     spoilt = np.zeros_like(grounds)
     looked_at = scattered(len(images), 120)
     spoilt[looked_at] = grounds[looked_at]
-    assert told_by_borders(images, spoilt) == told_by_borders(images, grounds) > 0.95
+    assert predicted_by_borders(images, spoilt) == predicted_by_borders(images, grounds) > 0.95
 
 
 @pytest.mark.parametrize("cameras", [2, 3, 5, 10])
@@ -57,16 +57,15 @@ def test_backgrounds_in_turn_are_told_too(cameras):
     rng = np.random.default_rng(0)
     grounds = np.arange(600) % cameras
     images = np.clip(20 * grounds[:, None, None, None] + rng.normal(20, 3, (600, 8, 8, 3)), 0, 255).astype(np.uint8)
-    assert told_by_borders(images, grounds) > 0.98
+    assert predicted_by_borders(images, grounds) > 0.98
 
 
 def test_the_verdict_says_so():
     sure = health(np.eye(4, dtype=np.float32).repeat(25, 0))
-    (note,) = verdict(sure, by_borders=0.7).notes
+    (note,) = verdict(Evidence(sure, by_borders=0.7)).notes
     assert note.startswith("the images' borders alone tell 70% of their clusters: these may be backgrounds")
     assert "try --colours ignore; else crop to the things" in note
-    assert (
-        verdict(sure, by_borders=0.7, by_outlines=True).notes[0].endswith("report. Crop to the things, or put them on one plain background")
-    )
-    assert verdict(sure, by_borders=0.5).notes == ()
-    assert verdict(health(np.eye(4, dtype=np.float32)[[0, 1, 2] * 30]), by_borders=0.9).notes == ()
+    (note,) = verdict(Evidence(sure, by_borders=0.7, by_outlines=True)).notes
+    assert note.endswith("report. Crop to the things, or put them on one plain background")
+    assert verdict(Evidence(sure, by_borders=0.5)).notes == ()
+    assert verdict(Evidence(health(np.eye(4, dtype=np.float32)[[0, 1, 2] * 30]), by_borders=0.9)).notes == ()

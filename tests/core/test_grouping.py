@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from catvae.core import grouping
-from catvae.core.agglomeration import information, kept_share
+from catvae.core.agglomeration import information, uncertainty_coefficient
 from catvae.core.config import resolve
 from catvae.core.grouping import (
     FILLS,
@@ -12,11 +12,11 @@ from catvae.core.grouping import (
     LEAST,
     WORTH,
     WORTH_APART,
-    Signs,
+    UnequalEvidence,
     choose_clusters,
     sizes_and_number,
+    unequal_evidence,
     unequal_is_clearer,
-    unequal_signs,
 )
 from catvae.core.joints import Joints
 from catvae.core.merging import merge, merge_apart, merge_clusters
@@ -51,7 +51,7 @@ def test_rare_classes_are_not_joined_to_halve_frequent_ones():
 
 def test_classes_all_alike_and_a_collapsed_network_show_no_rare_ones():
     assert not unequal_is_clearer(joints_of(exchanging(ALIKE)), 5)
-    assert unequal_signs(joints_of(exchanging(ALIKE)), 5).more == pytest.approx(0, abs=1e-9)
+    assert unequal_evidence(joints_of(exchanging(ALIKE)), 5).more == pytest.approx(0, abs=1e-9)
     collapsed = np.zeros((20, 20))
     collapsed[3, 3] = 1
     assert not unequal_is_clearer(joints_of(collapsed), 5)
@@ -64,7 +64,7 @@ def test_small_clusters_that_swap_through_a_view_are_no_rare_classes():
     assert unequal_is_clearer(joints_of(views), 5)
     views[[-1, -2]] = views[[-2, -1]]
     swapping = joints_of(views, exchanging(truth))
-    assert unequal_signs(swapping, 5).stays < 0.1
+    assert unequal_evidence(swapping, 5).stays < 0.1
     assert not unequal_is_clearer(swapping, 5)
 
 
@@ -78,15 +78,15 @@ def test_a_class_that_fills_most_of_a_set_is_seen_by_its_pixels():
     group = merge_apart(joints, 5)
     assert len(set(group[truth == 0])) == 1
     assert all(len(set(group[truth == k])) == 1 for k in range(5))
-    assert unequal_signs(joints, 5).more > KEEP_MORE
+    assert unequal_evidence(joints, 5).more > KEEP_MORE
     assert unequal_is_clearer(joints, 5)
-    assert unequal_signs(joints, 5).fills > FILLS
+    assert unequal_evidence(joints, 5).fills > FILLS
 
 
 def test_groups_that_keep_more_are_no_mark_where_none_of_them_fills_the_set(monkeypatch):
     """Garments, which shade into each other, from two beginnings of eight."""
-    seen = Signs(more=0.11, fills=0.26, evenness=0.97, further=0.09, kept=0.82, gap=-0.18, stays=0.0)
-    monkeypatch.setattr(grouping, "unequal_signs", lambda *_: seen)
+    seen = UnequalEvidence(more=0.11, fills=0.26, evenness=0.97, further=0.09, kept=0.82, gap=-0.18, stays=0.0)
+    monkeypatch.setattr(grouping, "unequal_evidence", lambda *_: seen)
     assert not unequal_is_clearer(joints_of(exchanging(ALIKE)), 5)
     seen = seen._replace(fills=0.45)
     assert unequal_is_clearer(joints_of(exchanging(ALIKE)), 5)
@@ -111,7 +111,7 @@ def test_more_classes_than_clusters_take_all_there_may_be():
 def mixed(kept: float, groups: int) -> np.ndarray:
     """Joint distribution of groups that are alike, of whose entropy views keep a share, by leading into every other one alike."""
     found = [np.where(np.eye(groups), 1 - (groups - 1) * out, out) / groups for out in np.linspace(0, 1 / groups, 5000)]
-    return min(found, key=lambda joint: abs(kept_share(joint) - kept))
+    return min(found, key=lambda joint: abs(uncertainty_coefficient(joint) - kept))
 
 
 @pytest.mark.parametrize(("unequal", "least"), [(False, LEAST), (True, WORTH_APART)])

@@ -8,8 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from catvae import kernels  # noqa: E402
-from catvae.core import networks  # noqa: E402
-from catvae.core.networks import Doubling, DropoutReLU, Flatten, NormReLU1d, NormReLU2d  # noqa: E402
+from catvae.core import layers, networks  # noqa: E402
+from catvae.core.layers import DropoutReLU, Flatten, NormReLU1d, NormReLU2d, UpConvolution  # noqa: E402
 from catvae.kernels import _loader  # noqa: E402
 
 
@@ -123,7 +123,7 @@ def test_what_batch_norm_refuses_is_refused():
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_every_norm_of_the_encoder_goes_through_the_kernel(monkeypatch, shape, precision):
     encoder, taken = networks.ConvEncoder(shape, 32).to(memory_format=torch.channels_last), []
-    monkeypatch.setattr(networks, "norm_relu", lambda *given: taken.append(kernels.norm_relu(*given)) or taken[-1])
+    monkeypatch.setattr(layers, "norm_relu", lambda *given: taken.append(kernels.norm_relu(*given)) or taken[-1])
     x = torch.rand(6, *shape).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", precision, enabled=precision == torch.bfloat16):
         encoder(x)
@@ -135,23 +135,23 @@ def test_every_norm_of_the_encoder_goes_through_the_kernel(monkeypatch, shape, p
 def test_every_convolution_learns_without_threads_that_wait(monkeypatch, shape, of_one_channel):
     """In bfloat16, but for patches of one channel, of which torch's gradient does not wait either; the last one is `doubled`."""
     taken = []
-    monkeypatch.setattr(networks, "convolved", lambda *given, **options: taken.append(kernels.convolved(*given, **options)) or taken[-1])
+    monkeypatch.setattr(layers, "convolved", lambda *given, **options: taken.append(kernels.convolved(*given, **options)) or taken[-1])
     encoder, decoder = networks.ConvEncoder(shape, 16, 0.1), networks.ConvDecoder(8, shape, 16)
     with torch.autocast("cpu", torch.bfloat16):
         loss = encoder(torch.rand(4, *shape)).float().sum() + decoder(torch.rand(4, 8)).float().sum()
     loss.backward()
-    layers = [layer for net in (encoder, decoder) for layer in net.modules() if isinstance(layer, (networks.Convolution, Doubling))]
+    found = [layer for net in (encoder, decoder) for layer in net.modules() if isinstance(layer, (layers.Convolution, UpConvolution))]
     compiled = _loader.available()  # without it the last layer comes here too
-    assert len(taken) == len(layers) - compiled >= 5
+    assert len(taken) == len(found) - compiled >= 5
     assert sum(done is None for done in taken) == (of_one_channel if compiled else len(taken))
-    assert all(layer.weight.grad is not None for layer in layers)
+    assert all(layer.weight.grad is not None for layer in found)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_convolution_has_torchs_value_and_gradients(dtype, stride):
     torch.manual_seed(0)
-    ours, plain = networks.Convolution(4, 6, stride), torch.nn.Conv2d(4, 6, 3, stride, 1)
+    ours, plain = layers.Convolution(4, 6, stride), torch.nn.Conv2d(4, 6, 3, stride, 1)
     plain.load_state_dict(ours.state_dict())
     x, upstream, results = torch.randn(3, 4, 7, 6, requires_grad=True), torch.randn(1, 6, 1, 1), []
     for layer in (ours, plain):
@@ -165,7 +165,7 @@ def test_a_convolution_has_torchs_value_and_gradients(dtype, stride):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_transposed_convolution_has_torchs_value_and_gradients(dtype):
     torch.manual_seed(0)
-    ours, plain = Doubling(4, 6), torch.nn.ConvTranspose2d(4, 6, 4, 2, 1)
+    ours, plain = UpConvolution(4, 6), torch.nn.ConvTranspose2d(4, 6, 4, 2, 1)
     plain.load_state_dict(ours.state_dict())
     x = torch.randn(3, 4, 5, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
     upstream, results = torch.randn(3, 6, 10, 10), []
@@ -182,14 +182,14 @@ def test_a_transposed_convolution_has_torchs_value_and_gradients(dtype):
 
 
 def test_the_output_of_a_transposed_convolution_may_be_overwritten_and_derived_twice():
-    layer = Doubling(2, 3).double()
+    layer = UpConvolution(2, 3).double()
     x = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x, w, b: layer(x).relu_().square(), (x, layer.weight, layer.bias))
     assert torch.autograd.gradgradcheck(lambda x, w, b: layer(x).square(), (x, layer.weight, layer.bias))
 
 
 def test_transforms_of_torch_func_pass_through_a_transposed_convolution():
-    layer, x = Doubling(2, 3), torch.randn(2, 2, 3, 3)
+    layer, x = UpConvolution(2, 3), torch.randn(2, 2, 3, 3)
     plain = torch.nn.ConvTranspose2d(2, 3, 4, 2, 1)
     plain.load_state_dict(layer.state_dict())
     gradients = [torch.func.grad(lambda x, layer=layer: layer(x).square().sum())(x) for layer in (layer, plain)]

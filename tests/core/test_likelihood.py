@@ -9,8 +9,8 @@ import torch
 
 from catvae.core.likelihood import _log_mixture, likelihood
 from catvae.core.metrics import calibration_error, generation_ceiling
+from catvae.core.pieces import to_float
 from catvae.core.training import Trainer
-from catvae.core.views import to_float
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from catvae.core.agglomeration import (
     cut,
     grouped,
     information,
-    least_staying,
+    least_view_agreement,
     merge_losses,
     merge_path,
     mutual_information,
@@ -21,7 +21,7 @@ from catvae.core.agglomeration import (
     standard_error,
 )
 from catvae.core.joints import Joints
-from catvae.core.merging import STAYS, agreement, align, merge, merge_by_neighbours, merge_clusters
+from catvae.core.merging import STAYS, align, merge, merge_by_neighbours, merge_clusters, neighbour_information
 from catvae.core.separation import most_apart, separations
 from catvae.core.training import Trainer
 
@@ -146,7 +146,7 @@ def test_a_merge_says_of_views_what_can_be_said_but_for_a_tie(clusters, seed):
     group = merge(joints, clusters)
     assert set(group) == set(range(clusters))
     most = merge_clusters(joints.overclusters, clusters)
-    stay = [least_staying(grouped(joints.overclusters, found, clusters)) >= STAYS for found in (group, most.group)]
+    stay = [least_view_agreement(grouped(joints.overclusters, found, clusters)) >= STAYS for found in (group, most.group)]
     assert stay[0] or information(joints.overclusters, group, clusters) >= most.information - 1e-5
     assert stay != [False, True]
 
@@ -159,7 +159,7 @@ def test_groups_that_views_lead_into_each_other_are_one_where_others_will_do():
     neighbours = blocks([0, 1, 2, 3], [4], [5])
     joints = joints_from(views, neighbours, neighbours)
     leads = merge_clusters(joints.overclusters, 3)
-    assert least_staying(grouped(joints.overclusters, leads.group, 3)) < 0.1
+    assert least_view_agreement(grouped(joints.overclusters, leads.group, 3)) < 0.1
     group = merge(joints, 3)
     assert group[0] == group[1] == group[2] == group[3]
     assert information(joints.overclusters, group, 3) < leads.information
@@ -168,9 +168,9 @@ def test_groups_that_views_lead_into_each_other_are_one_where_others_will_do():
 def test_agreement_counts_neighbours_of_both_kinds():
     group, equal = np.array([0, 0, 1, 1, 2, 2]), blocks([0, 1], [2, 3], [4, 5])
     denied = joints_from(equal, equal, blocks([0, 2], [1, 3], [4, 5]))
-    both = agreement(joints_from(equal, equal, equal), group, 3)
+    both = neighbour_information(joints_from(equal, equal, equal), group, 3)
     assert both == pytest.approx(mutual_information(grouped(equal / equal.sum(), group, 3)))
-    assert agreement(denied, group, 3) < both
+    assert neighbour_information(denied, group, 3) < both
 
 
 def test_pixels_decide_between_merges_that_tie():

@@ -10,8 +10,9 @@ from catvae.core import objective
 from catvae.core.config import resolve
 from catvae.core.model import CatVAE, ModelSpec
 from catvae.core.objective import batch_loss, frozen_statistics
+from catvae.core.pieces import to_float
 from catvae.core.prior import sample_prior
-from catvae.core.views import POLICIES, to_float
+from catvae.core.views import POLICIES
 from catvae.kernels import kernel_status
 from catvae.kernels.reference import mixture_kl_reference
 
@@ -44,7 +45,7 @@ def test_reconstruction_is_the_bernoulli_likelihood_and_the_rest_are_images(monk
         monkeypatch.setattr(objective, "bernoulli", lambda *_: None)
     torch.manual_seed(0)
     logits, x = torch.randn(7, 3, 4, 5), torch.rand(4, 3, 4, 5)
-    nll, images = objective.explained(logits, x)
+    nll, images = objective.reconstruction(logits, x)
     p = logits.double().sigmoid()
     torch.testing.assert_close(nll.double(), -(x * p[:4].log() + (1 - x) * (1 - p[:4]).log()).sum(), rtol=1e-6, atol=0)
     torch.testing.assert_close(images.double(), p[4:], rtol=1e-6, atol=1e-6)

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from catvae.core import progress
-from catvae.core.guard import Verdict
 from catvae.core.run_folder import RunFolder
 from catvae.core.run_record import Origin
 from catvae.core.session import Session
+from catvae.core.verdict import Verdict
 
 
 def at(step: int, *, left: int, steps: int = 100, warm: int = 40):

@@ -23,7 +23,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 EXCHANGES = """
 import torch
 from catvae.core.ranks import join
-from catvae.core.views import view_information
+from catvae.core.view_information import view_information
 
 ranks = join(torch.device("cpu"))
 assert ranks.count == 2
@@ -32,11 +32,11 @@ assert ranks.leads == (ranks.rank == 0)
 # the mutual information of a batch, and its gradient, from two halves
 generator = torch.Generator().manual_seed(0)
 x, y, w = (torch.randn(shape, generator=generator) for shape in ((24, 5), (24, 5), (5, 4)))
-for ordered in (False, True):
+for symmetric in (False, True):
     whole, shared = w.clone().requires_grad_(), w.clone().requires_grad_()
-    expected = view_information(x @ whole, y @ whole, 1.5, ordered=ordered)
+    expected = view_information(x @ whole, y @ whole, 1.5, symmetric=symmetric)
     expected.trained.backward()
-    found = view_information(ranks.part(x) @ shared, ranks.part(y) @ shared, 1.5, ranks, ordered=ordered)
+    found = view_information(ranks.part(x) @ shared, ranks.part(y) @ shared, 1.5, ranks, symmetric=symmetric)
     found.trained.backward()
     ranks.average([shared.grad])
     torch.testing.assert_close(found.information, expected.information)

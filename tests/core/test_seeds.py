@@ -7,11 +7,11 @@ from typing import cast
 
 import pytest
 
-from catvae.core.guard import Verdict
 from catvae.core.run_folder import RunFolder
 from catvae.core.run_record import Origin, RunRecord
 from catvae.core.seeds import PLAN, _agreement, _eligible, best_seed, folder_of, plan, read_plan, train_seeds
 from catvae.core.session import Session
+from catvae.core.verdict import Verdict
 from catvae.runtime.errors import DataError, NumericError, OutputError
 from catvae.runtime.interruption import Interrupted
 

@@ -9,8 +9,8 @@ import pytest
 
 from catvae.core.agglomeration import grouped, mutual_information
 from catvae.core.checkpoint import save_state
-from catvae.core.starts import FAILED, SHARE, share, worth
-from catvae.core.training import Trainer
+from catvae.core.starts import FAILED, START_SHARE, share, worth
+from catvae.core.training import Hooks, Trainer
 from catvae.runtime.errors import NumericError
 from catvae.runtime.interruption import Interrupted
 
@@ -32,9 +32,9 @@ def test_what_a_start_is_worth(quick):
 
 def test_no_start_goes_past_a_merge(quick):
     merging = {"clusters": 5, "overclusters": 4, "invariance_weight": 1.0}
-    assert share(quick(**merging, regroup=[0.6, 0.8])) == SHARE
+    assert share(quick(**merging, regroup=[0.6, 0.8])) == START_SHARE
     assert share(quick(**merging, regroup=[0.6, 0.2])) == 0.2
-    assert share(quick(**{**merging, "overclusters": 0}, regroup=[0.2])) == SHARE
+    assert share(quick(**{**merging, "overclusters": 0}, regroup=[0.2])) == START_SHARE
 
 
 def test_a_start_with_a_cluster_of_views_alone_is_worth_less_than_any_other(quick):
@@ -77,7 +77,7 @@ def test_the_best_start_goes_on(blobs, quick):
     assert trainer.all_steps == trainer.steps + 2 * trainer.start_steps
     assert trainer.steps_left == trainer.all_steps
     seen, left = [], []
-    trainer.run(on_step=lambda _loss: (seen.append(trainer.position.start), left.append(trainer.steps_left)))
+    trainer.run(Hooks(on_step=lambda _loss: (seen.append(trainer.position.start), left.append(trainer.steps_left))))
     assert left == list(range(trainer.all_steps))[::-1]
     scores = trainer.position.start_scores
     assert len(scores) == 3
@@ -104,13 +104,13 @@ def test_interrupted_while_choosing_a_start_the_finished_ones_are_kept(blobs, qu
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        cut.run(on_step=stop)
+        cut.run(Hooks(on_step=stop))
     assert cut.position.start_scores == whole.position.start_scores[: cut_in - 1]
     assert cut.position.step == (cut.start_steps if cut_in > 1 else 2)  # the first one goes on where it was
     save_state(tmp_path, cut.model, cut.trained.optimizer, cut.position)
     resumed, again = resume(Trainer(blobs, settings), tmp_path), []
     left = resumed.steps_left
-    resumed.run(on_step=lambda _loss: again.append(1))
+    resumed.run(Hooks(on_step=lambda _loss: again.append(1)))
     assert len(again) == left == whole.all_steps - ((cut_in - 1) * whole.start_steps if cut_in > 1 else 2)
     assert resumed.position.start_scores == whole.position.start_scores
     assert same(weights(whole), weights(resumed))
@@ -120,7 +120,7 @@ def test_the_first_start_is_saved_while_it_trains(blobs, quick, tmp_path):
     """Killed, it goes on from its last epoch; later ones are not, since the best so far stands in their place."""
     whole = Trainer(blobs, quick(starts=2, epochs=5))
     epochs = []
-    whole.run(on_epoch=lambda: epochs.append((whole.position.start, len(whole.position.start_scores))))
+    whole.run(Hooks(on_epoch=lambda: epochs.append((whole.position.start, len(whole.position.start_scores)))))
     assert epochs[:2] == [(0, 0)] * 2
     assert (1, 1) not in epochs
     cut = Trainer(blobs, quick(starts=2, epochs=5))
@@ -130,7 +130,7 @@ def test_the_first_start_is_saved_while_it_trains(blobs, quick, tmp_path):
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):
-        cut.run(on_epoch=save)
+        cut.run(Hooks(on_epoch=save))
     resumed = resume(Trainer(blobs, quick(starts=2, epochs=5)), tmp_path)
     assert resumed.position.step == resumed.steps_per_epoch
     resumed.run()
@@ -151,7 +151,7 @@ def test_a_later_start_whose_loss_is_no_number_is_left_out(blobs, quick):
     assert trainer.finished
     assert trainer.position.start_scores[1] == FAILED < min(trainer.position.start_scores[::2])
     assert [event.what for event in trainer.position.events if "left out" in event.what] == [
-        "beginning 2 of 3 left out: its loss was not a finite number"
+        "start 2 of 3 left out: its loss was not a finite number"
     ]
 
 

@@ -26,7 +26,7 @@ def look(truth, **settings) -> tuple[Position, int]:
     config = resolve({"clusters": 5, **settings})
     steering = Steering(config, 100, Sample(torch.zeros((4, 6, 5, 1), dtype=torch.uint8), torch.arange(4)), ViewPolicy(name="none"), None)
     position = Position(schema=0, start=0, clusters=5)
-    return position, steering._first_look(40, joints_of(truth), position)
+    return position, steering._decide_sizes_and_number(40, joints_of(truth), position)
 
 
 @pytest.mark.parametrize(

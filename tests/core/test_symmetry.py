@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from catvae.core import symmetry
-from catvae.core.symmetry import UPRIGHT, flip_correlation, told_upright
+from catvae.core.symmetry import UPRIGHT, flip_correlation, upright_accuracy
 from catvae.core.views import choose_policy
 from catvae.runtime.evenly import scattered
 
@@ -45,8 +45,8 @@ def test_the_correlation_is_of_some_images_a_few_at_a_time(monkeypatch, count, r
 
 
 def test_writing_and_digits_have_an_up(digits):
-    assert told_upright(digits.images) > 0.9
-    assert told_upright(digits.images[:60]) > UPRIGHT
+    assert upright_accuracy(digits.images) > 0.9
+    assert upright_accuracy(digits.images[:60]) > UPRIGHT
     assert choose_policy("auto", digits.images).name == "digits"
 
 
@@ -55,16 +55,16 @@ def test_kinds_in_turn_have_an_up_too(rng, kinds):
     """Every n-th image would be of one kind, whose up the others do not show."""
     ups = rng.integers(0, 256, (kinds, 12, 12, 1))
     images = np.clip(ups[np.arange(2400) % kinds] + rng.normal(0, 20, (2400, 12, 12, 1)), 0, 255).astype(np.uint8)
-    assert told_upright(images) > 0.95
-    assert told_upright(images[:60]) > UPRIGHT
+    assert upright_accuracy(images) > 0.95
+    assert upright_accuracy(images[:60]) > UPRIGHT
 
 
 def test_what_lies_at_any_angle_has_none_whatever_its_shape_and_frame(rng):
     """Neither alike in the mirror nor symmetric in any way; a frame of another shape stretches all of them alike."""
     images = bars(rng, 300)
     assert flip_correlation(images, axis=2) < 0.62
-    assert told_upright(images) < UPRIGHT
-    assert told_upright(np.repeat(images, 2, axis=2)) < UPRIGHT
+    assert upright_accuracy(images) < UPRIGHT
+    assert upright_accuracy(np.repeat(images, 2, axis=2)) < UPRIGHT
     for some in (images, images[:60], bars(rng, 300, channels=3)):
         assert choose_policy("auto", some).name == "any-angle"
 
@@ -73,7 +73,7 @@ def test_a_lamp_at_one_side_is_no_up_but_a_sky_is(rng):
     """The one is the same in every picture, the other begins higher or lower."""
     rows = np.arange(24)[None, :, None, None]
     lamp = bars(rng, 300, channels=3) // 2 + (4 * rows).astype(np.uint8).swapaxes(1, 2)
-    assert told_upright(lamp) < UPRIGHT
+    assert upright_accuracy(lamp) < UPRIGHT
     assert choose_policy("auto", lamp).name == "any-angle"
     sky = np.where(rows < rng.integers(4, 20, (300, 1, 1, 1)), rng.integers(60, 120, (300, 1, 1, 1)), 0).astype(np.uint8)
     outside = bars(rng, 300, channels=3) // 2 + sky
@@ -87,11 +87,11 @@ def test_things_that_stand_and_are_alike_in_the_mirror_are_objects(rng):
 
 
 def test_the_answer_does_not_depend_on_how_many_are_floated_at_a_time(monkeypatch, digits):
-    whole = told_upright(digits.images, at_most=300)
+    whole = upright_accuracy(digits.images, at_most=300)
     monkeypatch.setattr(symmetry, "AT_A_TIME", 7 * 64)
-    assert told_upright(digits.images, at_most=300) == whole
+    assert upright_accuracy(digits.images, at_most=300) == whole
 
 
 def test_too_few_or_too_even_images_to_tell():
-    assert told_upright(np.zeros((49, 8, 8, 1), np.uint8)) == 1
-    assert told_upright(np.zeros((300, 5, 9, 3), np.uint8)) == 0.5
+    assert upright_accuracy(np.zeros((49, 8, 8, 1), np.uint8)) == 1
+    assert upright_accuracy(np.zeros((300, 5, 9, 3), np.uint8)) == 0.5

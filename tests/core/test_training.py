@@ -15,8 +15,8 @@ from catvae.core.epoch_rows import close_epoch
 from catvae.core.evaluation import assign
 from catvae.core.held_back import split
 from catvae.core.metrics import label_scores
-from catvae.core.training import Trainer
-from catvae.core.views import to_float
+from catvae.core.pieces import to_float
+from catvae.core.training import Hooks, Trainer
 from catvae.runtime.errors import DataError, DeviceError, NumericError, UsageError
 from catvae.runtime.files import atomic_write
 from catvae.runtime.interruption import Interrupted
@@ -144,7 +144,7 @@ def test_weights_survive_their_file_and_bad_ones_are_refused(blobs, quick, tmp_p
 @pytest.mark.parametrize("plain", [False, True])
 def test_one_bad_step_is_skipped_and_five_stop_training(blobs, quick, monkeypatch, plain):
     if plain:  # as on a GPU
-        monkeypatch.setattr("catvae.core.networks.norm_relu", lambda *_: None)
+        monkeypatch.setattr("catvae.core.layers.norm_relu", lambda *_: None)
     trainer = Trainer(blobs, quick(warm_start=0.0))
     trainer.step()
     good = weights(trainer)
@@ -185,7 +185,7 @@ def test_signals_stop_after_the_step_under_way(blobs, quick, signum):
     trainer = Trainer(blobs, quick())
     handler = signal.getsignal(signum)
     with pytest.raises(Interrupted) as caught:
-        trainer.run(on_step=lambda _loss: os.kill(os.getpid(), signum))
+        trainer.run(Hooks(on_step=lambda _loss: os.kill(os.getpid(), signum)))
     assert caught.value.signum == signum
     assert trainer.position.step == 1
     assert signal.getsignal(signum) is handler
@@ -201,7 +201,7 @@ def test_the_pile_is_held_once_however_it_lies_in_memory(blobs, quick):
     many = dataclasses.replace(blobs, images=np.concatenate([blobs.images] * 10), labels=None)
     trainer = Trainer(many, quick())
     assert np.shares_memory(trainer.batches.images.numpy(), many.images)
-    assert trainer.looked_at.images is trainer.batches.images
+    assert trainer.sample.images is trainer.batches.images
     held_back = split(len(many.images)).held_back
     assert len(held_back) > 0
     assert not set(held_back.tolist()) & set(trainer.batches.rows.tolist())
@@ -283,7 +283,7 @@ def test_a_second_signal_between_two_steps_keeps_the_finished_starts_too(blobs, 
     monkeypatch.setattr(training, "estimate_joints", look)
     with pytest.raises(Interrupted):
         trainer.run()
-    assert trainer.whole
+    assert trainer.consistent
     assert (trainer.position.start, len(trainer.position.start_scores)) == (0, 1)
 
 
@@ -298,7 +298,7 @@ def test_images_and_views_are_told_apart_from_half_of_the_first_short_run_on(blo
     real = steps.batch_loss
 
     def batch_loss(*arguments, **options):
-        seen.append((trainer.position.start, trainer.position.step, options["ordered"]))
+        seen.append((trainer.position.start, trainer.position.step, options["views"].symmetric))
         return real(*arguments, **options)
 
     monkeypatch.setattr(steps, "batch_loss", batch_loss)
@@ -307,7 +307,7 @@ def test_images_and_views_are_told_apart_from_half_of_the_first_short_run_on(blo
     half = trainer.start_steps // 2
     assert half >= 2
     assert {start for start, *_ in seen} == {0, 1}
-    assert all(ordered == (step >= half) for _, step, ordered in seen)
+    assert all(symmetric == (step < half) for _, step, symmetric in seen)
 
 
 def test_pictures_of_things_are_trained_for_longer(blobs, quick):

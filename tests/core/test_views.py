@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from catvae.core.views import IGNORED, POLICIES, VARIED, ViewPolicy, choose_policy, random_view, to_float, view_information
+from catvae.core.pieces import to_float
+from catvae.core.views import IGNORED, POLICIES, VARIED, ViewPolicy, choose_policy, random_view
 
 
 def test_what_comes_into_view_is_background():
@@ -68,29 +69,6 @@ def test_rotation_keeps_lengths_in_wide_images():
     torch.manual_seed(0)
     view = random_view(disc.repeat(8, 1, 1, 1), ViewPolicy(name="r", rotation=45))
     assert (view - disc).abs().mean() < 0.01
-
-
-def test_information_of_perfect_and_of_useless_assignments():
-    sure = 50.0 * torch.eye(4).repeat(25, 1)
-    found = view_information(sure, sure, 1.0)
-    assert found.information.item() == pytest.approx(math.log(4), abs=1e-4)
-    assert found.trained.item() == pytest.approx(math.log(4), abs=1e-4)
-    assert view_information(torch.zeros(9, 4), torch.zeros(9, 4), 1.0).information.item() == pytest.approx(0, abs=1e-5)
-    one = torch.zeros(9, 4)
-    one[:, 0] = 50
-    assert view_information(one, one, 1.0).information.item() == pytest.approx(0, abs=1e-4)
-    assert view_information(sure, sure, 1.5).trained.item() == pytest.approx(2 * math.log(4), abs=1e-3)
-
-
-def test_a_cluster_of_views_alone_is_worth_nothing_where_order_counts():
-    """Two kinds, each of which has a cluster of its images and another one of their views: four clusters in all, two bits or one."""
-    images, views = 50.0 * torch.eye(4)[[0, 1] * 50], 50.0 * torch.eye(4)[[2, 3] * 50]
-    assert view_information(images, views, 1.0).information.item() == pytest.approx(math.log(4), abs=1e-3)
-    assert view_information(images, views, 1.0, ordered=True).information.item() == pytest.approx(math.log(2), abs=1e-3)
-    sure = 50.0 * torch.eye(4).repeat(25, 1)
-    for weight in (1.0, 1.5):
-        either, ordered = (view_information(sure, sure, weight, ordered=given) for given in (False, True))
-        assert ordered.trained.item() == pytest.approx(either.trained.item(), abs=1e-5)
 
 
 def test_views_at_any_angle_turn_all_round():
