@@ -50,7 +50,7 @@ def main(data: str, seeds: int, images: int) -> None:
             click.echo(f"{kind:<22} " + "  ".join(f"{key} {value}" for key, value in rows[-1].items() if key != "kind"))
 
 
-class Beginning(NamedTuple):
+class Start(NamedTuple):
     """A run up to its first merge."""
 
     joints: Joints
@@ -67,7 +67,7 @@ class Beginning(NamedTuple):
         return round(label_scores(group[self.small], self.labels).acc, 4)
 
 
-def at_first_merge(data: ImageData, settings: dict[str, Any]) -> Beginning:
+def at_first_merge(data: ImageData, settings: dict[str, Any]) -> Start:
     """Train up to the first merge, from as many starts as `settings` ask for."""
     trainer = Trainer(data, resolve(settings))
     if trainer.starts > 1:
@@ -81,7 +81,7 @@ def at_first_merge(data: ImageData, settings: dict[str, Any]) -> Beginning:
         small = torch.cat(
             [trainer.model.encode(to_float(x)).auxiliary.argmax(1) for x in trainer.batches.images[trainer.batches.rows].split(1000)]
         ).numpy()
-    return Beginning(joints, K, unequal, small, data.labels[split(len(data.images)).trained])
+    return Start(joints, K, unequal, small, data.labels[split(len(data.images)).trained])
 
 
 def _merged(data: ImageData, seed: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from .merging import STAYS, merge
 START_SHARE = 0.4
 """Share of the steps that a start takes at most: up to the first merge of over-clusters, by default."""
 STARTS = 3
-"""Starts by default: of forty single ones on digits, one in seven sorted worse than 0.90 (`benchmarks/beginnings.py`)."""
+"""Starts by default: of forty single ones on digits, one in seven sorted worse than 0.90 (`benchmarks/starts.py`)."""
 FAILED = -2.0
 """Score of a start whose loss was not a finite number; below every other score."""
 

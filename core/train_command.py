@@ -86,7 +86,7 @@ class ClusterCount(click.ParamType):
     help="A few labelled images, to name clusters: a folder per class, or a CSV file of path and class.",
 )
 @click.option("--label-weight", type=float, help="Train on those labels too, with this weight. [default: 0]")
-@click.option("--no-labels", is_flag=True, help="Sub-folders and stored labels are no classes: days, cameras, plates.")
+@click.option("--no-labels", is_flag=True, help="Take sub-folders and stored labels for no classes: they may be days, cameras or plates.")
 @click.option("--config", "config_file", type=FilePath(), help="JSON or TOML file of settings; options override it.")
 @click.option(
     "--resume", type=FilePath(), metavar="RUN", help="Go on with an interrupted run folder; DATA, --labels and --device may be named anew."

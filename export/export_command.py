@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.version_option(package_name="catvae")
 @click.argument("also", nargs=-1, metavar="")
 @click.option("--onnx", "run", type=FilePath(), metavar="RUN", help="Run folder of catvae-train.")
-@click.option("-o", "--output", type=FilePath(), metavar="BUNDLE", help="Bundle folder to create. [default: RUN/bundle]")
+@click.option(
+    "-o", "--output", type=FilePath(), metavar="BUNDLE", help="Bundle folder to create. [default: RUN/bundle, RUN/bundle-int8, ...]"
+)
 @click.option("--int8", is_flag=True, help="Graphs of 8-bit integers, calibrated on the run's own images.")
 @click.option("--fp16", is_flag=True, help="Graphs of 16-bit floats; inputs and outputs stay as they are.")
 @click.option("--web", type=FilePath(), metavar="DIR", help="Also write the studio, a static page that runs the bundle.")

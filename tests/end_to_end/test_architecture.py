@@ -104,3 +104,23 @@ def test_the_page_of_faults_names_tests_that_exist():
     written = {name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r"^def (test\w+)", path.read_text(), re.MULTILINE)}
     assert named - written == set()
     assert all(re.search(r"`(test|python -m )", line) for line in rows)
+
+
+def test_the_map_names_every_source_file():
+    """ARCHITECTURE.md has a table for each folder, and a row for each file in it."""
+    where = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").split("## Where things are")[1].split("## Decisions")[0]
+    for room in ROOMS:
+        tables = "\n".join(part for part in re.split("\n### ", where) if part.startswith(f"{room}/"))
+        named = set()
+        for cell in re.findall("`([^`]+)`", tables):
+            before, inside, after = re.fullmatch(r"([^{]*)(?:\{([^}]*)\})?(.*)", cell).groups()  # pyright: ignore[reportOptionalMemberAccess]
+            named |= {f"{before}{name}{after}" for name in (inside or "").split(",")}
+        files = {
+            path.relative_to(ROOT / room).as_posix()
+            for suffix in ("*.py", "*.h", "*.c", "*.cuh", "*.cu")
+            for path in (ROOT / room).rglob(suffix)
+            if not {"node_modules", "web", "pretrained", "report"} & set(path.relative_to(ROOT / room).parts) and path.name != "__init__.py"
+        }
+        assert files <= named, sorted(files - named)
+        gone = {name for name in named if re.fullmatch(r"[\w/]+\.(py|h|c|cuh|cu)", name) and not (ROOT / room / name).is_file()}
+        assert gone <= {"setup.py", "runtime/labelled.py"}, gone

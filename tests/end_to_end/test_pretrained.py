@@ -8,6 +8,9 @@ import pytest
 from PIL import Image
 
 from catvae.core.idx import read_idx
+from catvae.runtime.bundle import Bundle
+from catvae.runtime.bundle_files import PRETRAINED
+from catvae.runtime.model_card import model_card
 
 from .conftest import ROOT, command
 
@@ -17,6 +20,11 @@ MNIST = ROOT.parent / "shared" / "data" / "mnist"
 def test_it_is_small():
     folder = ROOT / "runtime" / "pretrained" / "digits"
     assert sum(file.stat().st_size for file in folder.iterdir()) < 5e6
+
+
+def test_its_card_is_what_its_manifest_says():
+    bundle = Bundle.load(PRETRAINED / "digits")
+    assert (PRETRAINED / "digits" / "MODEL_CARD.md").read_text(encoding="utf-8") == model_card(bundle.manifest)
 
 
 @pytest.mark.parametrize("name", ["three", "seven"])

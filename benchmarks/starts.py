@@ -1,8 +1,8 @@
-"""What tells a good beginning from a bad one: `python -m benchmarks.beginnings digits --seeds 40`.
+"""What tells a good start from a bad one: `python -m benchmarks.starts digits --seeds 40`.
 
-Every row is a run up to its first merge: how well the groups that it takes would sort, how well those would that say most of neighbours in
-the hidden layer, and what can be seen of the taken ones without labels. The last lines say what rules would keep of such beginnings.
-Partitions that a stopped call has finished are kept in `build/`, unless the code has changed since.
+Every row is a run up to its first merge: how well the groups that it takes would sort, how well those with most mutual information of
+neighbours in the hidden layer would, and what can be seen of the taken ones without labels. The last lines say what rules would pick of
+such starts. Partitions that a stopped call has finished are kept in `build/`, unless the code has changed since.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from .record import circumstances
 from .seeds import Row, Rule, collected, kept_by, mutual_agreement
 
 GROUPS = 2, 3
-"""Beginnings of a group."""
+"""Starts in a group."""
 
 
 @click.command()
@@ -28,26 +28,26 @@ GROUPS = 2, 3
 def main(data: str, seeds: int) -> None:
     """Train DATA up to the first merge from several seeds."""
     click.echo(str(circumstances()))
-    name, images = f"beginnings-{Path(data).name}", load_data(data)
-    for line in summary(collected(name, seeds, lambda seed: _begun(images, seed))):
+    name, images = f"starts-{Path(data).name}", load_data(data)
+    for line in summary(collected(name, seeds, lambda seed: _started(images, seed))):
         click.echo(line)
 
 
-def _begun(images: ImageData, seed: int) -> tuple[Row, np.ndarray]:
+def _started(images: ImageData, seed: int) -> tuple[Row, np.ndarray]:
     """A row, and the group of each trained image."""
-    begun = at_first_merge(images, {"seed": seed, "starts": 1})
-    joints, K = begun.joints, begun.K
+    start = at_first_merge(images, {"seed": seed, "starts": 1})
+    joints, K = start.joints, start.K
     group = merge(joints, K)
     row = {
         "seed": seed,
-        "acc": begun.acc(group),
-        "acc_by_neighbours": begun.acc(merge_by_neighbours(joints, K)),
+        "acc": start.acc(group),
+        "acc_by_neighbours": start.acc(merge_by_neighbours(joints, K)),
         "views": round(information(joints.overclusters, group, K), 4),
         "neighbours": round(neighbour_information(joints, group, K), 4),
         "evenness": round(float(np.exp(entropy(grouped(joints.overclusters, group, K)))) / K, 4),
-        "unequal": begun.unequal,
+        "unequal": start.unequal,
     }
-    return row, group[begun.small].astype(np.int16)
+    return row, group[start.small].astype(np.int16)
 
 
 def summary(rows: list[Row]) -> list[str]:
