@@ -16,6 +16,8 @@ from catvae.core.model import CatVAE
 from catvae.core.networks import ConvEncoder
 from catvae.core.pieces import to_float
 from catvae.core.views import POLICIES, random_view
+from catvae.runtime.grid import to_uint8
+from catvae.runtime.matching import contingency
 
 from .record import autocast
 
@@ -70,8 +72,7 @@ class Judge:
         """Share of generated images, `PER_CLUSTER` of each, that are read as their cluster's class."""
         clusters = assign(model, data.images).argmax(1)
         count = model.spec.clusters
-        table = np.zeros((count, int(data.labels.max()) + 1), dtype=int)
-        np.add.at(table, (clusters, data.labels), 1)
+        table = contingency(clusters, data.labels, (count, int(data.labels.max()) + 1))
         generated = draw_samples(model, per_cluster=PER_CLUSTER, seed=1, centroid_first=False)
-        read = self.read(np.round(generated.reshape(-1, *generated.shape[2:]) * 255).astype(np.uint8)).reshape(count, PER_CLUSTER)
+        read = self.read(to_uint8(generated.reshape(-1, *generated.shape[2:]))).reshape(count, PER_CLUSTER)
         return float((read == table.argmax(1)[:, None]).mean())

@@ -20,6 +20,7 @@ from sklearn.metrics import homogeneity_completeness_v_measure
 from catvae.core.data import ImageData, load_data
 from catvae.core.evaluation import assign
 from catvae.core.run_folder import RunFolder
+from catvae.runtime.matching import contingency
 
 from .record import rows_before, write_csv
 
@@ -55,8 +56,7 @@ def _trained(source: str, images: ImageData, clusters: int, seed: int) -> dict[s
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         record = json.loads((run / "run.json").read_text())
         found = assign(RunFolder(run).read_model(), images.images).argmax(1)
-    counts = np.zeros((clusters, images.labels.max() + 1), dtype=np.int64)
-    np.add.at(counts, (found, images.labels), 1)
+    counts = contingency(found, images.labels, (clusters, int(images.labels.max()) + 1))
     homogeneity, completeness, _ = homogeneity_completeness_v_measure(images.labels, found)
     verdict = record["verdict"]
     return {

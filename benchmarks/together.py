@@ -17,12 +17,12 @@ import click
 import numpy as np
 
 from catvae.core.data import load_data
-from catvae.core.waiting import BRIEFLY, ROUNDS
+from catvae.core.waiting import SPIN_ROUNDS, SPIN_VARIABLE
 
 from .piles import pile
 from .record import circumstances, write_csv
 
-WAITS = {"PyTorch's own": "300000", "ours": BRIEFLY, "asleep at once": "0"}
+WAITS = {"PyTorch's own": "300000", "ours": SPIN_ROUNDS, "asleep at once": "0"}
 """Rounds; the first is what GNU's OpenMP takes where nothing is said."""
 LAYERS = {"ours": {}, "plain PyTorch": {"CATVAE_KERNEL": "off"}}
 PILES = {
@@ -44,7 +44,7 @@ def main() -> None:
             options = [str(source), "-q", "-k", str(clusters), "--epochs", str(epochs)]
             for layers, switch in LAYERS.items():
                 for wait, rounds in WAITS.items():
-                    environment = {**os.environ, **switch, ROUNDS: rounds}
+                    environment = {**os.environ, **switch, SPIN_VARIABLE: rounds}
                     alone, both = (seconds_of(count, options, environment) for count in (1, 2))
                     rows.append(
                         {

@@ -36,7 +36,10 @@ class Batches:
         self._order: tuple[int, int, Tensor] | None = None
 
     def spread(self, number: int) -> Sample:
-        """From that many to twice as many of the images that are trained on, evenly spaced; fewer where there are no more."""
+        """From `number` to twice as many of the images that are trained on, evenly spaced; fewer where there are no more.
+
+        Even spacing is safe where every n-th image is of one kind: the images held back, drawn at random, break any period.
+        """
         return Sample(self.images, self.rows[:: max(1, len(self.rows) // number)])
 
     def rows_at(self, step: int, seed: int) -> Tensor:

@@ -1,6 +1,6 @@
-"""Do clusters follow what lies around the things, the light and the tint of backgrounds? Read off the images' borders, without labels.
+"""Whether clusters follow the backgrounds instead of the things: how well the colours of the images' borders predict them, without labels.
 
-Views keep a background as they keep a thing, and nothing in training knows which of the two was meant. Which it became is told here.
+Views keep a background just as they keep a thing, and nothing in training knows which of the two was meant.
 """
 
 import numpy as np
@@ -11,16 +11,17 @@ from catvae.runtime.evenly import scattered
 from .edges import edges
 
 AT_MOST = 2000
-"""Images that are looked at."""
+"""The most images that are looked at."""
 FEWEST = 50
-"""Images below which nothing is told."""
+"""Images below which nothing is predicted."""
 NEIGHBOURS = 5
-PARTS = 5
-"""That images are told in, drawn at random: each by the clusters of the others. A camera may have gone from kind to kind in turn."""
+"""Images with the nearest border colours, whose clusters vote."""
+FOLDS = 5
+"""Folds of the cross-validation, drawn at random: every n-th image may be of one kind."""
 
 
 def predicted_by_borders(images: NDArray[np.uint8], clusters: NDArray[np.int64]) -> float:
-    """How much of the clusters the mean colours of an image's four borders tell, by the nearest neighbours of those colours.
+    """How well the mean colours of an image's four borders predict its cluster, by nearest neighbours of those colours.
 
     Parameters
     ----------
@@ -30,8 +31,7 @@ def predicted_by_borders(images: NDArray[np.uint8], clusters: NDArray[np.int64])
     Returns
     -------
     float
-        0 where they tell no more than that every image is in the largest cluster, 1 where they tell all: the share of right answers beyond
-        the former. 0 too for fewer than `FEWEST` images.
+        Accuracy, rescaled so that 0 is always answering the largest cluster and 1 is no error; 0 too for fewer than `FEWEST` images.
     """
     from sklearn.model_selection import KFold, cross_val_predict
     from sklearn.neighbors import KNeighborsClassifier
@@ -42,6 +42,6 @@ def predicted_by_borders(images: NDArray[np.uint8], clusters: NDArray[np.int64])
     if len(some) < FEWEST or most == 1:
         return 0.0
     colours = np.concatenate([edge.mean(axis=1) for edge in edges(images, some)], axis=1)  # (N, 4 C)
-    parts = KFold(PARTS, shuffle=True, random_state=0)
+    parts = KFold(FOLDS, shuffle=True, random_state=0)
     answers = np.asarray(cross_val_predict(KNeighborsClassifier(NEIGHBOURS), colours, clusters, cv=parts))
     return max(0.0, float(((answers == clusters).mean() - most) / (1 - most)))

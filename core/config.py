@@ -45,11 +45,11 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     hidden: int = 256
     """Width of the last hidden layer."""
     tone: float = 0.1
-    """Share of its mean that each channel of a colour image keeps on its way into net=conv: clusters otherwise follow the light."""
+    """Share of its mean that each channel of a colour image keeps on its way into net=conv: with all of it clusters follow the light."""
     dropout: float = 0.0
-    """On the hidden layers of net=mlp, while training."""
+    """Dropout on the hidden layers of net=mlp."""
     offsets: Literal["prior", "random"] = "prior"
-    """Where the cluster offsets E start: on the prior means, or near zero as a linear layer's columns."""
+    """Initial cluster offsets E: the prior means, or near zero like the columns of a linear layer."""
 
     path: Literal["sample", "soft", "gumbel"] = "sample"
     """Which z is decoded: of a cluster drawn from q(c|x), of the soft mixture of clusters, or of a Gumbel-softmax draw."""
@@ -58,9 +58,10 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     information_weight: float = 20.0
     """Nats per image of the InfoCatVAE term."""
     information_trains: Literal["decoder", "both"] = "decoder"
-    """What learns from that term; both, as in the paper, lets the encoder learn to read what nobody else would."""
+    """decoder: the information term trains only the decoder. both: the encoder too, as in the paper; it then learns to read patterns of
+    pixels that no other classifier sees."""
     information_views: bool = True
-    """Whether the encoder recognises views of generated images: what survives a view is no accident of pixels."""
+    """Whether generated images are recognised through a random view: what survives a view is no accident of pixels."""
     generated_per_cluster: int = 16
     """Images drawn per cluster and step for the information term; fewer where they would be more than 2,048 in all."""
     invariance_weight: float = 20.0
@@ -68,41 +69,41 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     marginal_weight: float = 1.5
     """Weight of the marginal entropies inside that mutual information: above 1 keeps clusters from emptying."""
     overclusters: int = 5
-    """Small clusters per cluster, on an auxiliary head, at most 1,000 in all; 0 removes it."""
+    """Over-clusters per cluster, on an auxiliary head, at most 1,000 in all; 0 removes the head."""
     regroup: tuple[float, ...] = (0.4, 0.6, 0.8)
-    """Shares of the steps at which over-clusters are merged into K; clusters are taught the first merge, a later one if it says more, or is
-    of unequal groups."""
+    """Shares of the steps at which over-clusters are merged into K groups. Clusters are trained on the first merge. A later one replaces it
+    if its groups share at least `steering.GAIN` nats more with neighbours, and always where groups are of unequal size."""
     sizes: Literal["auto", "equal", "unequal"] = "auto"
-    """equal: where images leave a choice, clusters of about equal size; unequal: whatever is furthest apart, where some kinds are rare, or
-    one fills most of the set; auto: equal, unless unequal groups clearly hold together better at the first merge."""
+    """equal: merge by mutual information, which prefers groups of equal size. unequal: merge by separation, for sets where some kinds are
+    rare or one fills most of the set. auto: equal, unless `grouping.unequal_is_clearer` at the first merge."""
     warm_start: float = 0.4
-    """Share of the steps that train the clusters alone; the generator joins them then."""
+    """Share of the steps that train the clusters alone, on views; after them the generator is trained too."""
     guard: bool = True
     """Act on clusters that collapse while training."""
     label_weight: float = 0.0
-    """Weight of the cross-entropy of the few labelled images given with --labels, in nats; 0: they only name clusters."""
+    """Weight of the cross-entropy, in nats, of the few images given with --labels; 0: they only name clusters."""
     starts: int = 0
-    """Short runs to begin with; the one goes on whose groups say most of those that a view is in. 0: three where clusters are trained by
+    """Starts: short runs to begin with, of which the one with the largest `starts.worth` goes on. 0: three where clusters are trained by
     views, else one."""
     augment: Augment = "auto"
-    """Views: digits (affine), objects (mirror, brightness, slight affine), any-angle (the same, turned all round), none (noise only),
+    """Views: digits (affine), objects (mirror, brightness, slight affine), any-angle (as objects, rotated all round), none (noise only),
     auto (by symmetry)."""
 
     colours: Colours = "vary"
-    """What views do to colours. keep: next to nothing, where shades of one colour tell kinds apart; vary: light, contrast and tint change,
-    on colour images of objects; ignore: hues go all round and half of the views are negatives, where outlines tell kinds apart on any
-    background."""
+    """What views do to colours. keep: next to nothing, for kinds that differ in shades of one colour. vary: light, contrast and tint
+    change, on colour images of objects. ignore: hues rotate all round and half of the views are negatives, for kinds that differ in outline
+    on any background."""
 
     epochs: int = 0
     """0: as many as the data needs, at least 12; at least 1,000 steps, and 2,500 with views of things."""
     batch_size: int = 256
-    """Images per step, of all ranks together."""
+    """Images per step, over all ranks."""
     learning_rate: float = 1e-3
-    """Adam's step size; with recipe=robust it warms up and decays along a cosine."""
+    """Adam's step size, at its largest."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """Of the learning rate."""
+    """How the learning rate changes: warmed up and then falling along a cosine, or constant."""
     seed: int = 0
-    """Of weights, order and noise: on one machine the same seed gives the same result."""
+    """Seed of weights, order and noise: on one machine the same seed gives the same result."""
     device: Device = "auto"
     """auto: CUDA where it is there, else the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

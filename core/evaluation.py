@@ -1,4 +1,4 @@
-"""What is said of a trained model: assignments, names, label scores, health, bound. Pictures stand in `pictures`.
+"""What is measured of a trained model: assignments, names, label scores, health, bound. Pictures are in `pictures`.
 
 Labels of the data enter here and nowhere earlier: for scores, and for naming clusters after the class they match.
 """
@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from catvae.runtime.grid import to_uint8
 from catvae.runtime.latents import prior_samples
 from catvae.runtime.names import unnamed
 
@@ -137,7 +138,7 @@ def draw_samples(model: CatVAE, *, per_cluster: int = 10, seed: int = 0, centroi
 def drawn_return(model: CatVAE, seed: int) -> float:
     """Share of `DRAWN` images, as many from each cluster, that are sorted into the cluster they were drawn from, read as 8-bit images."""
     per_cluster = max(1, DRAWN // model.spec.clusters)
-    drawn = np.round(draw_samples(model, per_cluster=per_cluster, seed=seed, centroid_first=False) * 255).astype(np.uint8)
+    drawn = to_uint8(draw_samples(model, per_cluster=per_cluster, seed=seed, centroid_first=False))
     found = assign(model, drawn.reshape(-1, *drawn.shape[2:])).argmax(1).reshape(drawn.shape[:2])
     return float((found == np.arange(len(drawn))[:, None]).mean())
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from .model import CatVAE
 
 NOISE = 0.1
-"""Of the standard deviation of a row, by which two halves of a cluster start apart."""
+"""How far the new row of a dead cluster is from the row it is copied from, in standard deviations of that row."""
 
 
 @dataclasses.dataclass
@@ -31,7 +31,7 @@ class Trained:
 
 
 def take_merge(trained: Trained, group: Tensor) -> None:
-    """Make the K cluster rows the means of the rows of their groups; `group` (overclusters,) holds a cluster for each over-cluster."""
+    """Set each of the K cluster rows to the mean of its over-clusters' rows; `group` (overclusters,) holds the cluster of each."""
     clusters, overclusters = trained.model.head_rows
     mean = _group_means(group, trained.model.spec.clusters)
     for parameter in trained.model.head.parameters():
@@ -51,7 +51,7 @@ def reseed(trained: Trained) -> None:
 
 
 def split_into(trained: Trained, largest: int, dead: list[int]) -> None:
-    """Give each dead cluster a part of the largest: its row, a little apart."""
+    """Split the largest cluster: each dead cluster gets its row with a little noise."""
     head, rows = trained.model.head, trained.model.head_rows[0]
     with torch.no_grad():
         source = head.weight[rows.start + largest].clone()
@@ -62,9 +62,10 @@ def split_into(trained: Trained, largest: int, dead: list[int]) -> None:
 
 
 def with_clusters(trained: Trained, group: Tensor, clusters: int, learning_rate: float) -> Trained:
-    """The same trunk and over-clusters with another K: the blocks of the latent space that are not needed are pruned.
+    """A network with another K and the same trunk and over-clusters.
 
-    Cluster rows are the means of their groups, and so are the latent's, decoder and offsets new: this happens before the generator trains.
+    Cluster rows are the means of their groups, `group` (overclusters,). The rows of the latent, the decoder and the offsets are drawn anew:
+    the generator has not been trained yet.
     """
     old = trained.model
     model = CatVAE(msgspec.structs.replace(old.spec, clusters=clusters)).to(old.prior.device)

@@ -129,7 +129,7 @@ def fitting(files: Sequence[Path], sizes: Counter[tuple[int, int]], image_size: 
     """How images of these (width, height) become images of one size; `image_size` is the side of a square."""
     height, width = _target_size(sizes, image_size)
     stretched = Preprocess(height=height, width=width, channels=3, fit="stretch")  # also for new images, where these need no bars
-    stretched = msgspec.structs.replace(stretched, background=_behind(files, stretched))
+    stretched = msgspec.structs.replace(stretched, background=_transparent_background(files, stretched))
     background = _plain_background(files, stretched)
     return stretched if background is None else msgspec.structs.replace(stretched, fit="pad", background=background)
 
@@ -139,8 +139,8 @@ def _bars(sizes: Counter[tuple[int, int]], preprocess: Preprocess) -> bool:
     return any(width * preprocess.height != height * preprocess.width for width, height in sizes)
 
 
-def _behind(files: Sequence[Path], rules: Preprocess) -> int:
-    """What transparent images are laid on, 0 or 255: the one that what they show is seen on."""
+def _transparent_background(files: Sequence[Path], rules: Preprocess) -> int:
+    """What transparent images are laid on: 0, black, where their content is light, 255 where it is dark."""
     shown = opaque = 0.0
     for file in _looked_at(files):
         try:

@@ -51,8 +51,7 @@ class _Run(NamedTuple):
     folder: RunFolder
     config: TrainConfig
     origin: Origin
-    several: bool
-    """Seeds."""
+    several_seeds: bool
     finished: bool = False
 
 
@@ -63,7 +62,7 @@ class _Prepared(NamedTuple):
     """Of one run, where this rank leads."""
     trainer: Trainer | None
     """Where it follows."""
-    told: list[int]
+    signals: list[int]
     """Signals that came while the folder's first files were written, which replace those of an earlier run."""
 
 
@@ -80,7 +79,7 @@ def launch(request: Request) -> int:
     if run.finished:
         say(f"{request.resume} is finished: nothing to resume", quiet=request.quiet)
         return 0
-    if run.several and started_by_torchrun():
+    if run.several_seeds and started_by_torchrun():
         raise UsageError("several seeds are trained one after the other: start each with a torchrun and a --seed of its own")
     device = resolve_device(run.config.device)
     ranks = join(device)
@@ -89,8 +88,8 @@ def launch(request: Request) -> int:
         with ranks, within_memory(run.config), ExitStack() as until_the_end:
             prepared = _prepare(request, run, ranks, device, until_the_end)
             begun = True
-            if prepared.told:
-                raise Interrupted(prepared.told[0])
+            if prepared.signals:
+                raise Interrupted(prepared.signals[0])
             record = _train(request, run, ranks, prepared)
     except Interrupted as interruption:
         hint = "; nothing was trained"
@@ -138,7 +137,7 @@ def _prepare(request: Request, run: _Run, ranks: Ranks, device: torch.device, un
     """Read and check everything, and take the folder; what is refused or interrupted here has made and removed nothing."""
     new = request.resume is None
     session = trainer = None
-    told: list[int] = []
+    signals: list[int] = []
     with ranks.preparing(device):
         if new and ranks.leads:
             run.folder.check_free(overwrite=request.overwrite)  # reading the images may take long
@@ -151,14 +150,14 @@ def _prepare(request: Request, run: _Run, ranks: Ranks, device: torch.device, un
             until_the_end.enter_context(run.folder.locked())
             if new:
                 run.folder.check_free(overwrite=request.overwrite)  # another call may have finished there in the meantime
-            if new and not run.several:
-                with stop_on_signals() as told:
+            if new and not run.several_seeds:
+                with stop_on_signals() as signals:
                     session = Session.start(run.folder, images, run.config, run.origin, labelled, ranks)
-            elif not run.several:
+            elif not run.several_seeds:
                 session = Session.resume(run.folder, images, labelled, ranks, run.origin, run.config.device)
         for note in images.notes:
             say(note, quiet=not ranks.leads)
-    return _Prepared(images, labelled, session, trainer, told)
+    return _Prepared(images, labelled, session, trainer, signals)
 
 
 def _train(request: Request, run: _Run, ranks: Ranks, prepared: _Prepared) -> RunRecord | None:

@@ -8,7 +8,7 @@ from scipy.integrate import trapezoid
 from scipy.stats import norm
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from catvae.runtime.matching import match_counts
+from catvae.runtime.matching import contingency, match_counts
 
 
 class LabelScores(NamedTuple):
@@ -49,9 +49,7 @@ def match(clusters: NDArray, labels: NDArray, n_clusters: int, n_classes: int) -
     ----------
     clusters, labels : ndarray, (N,), int
     """
-    counts = np.zeros((n_clusters, n_classes), dtype=np.int64)
-    np.add.at(counts, (clusters, labels), 1)
-    return match_counts(counts)
+    return match_counts(contingency(clusters, labels, (n_clusters, n_classes)))
 
 
 def label_scores(clusters: NDArray, labels: NDArray) -> LabelScores:

@@ -1,4 +1,4 @@
-"""Training on several processors or machines at once: what the ranks that torchrun starts tell each other.
+"""Training on several processors or machines at once: what the ranks that torchrun starts exchange.
 
     torchrun --no-python --nproc-per-node 4 catvae-train mnist
 
@@ -22,8 +22,8 @@ from torch import Tensor
 
 from catvae.runtime.errors import DataError, UsageError
 
-PATIENCE = timedelta(hours=1)
-"""That ranks wait for one another: the first draws and saves while the others go on."""
+LONGEST_WAIT = timedelta(hours=1)
+"""How long ranks wait for one another: the first one draws and saves while the others are already at the next exchange."""
 
 
 class Ranks:
@@ -50,10 +50,10 @@ class Ranks:
         return batch[: len(batch) // self.count * self.count][self.rank :: self.count]
 
     def mean(self, own: Tensor) -> Tensor:
-        """The mean over ranks, whose gradient is that of a mean once gradients of weights are averaged.
+        """The mean of a tensor over ranks; its gradient is right once the gradients of weights are averaged over ranks.
 
-        A loss of every rank depends on the mean P of all p_r in the same way: averaged, the gradients are sum_r dL/dP dp_r / count, so each
-        rank passes dL/dP on to its own p_r as it is.
+        The loss L of every rank depends on the mean P of all p_r in the same way. The averaged gradient is sum_r dL/dP dp_r / count, so
+        each rank passes dL/dP on to its own p_r unchanged.
         """
         if self.count == 1:
             return own
@@ -62,7 +62,7 @@ class Ranks:
         return own + (everyone / self.count - own.detach())
 
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Put the means over ranks into `tensors`, in one message; they are alike in shape and order on every rank."""
+        """Replace `tensors` by their means over ranks, in one message; shapes and order must be the same on every rank."""
         if self.count == 1:
             return
         flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
@@ -80,7 +80,7 @@ class Ranks:
         return flags.item() > 0
 
     def from_first(self, data: bytes, device: torch.device) -> bytes:
-        """What the first rank has."""
+        """The first rank's data, on every rank."""
         if self.count == 1:
             return data
         size = torch.tensor([len(data)], device=device)
@@ -99,7 +99,7 @@ class Ranks:
 
     @contextlib.contextmanager
     def preparing(self, device: torch.device) -> Iterator[None]:
-        """What each does before they train: where it fails on one, that one says why, and all end."""
+        """Wraps what each rank does before training: if it fails on one, that rank raises its own error and all others `DataError`."""
         try:
             yield
         except BaseException:
@@ -109,10 +109,7 @@ class Ranks:
             raise DataError("another rank could not begin, its own message says why")
 
     def leave(self) -> None:
-        """After the last exchange: ends the threads that carried it.
-
-        One that still let go of a tensor while Python ends would abort the process, however well it had trained.
-        """
+        """After the last exchange, end the threads that carried it: one that frees a tensor while Python exits aborts the process."""
         if self.count > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
@@ -156,5 +153,5 @@ def join(device: torch.device) -> Ranks:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # Loaded later, with torch.compile's machinery, its default arguments would hold the group and its threads to the very end.
     importlib.import_module("torch.distributed.nn.functional")
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
     return Ranks(dist.get_rank(), dist.get_world_size())

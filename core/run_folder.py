@@ -40,9 +40,9 @@ FILES = (
     "seeds.json",
     "run.json",
 )
-"""What tells a run folder comes last: removed in this order, a rest can be removed again."""
-TELLING: dict[str, dict[str, type]] = {"run.json": {"status": str, "spec": dict, "config_hash": str}, "seeds.json": {"seeds": list}}
-"""Files that tell a run folder, of whatever version, and what each of them holds among others."""
+"""In the order of removal: the files that identify a run folder come last, so that an interrupted removal can be repeated."""
+IDENTIFYING: dict[str, dict[str, type]] = {"run.json": {"status": str, "spec": dict, "config_hash": str}, "seeds.json": {"seeds": list}}
+"""Files that identify a run folder of any version, and keys that each of them must hold."""
 PICTURES = ("final.png", "clusters.png", "reconstructions.png", "epoch-*.png")
 
 
@@ -92,7 +92,7 @@ class RunFolder:
         """Create the folder and its first files; what an earlier run left there is removed. Raises `OutputError`."""
         self.clear()
         make_folder(self.path)
-        self.write_record(record)  # first: killed before the next, what is there is still told to be a run
+        self.write_record(record)  # first: killed before the next is written, the folder can still be identified
         self.write_config(config)
 
     def clear(self) -> None:
@@ -192,8 +192,8 @@ class RunFolder:
 
 
 def _holds_a_run(folder: Path) -> bool:
-    """Whether what `TELLING` names is there, and not a file of the user's that has such a name."""
-    for name, held in TELLING.items():
+    """Whether what `IDENTIFYING` names is there, and not a file of the user's that has such a name."""
+    for name, held in IDENTIFYING.items():
         with contextlib.suppress(OSError, ValueError, RecursionError):  # not there, not JSON
             found = msgspec.json.decode((folder / name).read_bytes())
             if isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in held.items()):

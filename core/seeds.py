@@ -156,8 +156,8 @@ def compared_images(data: ImageData) -> NDArray[np.uint8]:
 
 
 def best_seed(records: dict[int, RunRecord], alike: Agreements) -> int:
-    """The seed to keep: healthy runs before degenerate ones, of these the K that most runs chose, and of these the one that agrees most
-    with the others; of two, which agree alike, the one whose clusters say most of those of a view, which is what they are trained for."""
+    """The seed to keep: of the healthy runs, or of all where none is, those with the most frequent K, and of these the one with the largest
+    mean adjusted Rand index with the others. Ties, as always between two runs, go to the larger view information."""
     first = _eligible(records)
     return max(first, key=lambda seed: (_agreement(alike[seed], first), records[seed].health["view_information"]))
 
@@ -170,7 +170,7 @@ def _eligible(records: dict[int, RunRecord]) -> list[int]:
 
 
 def _agreement(alike: dict[int, float], others: Iterable[int]) -> float:
-    """The mean with those of the `others` that are other ones, with all where none is; 1 for a run that is alone."""
+    """Mean adjusted Rand index with the other runs in `others`; with all other runs where it has none; 1 where there is no other run."""
     found = [alike[other] for other in others if other in alike] or list(alike.values())
     return math.fsum(found) / len(found) if found else 1.0
 

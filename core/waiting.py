@@ -5,12 +5,12 @@ import os
 from catvae.kernels import _loader
 from catvae.runtime.processors import usable_processors
 
-ROUNDS = "GOMP_SPINCOUNT"
-BRIEFLY = "1000"
-"""Rounds of a loop that a thread waits in before it goes to sleep; GNU's OpenMP takes 300,000."""
-FEW = 4
-"""Processors up to which that was found to cost a training that is alone next to nothing (on two, `benchmarks/together.py`); what it costs
-to wake the threads of more has not been measured."""
+SPIN_VARIABLE = "GOMP_SPINCOUNT"
+SPIN_ROUNDS = "1000"
+"""Rounds of its loop that a waiting thread makes before it goes to sleep; GNU's OpenMP makes 300,000."""
+FEW_PROCESSORS = 4
+"""Up to so many processors the short wait is set. On two it costs a training that is alone next to nothing (`benchmarks/together.py`); what
+it costs to wake the threads of more has not been measured."""
 
 
 def give_way() -> None:
@@ -20,5 +20,5 @@ def give_way() -> None:
     each waits in a loop for a thread that only runs once the other's turn is over. In plain PyTorch such loops remain in the library of
     its convolutions, which take longer still where the other threads sleep: there nothing is changed.
     """
-    if usable_processors() <= FEW and _loader.installed() and "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault(ROUNDS, BRIEFLY)
+    if usable_processors() <= FEW_PROCESSORS and _loader.installed() and "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault(SPIN_VARIABLE, SPIN_ROUNDS)

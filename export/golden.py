@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from catvae.core.model import CatVAE
+from catvae.runtime.grid import to_uint8
 from catvae.runtime.latents import prior_means, prior_samples
 from catvae.runtime.manifest import Role
 from catvae.runtime.session import Session
@@ -34,7 +35,7 @@ def probe_latents(model: CatVAE, count: int) -> NDArray[np.float32]:
 def probe_images(model: CatVAE, count: int) -> NDArray[np.uint8]:
     """`count` images (count, H, W, C): drawn by the model, every eighth one noise, the first two black and white."""
     drawn = model.images(torch.from_numpy(probe_latents(model, count))).numpy()
-    images = np.round(drawn * 255).astype(np.uint8)
+    images = to_uint8(drawn)
     noise = np.random.default_rng(SEED).integers(0, 256, images[7::8].shape, dtype=np.uint8)
     images[7::8] = noise
     for row, level in enumerate((0, 255)[:count]):

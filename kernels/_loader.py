@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from .header import LOSS, abi, declarations
 
 _forked = multiprocessing.parent_process() is not None and multiprocessing.get_start_method(allow_none=True) in (None, "fork")
-"""Whether this process was forked: at import, a worker of multiprocessing that may have been; later, whoever is."""
+"""Whether this process was forked. At import nobody knows: a worker of multiprocessing counts as forked unless another start method is set.
+Later forks are seen by `_mark_forked`."""
 
 
 def _mark_forked() -> None:
@@ -44,7 +45,8 @@ def _switched_off() -> bool:
 
 
 def installed() -> bool:
-    """Whether there is a compiled library for the CPU that may be used, if it loads: to load it would fix how OpenMP's threads wait."""
+    """Whether a library for the CPU is installed and not switched off. It is not loaded to find out: loading fixes how OpenMP's threads
+    wait."""
     return not _switched_off() and importlib.util.find_spec("._cpu", __package__) is not None
 
 

@@ -1,4 +1,7 @@
-"""Decoding ahead of the model, in order: threads for images that take their time, a second process for ones that do not."""
+"""Decodes images ahead of the model, in order: slow ones on threads; quick ones in a second process, the helper.
+
+Python's lock lets threads decode quick images only one at a time.
+"""
 
 import itertools
 import math
@@ -19,12 +22,12 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 AHEAD = 3
-"""Blocks decoded or being decoded while one is answered, beside one for each decoder."""
+"""Blocks that are decoded ahead of the one being answered, beside one for each decoding thread."""
 HELD, HELD_BYTES = 16, 1 << 26
-"""Blocks of quick images decoded or asked for while one is answered, or while the caller gets ready; fewer where they are large."""
+"""Blocks of quick images that are decoded ahead, and their size in bytes, at most."""
 QUICK = 6e-4
-"""Seconds: an image decoded within this keeps the interpreter's lock most of the while. On two processors, against two threads, a second
-process sorts 2.2 times as many images of 28 x 28 pixels, 1.3 times as many of 128 x 128, and fewer of 512 x 512."""
+"""Seconds an image may take to count as quick: decoding it, a thread holds Python's lock most of the time. On two processors a helper sorts
+2.2 times as many images of 28 x 28 pixels as two threads do, 1.3 times as many of 128 x 128, and fewer of 512 x 512."""
 
 
 class Block(NamedTuple):
@@ -35,7 +38,7 @@ class Block(NamedTuple):
 
 
 class Decoding:
-    """Who decodes, and how images are read.
+    """Decodes a stream of images in blocks.
 
     Parameters
     ----------
@@ -47,7 +50,8 @@ class Decoding:
     ahead : bool
         Decode more than is asked for; otherwise a block is answered before the next source is looked for.
     helper : DecoderProcess, optional
-        Started already, by who knows of `MANY` sources to come; `close` ends it. When left out, a long stream of quick images starts one.
+        One that the caller has started because it expects `MANY` sources; `close` ends it. When left out, one is started after `MANY` quick
+        images.
     """
 
     def __init__(
@@ -57,19 +61,16 @@ class Decoding:
         self.held = max(AHEAD, min(HELD, HELD_BYTES // (size * math.prod(rules.shape))))
         self._unwanted = False
         self._begun: list[list[str]] = []
-        """Blocks of sources taken by `begin`; the second process was asked for all but the first."""
+        """Blocks of paths that `begin` took; the helper was asked for all but the first, which is decoded here to see how long it takes."""
         self._left: list[str] = []
-        """Sources taken too, for which it was not."""
+        """One more block that `begin` took, which the helper had no room for."""
 
     def begin(self, sources: Iterator[str]) -> None:
-        """Have the second process decode the first of the sources while the caller is busy; `blocks` is to be given the same iterator.
-
-        The first block is decoded here, later: the time that takes tells who decodes.
-        """
+        """Let the helper decode the first sources while the caller is busy; `blocks` must be given the same iterator afterwards."""
         if self.helper is None or self.threads is not None:
             return
-        while len(self._begun) < self.held and (paths := self._next(sources)):
-            if self._begun and not self._asked(paths):
+        while len(self._begun) < self.held and (paths := self._take(sources)):
+            if self._begun and not self._ask_helper(paths):
                 self._left = paths
                 return
             self._begun.append(paths)
@@ -77,30 +78,30 @@ class Decoding:
     def blocks(self, sources: Iterator[str]) -> Iterator[Block]:
         """Blocks of decoded sources, in order; a few are decoded before they are wanted."""
         if not self.ahead:
-            while paths := self._next(sources):
-                yield self._here(paths)
+            while paths := self._take(sources):
+                yield self._decode_here(paths)
             return
-        paths, *asked = self._begun or [self._next(sources)]
+        paths, *asked = self._begun or [self._take(sources)]
         sources = itertools.chain(self._left, sources)
         self._begun, self._left = [], []
         if not paths:
             return
-        warm = self._here(paths[:1])  # it loads Pillow's decoders too, which takes as long as a hundred tiny images
+        warm = self._decode_here(paths[:1])  # it loads Pillow's decoders too, which takes as long as a hundred tiny images
         began = time.perf_counter()
-        rest = self._here(paths[1:])
+        rest = self._decode_here(paths[1:])
         quick = len(paths) > 1 and time.perf_counter() - began < QUICK * (len(paths) - 1)
         yield _joined(warm, rest)
         if len(paths) < self.size:
             return
         if quick and self.threads is None:
-            yield from self._by_the_idle(deque(asked), sources)
+            yield from self._by_helper_and_here(deque(asked), sources)
         else:
             self.close()
             sources = itertools.chain(*asked, sources)
             yield from self._by_threads(sources, self.threads or default_threads())
 
     def close(self) -> None:
-        """End the second process."""
+        """End the helper."""
         if self.helper:
             self.helper.close()
 
@@ -111,8 +112,8 @@ class Decoding:
             waiting: deque[Future[Block]] = deque()
             try:
                 while True:
-                    while len(waiting) < AHEAD + threads and (paths := self._next(sources)):
-                        waiting.append(pool.submit(self._here, paths))
+                    while len(waiting) < AHEAD + threads and (paths := self._take(sources)):
+                        waiting.append(pool.submit(self._decode_here, paths))
                     if not waiting:
                         return
                     yield waiting.popleft().result()
@@ -120,51 +121,51 @@ class Decoding:
                 self._unwanted = True  # a block of large images takes seconds, and an interrupted caller waits for threads to end
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _by_the_idle(self, waiting: deque[Block | list[str]], sources: Iterator[str]) -> Iterator[Block]:
-        """The second process decodes all the while, this thread when it has no block to hand out.
+    def _by_helper_and_here(self, waiting: deque[Block | list[str]], sources: Iterator[str]) -> Iterator[Block]:
+        """The helper decodes whenever it has room, this thread whenever the next block in order is not ready.
 
-        `waiting` begins with what the second process has been asked for, as paths.
+        `waiting` holds blocks in order: decoded, or as the paths that the helper was asked for.
         """
         taken, more = 0, True
         while more or waiting:
-            self._take_in(waiting)
+            self._collect(waiting)
             asking = self.helper is not None and self.helper.has_room()
             alive = self.helper is not None and self.helper.pid is not None
             ready = bool(waiting) and (isinstance(waiting[0], Block) or not alive)
             if more and len(waiting) < self.held and (asking or not ready):
-                paths = self._next(sources)
+                paths = self._take(sources)
                 more = len(paths) == self.size
                 if paths:
-                    waiting.append(paths if asking and self._asked(paths) else self._here(paths))
+                    waiting.append(paths if asking and self._ask_helper(paths) else self._decode_here(paths))
                 taken += len(paths)
                 if self.helper is None and taken > MANY:
                     self.helper = second_process()
             else:
-                yield self._received(waiting.popleft())
+                yield self._resolve(waiting.popleft())
 
-    def _take_in(self, waiting: deque[Block | list[str]]) -> None:
-        """What has been answered: the second process is asked for more as soon as it is done, not when its blocks are wanted."""
+    def _collect(self, waiting: deque[Block | list[str]]) -> None:
+        """Replace paths in `waiting` by the blocks that the helper has finished, which gives it room for more."""
         for i, block in enumerate(waiting):
             if not isinstance(block, Block):
                 if self.helper is None or self.helper.pid is None or not self.helper.answered():
                     return  # of a process that is gone, blocks are decoded when their turn comes
-                waiting[i] = self._received(block)
+                waiting[i] = self._resolve(block)
 
-    def _next(self, sources: Iterator[str]) -> list[str]:
+    def _take(self, sources: Iterator[str]) -> list[str]:
         return list(itertools.islice(sources, self.size))
 
-    def _here(self, paths: list[str]) -> Block:
+    def _decode_here(self, paths: list[str]) -> Block:
         sources = [_stdin() if path == STDIN else path for path in paths]
         return Block(paths, decode_all(sources, self.rules, lambda: self._unwanted))
 
-    def _asked(self, paths: list[str]) -> bool:
+    def _ask_helper(self, paths: list[str]) -> bool:
         return self.helper is not None and STDIN not in paths and self.helper.ask(paths, self.rules)
 
-    def _received(self, first: Block | list[str]) -> Block:
+    def _resolve(self, first: Block | list[str]) -> Block:
         if isinstance(first, Block):
             return first
         decoded = self.helper.answer() if self.helper else None
-        return Block(first, decoded) if decoded else self._here(first)
+        return Block(first, decoded) if decoded else self._decode_here(first)
 
 
 def _stdin() -> bytes | ImageError:

@@ -9,12 +9,13 @@ from .answers import UNKNOWN
 from .manifest import Manifest
 
 ENOUGH = 50
-"""Images below which shares say nothing."""
+"""Images from which on shares are compared."""
 FAR = 0.2
-"""Total variation, half the sum of |share - training share|, that is called drift if it is also no accident."""
+"""Total variation, half the sum of |share - training share|, from which on there is drift, if it is also `UNLIKELY`."""
 UNLIKELY = 4.0
-"""Standard deviations above what a batch of this size drawn from images like those of training would show by chance."""
+"""Standard deviations above what batches of this size, drawn from images like those of training, show by chance."""
 DRAWS = 200
+"""Batches that are drawn to find what chance shows."""
 
 
 class Tally:
@@ -41,7 +42,7 @@ class Tally:
         return [line for line in lines if line]
 
     def warnings(self) -> list[str]:
-        """What says that these images are not of the kind the model was trained on; nothing where nothing does."""
+        """Warnings that these images differ from the training images; empty where they do not."""
         unknown, unlike = self._unknown()
         return [*([unknown] if unlike else []), *([drift] if (drift := self._shares()[1]) else [])]
 
@@ -50,7 +51,7 @@ class Tally:
         return sum(count for cluster, count in self.clusters.items() if cluster != UNKNOWN)
 
     def _unknown(self) -> tuple[str, bool]:
-        """What is said of rejected images, and whether there are too many of them."""
+        """A line on rejected images, and whether there are too many of them."""
         rejected, scored = self.clusters[UNKNOWN], self.manifest.scoring
         count = rejected + self._known
         if not (scored and rejected and count >= ENOUGH):

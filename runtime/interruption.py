@@ -13,7 +13,7 @@ class Interrupted(BaseException):
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
         self.cut = cut
-        """It came in the middle of a write, which does not go on."""
+        """Whether it came in the middle of a write, which is left unfinished."""
 
 
 @contextlib.contextmanager
@@ -25,7 +25,7 @@ def stop_on_signals(words: str = "", *, patient: bool = False) -> Iterator[list[
     words : str
         Said on standard error when the first comes: what is under way may take its time.
     patient : bool
-        A second one is noted as well: where a launcher passes signals on, it comes by itself.
+        Only note a second signal: torchrun forwards what the terminal has already sent to every process, so it is no sign of impatience.
     """
     seen: list[int] = []
     previous = {}

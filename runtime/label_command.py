@@ -42,7 +42,7 @@ def label(
     """
     from .bundle import Bundle
     from .labelled import read_labelled
-    from .labelling import agreement, names_from_images, renamed, require_place, write_names
+    from .labelling import accuracy, names_from_images, renamed, require_place, write_names
 
     if images is None and not by_hand and not merge:
         raise UsageError("nothing to name clusters by: give IMAGES, --name or --merge")
@@ -66,7 +66,7 @@ def label(
             given = ", ".join(f"{count} {name}" for name, count in zip(labelled.names, naming.counts[i], strict=True) if count)
         print(f"{i:>7}  {cluster.name:<20}  {cluster.share:>6.1%}  {given}".rstrip())
     if naming and labelled:
-        agreed = agreement(manifest, labelled, naming.assignment)
+        agreed = accuracy(manifest, labelled, naming.assignment)
         print(f"{agreed:.1%} of {len(labelled.labels)} images are in a cluster of their name")
         if agreed < 0.5:
             say("warning: most of these images are in a cluster of another name: the clusters follow something else than these classes")

@@ -21,20 +21,20 @@ from .generate import preview
 from .labelled import LabelledImages
 from .manifest import Manifest
 from .manifest_seal import require_seal, sealed
-from .matching import match_counts, most_frequent, winners
+from .matching import contingency, match_counts, most_frequent, winners
 from .model_card import model_card
 from .names import unnamed
 from .whole_folder import write_folder
 
 LEAST = 0.1
-"""Share of a class's images, by their soft assignments, that must be in the cluster that alone is named after it."""
+"""With one cluster for each class: the least share of a class's images, by soft assignment, that must be in the cluster named after it."""
 
 
 class Naming(NamedTuple):
     """Names found from labelled images."""
 
     names: list[str]
-    """Per cluster; where no image speaks for one, the name it has, or ``cluster 3`` if another has just been given that."""
+    """Of each cluster; one without images keeps its name, or becomes ``cluster 3`` where another has just been given that."""
     counts: NDArray[np.int64]
     """(K, classes) images of each class in each cluster."""
     assignment: NDArray[np.float32]
@@ -62,8 +62,7 @@ def names_from_images(bundle: Bundle, labelled: LabelledImages, *, one_to_one: b
         raise UsageError(f"{classes} classes cannot each name one of {clusters} clusters: use --match many-to-one")
     assignment = bundle.predict_proba(labelled.images)
     found = assignment.argmax(1)
-    counts = np.zeros((clusters, classes), dtype=np.int64)
-    np.add.at(counts, (found, labelled.labels), 1)
+    counts = contingency(found, labelled.labels, (clusters, classes))
     weights = np.zeros((clusters, classes))  # soft: with one image of a class, the second choice still tells clusters apart
     np.add.at(weights.T, labelled.labels, assignment)
     matched = match_counts(weights) if one_to_one else most_frequent(counts)
@@ -75,8 +74,8 @@ def names_from_images(bundle: Bundle, labelled: LabelledImages, *, one_to_one: b
     return Naming([new or old for new, old in zip(given, kept, strict=True)], counts, assignment)
 
 
-def agreement(manifest: Manifest, labelled: LabelledImages, assignment: NDArray[np.float32]) -> float:
-    """Share of the images that the manifest's names call by their own: clusters that share a name count as one."""
+def accuracy(manifest: Manifest, labelled: LabelledImages, assignment: NDArray[np.float32]) -> float:
+    """Share of the images whose cluster bears the name of their class; clusters that share a name count as one."""
     found, _ = winners(assignment, manifest.groups)
     given = np.array(labelled.names)[labelled.labels]
     return float((np.array(manifest.names)[found] == given).mean())
@@ -85,7 +84,8 @@ def agreement(manifest: Manifest, labelled: LabelledImages, assignment: NDArray[
 def renamed(manifest: Manifest, names: list[str], by_hand: Mapping[int, str]) -> Manifest:
     """The manifest with other names; those given by hand win.
 
-    A cluster that has that name already counts as one with it from then on, but not where that is merely its number.
+    A cluster that already has a name given by hand is joined with the cluster it is given to, unless that name is just its own number: then
+    it becomes ``cluster 3``.
     """
     given = by_hand.values()
     kept = [unnamed(i, {*given, *names}) if name == str(i) and name in given else name for i, name in enumerate(names)]

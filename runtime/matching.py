@@ -9,6 +9,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
+def contingency(clusters: NDArray[np.int64], labels: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:
+    """How many of N images are in each cluster and of each class, of `shape` (K, classes).
+
+    Parameters
+    ----------
+    clusters, labels : ndarray, (N,), int
+        Cluster and class of each image.
+    """
+    counts = np.zeros(shape, dtype=np.int64)
+    np.add.at(counts, (clusters, labels), 1)
+    return counts
+
+
 def match_counts(counts: ArrayLike) -> NDArray[np.int64]:
     """The class of each cluster, one-to-one, with the largest total count; -1 for clusters left over.
 

@@ -7,11 +7,11 @@ from collections.abc import Collection, Sequence
 from .errors import printable
 
 LONGEST_NAME = 255
-"""Characters."""
+"""Characters that a name may have."""
 LONGEST_TEXT = 100
-"""Of a data set's class, as far as it is shown: some are whole sentences."""
+"""Characters of a data set's class that are shown: some are whole sentences."""
 UNKNOWN_NAME = "unknown"
-"""Of an image that is unlike all clusters: no cluster can be told from that."""
+"""What rows call an image that is unlike all clusters; no cluster may be called that."""
 
 
 def is_name(text: str) -> bool:
@@ -35,8 +35,8 @@ def unnamed(cluster: int, taken: Collection[str]) -> str:
 
 
 def class_names(values: Sequence[str]) -> tuple[str, ...]:
-    """Names of classes that data sets have, as a cluster can bear them: of texts as long as a story the beginning, what is no text
-    escaped, ``unknown`` told apart from what is unknown; different ones stay different."""
+    """Class names of a data set, made fit to name clusters: cut to `LONGEST_TEXT`, unprintable characters escaped, and numbered where two
+    would be alike or one is ``unknown``."""
     shown = [printable(value)[:LONGEST_TEXT] or "(none)" for value in values]
     times, found = Counter(shown), list[str]()
     for i, name in enumerate(shown):

@@ -11,7 +11,7 @@ from .errors import DataError, UsageError
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """Of the formats that `images` reads."""
 OURS = {"a run folder": {"run.json", "config.json"}, "a bundle": {"manifest.json", "classifier.onnx"}}
-"""What tells folders that commands of ours have written."""
+"""Names of files by which folders that our commands have written are known."""
 STDIN = "-"
 LINE = 20
 """Bytes of a path in a list, at least, usually."""

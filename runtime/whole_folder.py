@@ -15,7 +15,7 @@ from .errors import OutputError, UsageError
 from .files import atomic_write, make_folder, umask
 
 LAST = ("manifest.json", "index.html")
-"""Files that tell a whole folder."""
+"""Files whose presence marks a folder as complete; they are moved last."""
 
 
 @contextlib.contextmanager
@@ -65,7 +65,7 @@ def write_folder(output: Path, files: Mapping[str, bytes | str], *, overwrite: b
 
 
 def _move_up(staging: Path, output: Path) -> None:
-    """What is in `staging` into the folder around it; what tells a bundle or a page comes last."""
+    """What is in `staging` into the folder around it; `LAST` comes last."""
     if [name for name in os.listdir(output) if name != staging.name]:
         raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
     moved = []
@@ -108,7 +108,7 @@ def refuse_others(output: Path, ours: Collection[str], mark: str, what: str, *, 
     ours : collection of str
         Every file that one may hold, relative to it.
     mark : str
-        The file that tells one of ours.
+        The file that marks one of ours.
     what : str
         What it is called: "page".
     overwrite : bool

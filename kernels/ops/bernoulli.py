@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import calls
-from .eager import applied, layer_in_c
+from .eager import direct_apply, layer_in_c
 from .once import first_derivative
 
 
@@ -72,7 +72,7 @@ class _Bernoulli(torch.autograd.Function):
         return *first_derivative(_gradient, *ctx.saved_tensors, g_nll, g_images), None
 
 
-_bernoulli = applied(_Bernoulli)
+_bernoulli = direct_apply(_Bernoulli)
 
 
 def _gradient(logits: Tensor, x: Tensor, g_nll: Tensor | None, g_images: Tensor | None) -> tuple[Tensor]:

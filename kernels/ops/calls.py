@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import _loader
+from .checks import Maybe
 
 TYPES = {torch.float32: 0, torch.float64: 0, torch.float16: 1, torch.bfloat16: 2}
 """The header's `type` of m, v and logits."""
@@ -21,8 +22,6 @@ FORWARD, BACKWARD, DENSE = range(3)
 """The header's `phase` of a workspace."""
 KEPT = 1 << 22
 """Numbers of scratch that a thread keeps, at most (16 MiB in float32)."""
-
-Maybe = Tensor | None
 
 
 class _Library:
@@ -84,7 +83,7 @@ class _Library:
             self._refuse(status, N, K, D)
 
     def run_layer(self, name: str, function: Any, *arguments: Any) -> None:
-        """The same for a layer: tensors stand for their memory, None for NULL."""
+        """Call `function` of a layer; tensors stand for their memory, None for NULL."""
         cast, void = self.cast, self.void
         given = [cast(void, x.data_ptr()) if isinstance(x, Tensor) else self.null if x is None else x for x in arguments]
         if status := function(*given, self.threads, -1):
@@ -92,7 +91,7 @@ class _Library:
             raise ValueError(f"{name}: {_loader.message(self.loaded, status)}: got {got}")
 
     def layer_scratch(self, found: int) -> Tensor:
-        """A workspace of `found` bytes; where that is a status the call will come to the same."""
+        """A workspace of `found` bytes. A negative `found` is an error status, which the call that follows returns too."""
         return self._scratch(max(0, found) // self.element_size + 1)
 
     def _scratch(self, numbers: int) -> Tensor:

@@ -6,6 +6,8 @@ Half precision may be mixed with float32 (a network under autocast beside float3
 import torch
 from torch import Tensor
 
+Maybe = Tensor | None
+
 HALF = (torch.float16, torch.bfloat16)
 REAL = (torch.float32, torch.float64)
 LARGEST = 1 << 28

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import calls
-from .eager import applied, layer_in_c
+from .eager import direct_apply, layer_in_c
 from .once import first_derivative
 
 PATCHES = 1 << 21
@@ -73,7 +73,7 @@ class _Convolved(torch.autograd.Function):
         return dx, dweight, bias_gradient(dy) if need_bias else None, None, None
 
 
-_convolved = applied(_Convolved)
+_convolved = direct_apply(_Convolved)
 
 
 def bias_gradient(dy: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import calls
 from .convolving import PATCHES, bias_gradient, convolution_gradients
-from .eager import applied, layer_in_c
+from .eager import direct_apply, layer_in_c
 from .once import first_derivative
 
 MOST_CHANNELS = 4
@@ -78,4 +78,4 @@ class _Doubled(torch.autograd.Function):
         return dx, dweight, bias_gradient(dy) if need_bias else None
 
 
-_doubled = applied(_Doubled)
+_doubled = direct_apply(_Doubled)

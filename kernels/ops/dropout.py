@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import calls
-from .eager import applied, layer_in_c
+from .eager import direct_apply, layer_in_c
 from .norm import CHANNELS
 from .once import first_derivative
 
@@ -55,7 +55,7 @@ class _DropoutReLU(torch.autograd.Function):
         return *first_derivative(_gradient, dy, y, ctx.scale), None
 
 
-_dropout_relu = applied(_DropoutReLU)
+_dropout_relu = direct_apply(_DropoutReLU)
 
 
 def _gradient(dy: Tensor, y: Tensor, scale: float) -> tuple[Tensor]:

@@ -1,6 +1,6 @@
-"""Whether a call may go straight to C, past torch's dispatcher: nobody looks on who must see an operation, and nothing transforms it.
+"""Whether a call may go straight to C, past torch's dispatcher: no tracer has to see an operation, and nothing transforms it.
 
-And the short way to apply the gradient of such a call.
+Also the short way to tie such a call to its gradient.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ kernel_runs._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemb
 
 
 def traced(*inputs: torch.Tensor | None) -> bool:
-    """Whether somebody looks on who must see an op: torch.compile, torch.jit, a dispatch mode, or fake tensors and other subclasses."""
+    """Whether this call must be seen as a torch op: by torch.compile, torch.jit, a dispatch mode, or fake tensors and other subclasses."""
     return (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
@@ -51,6 +51,6 @@ def layer_in_c(x: torch.Tensor, *parameters: torch.Tensor) -> bool:
     )
 
 
-def applied(function: type[torch.autograd.Function]) -> Callable[..., Any]:
-    """Its ``apply`` without what that looks for in Python, 2 us a call: torch.func, whose transforms have been ruled out."""
+def direct_apply(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """``function.apply`` without its check for transforms of torch.func (2 us a call), which the caller has ruled out."""
     return super(torch.autograd.Function, function).apply  # pyright: ignore[reportAttributeAccessIssue]

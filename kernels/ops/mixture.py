@@ -15,12 +15,10 @@ from torch import Tensor
 
 from .. import _loader
 from . import calls, registered  # noqa: F401 - registering is what the import is for
-from .checks import HALF, check_dense, check_mixture, fits
-from .eager import applied, kernel_runs, traced, transformed
+from .checks import HALF, Maybe, check_dense, check_mixture, fits
+from .eager import direct_apply, kernel_runs, traced, transformed
 from .once import first_derivative
 from .plain import MixtureKL, plain_dense_kl, plain_mixture_kl
-
-Maybe = Tensor | None
 
 
 def mixture_kl(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits: Tensor, weight: Maybe = None) -> MixtureKL:
@@ -151,4 +149,4 @@ class _Join(torch.autograd.Function):
         return None, None, None, *first_derivative(ctx.call, *ctx.saved_tensors, g_kl, g_neg_entropy)
 
 
-_join = applied(_Join)
+_join = direct_apply(_Join)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import calls
-from .eager import applied, layer_in_c
+from .eager import direct_apply, layer_in_c
 from .once import first_derivative
 
 CHANNELS = 16
@@ -82,7 +82,7 @@ class _NormReLU(torch.autograd.Function):
         return *first_derivative(_gradients, *ctx.saved_tensors, dy, ctx.eps), None
 
 
-_norm_relu = applied(_NormReLU)
+_norm_relu = direct_apply(_NormReLU)
 
 
 def _gradients(x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, dy: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:

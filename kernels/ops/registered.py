@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from . import calls, unbuilt
-from .checks import HALF, REAL, check_dense, check_mixture
+from .checks import HALF, REAL, Maybe, check_dense, check_mixture
 from .eager import kernel_runs
 from .once import first_derivative
-
-Maybe = Tensor | None
 
 _library = torch.library.Library("catvae", "DEF")
 _OUT = "(Tensor kl, Tensor neg_entropy, Tensor assignment, Tensor cluster_kl, Tensor statistics)"

@@ -7,9 +7,8 @@ The gradients are written out, because autograd does not look into an op. Left o
 import torch
 from torch import Tensor
 
+from .checks import Maybe
 from .plain import MixtureKL, plain_dense_kl, plain_mixture_kl
-
-Maybe = Tensor | None
 
 
 def mixture_forward(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..evenly import scattered
 from ..latents import prior_samples
 from ..manifest import distinct
+from ..matching import contingency
 from .maps import Map, maps_of
 
 SHOWN = 8
@@ -177,9 +178,7 @@ def confusion(clusters: NDArray[np.int64], labels: NDArray[np.int64], classes: S
     """Counts of each class (label) in each of `count` clusters; None where there are too many classes to read."""
     if not len(classes) or len(classes) > MOST_CLASSES:
         return None
-    counts = np.zeros((len(classes), count), np.int64)
-    np.add.at(counts, (labels, clusters), 1)
-    return Confusion(classes, counts)
+    return Confusion(classes, contingency(labels, clusters, (len(classes), count)))
 
 
 def scores_table(scores: Mapping[str, Mapping[str, float]]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from ..bundle import Bundle
 from ..drift import Tally
 from ..errors import DataError
+from ..grid import to_uint8
 from .facts import Examined, Facts, Images, confusion, health_table, pictured, scores_table
 
 DRAWN = 20
@@ -27,7 +28,7 @@ def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | 
     m, p, training = bundle.manifest, bundle.manifest.provenance, bundle.training()
     drawn = not len(images)
     if drawn:
-        images = np.concatenate([np.round(bundle.sample(c, DRAWN, 1) * 255).astype(np.uint8) for c in range(len(m.clusters))])
+        images = np.concatenate([to_uint8(bundle.sample(c, DRAWN, 1)) for c in range(len(m.clusters))])
     answers = bundle.examine(images, embed=True, score=m.scoring is not None)
     if not answers.finite.all():
         images, answers, labels = images[answers.finite], answers.only(answers.finite), labels if labels is None else labels[answers.finite]

@@ -50,7 +50,8 @@ def test_the_command_says_so_before_torch_is_imported(tmp_path):
     """torch reads it as it is loaded."""
     (tmp_path / "torch.py").write_text("import os; raise SystemExit(os.environ.get('GOMP_SPINCOUNT', 'unset'))")
     code = (
-        "from catvae.core import waiting; from catvae.kernels import _loader; waiting.FEW = 10**6; _loader.installed = lambda: True;"
+        "from catvae.core import waiting; from catvae.kernels import _loader;"
+        " waiting.FEW_PROCESSORS = 10**6; _loader.installed = lambda: True;"
         " from catvae.core.train_command import main; main()"
     )
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
