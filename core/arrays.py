@@ -55,22 +55,19 @@ def read_arrays(path: Path) -> ArrayImages:
     if images is None:
         raise DataError(f"{path} holds {', '.join(arrays)}: expected the images under 'images' or 'x_train'")
     images = _as_images(images, path)
-    labels, names = _as_labels(first("y_train", "labels", "y", "target"), len(images), path)
+    labels, classes = _as_labels(first("y_train", "labels", "y", "target"), len(images), path)
     test = first("x_test")
     test_images = None if test is None else _as_images(test, path, mask=_black_and_white(images))
     if test_images is not None and test_images.shape[1:] != images.shape[1:]:
         raise DataError(f"{path}: x_test has images of {test_images.shape[1:]}, the training images are {images.shape[1:]}")
     test_labels, values, notes = None, first("y_test"), ()
     if test_images is not None and values is not None:
-        if not names:
+        if classes is None:
             notes = ("y_test is not used: there is no y_train beside it, whose classes clusters would be named after",)
         else:
-            values = _column(values)
-            index = {name: i for i, name in enumerate(names)}
-            if values.shape != (len(test_images),) or any(str(value) not in index for value in values.tolist()):
-                raise DataError(f"{path}: y_test must hold one of the training labels for each of {len(test_images):,} images")
-            test_labels = np.array([index[str(value)] for value in values.tolist()], dtype=np.int64)
-    return ArrayImages(images, labels, class_names(names), test_images, test_labels, notes)
+            test_labels = _labels_among(classes, _column(values), len(test_images), path)
+    names = () if classes is None else class_names([str(value) for value in classes.tolist()])
+    return ArrayImages(images, labels, names, test_images, test_labels, notes)
 
 
 def _black_and_white(images: Images) -> bool:
@@ -106,15 +103,28 @@ def _as_images(array: NDArray, path: Path, *, mask: bool | None = None) -> Image
 
 
 def _column(labels: NDArray) -> NDArray:
-    """(N, 1), as some sets store it, as (N,)."""
-    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    """(N, 1), as some sets store it, as (N,); bytes as the text they are."""
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    return np.char.decode(labels, "utf-8", "backslashreplace") if labels.dtype.kind == "S" else labels
 
 
-def _as_labels(array: NDArray | None, count: int, path: Path) -> tuple[Labels | None, tuple[str, ...]]:
+def _as_labels(array: NDArray | None, count: int, path: Path) -> tuple[Labels | None, NDArray | None]:
+    """Labels (N,) into the classes, and the classes, each once, in order."""
     if array is None:
-        return None, ()
+        return None, None
     array = _column(array)
     if array.shape != (count,):
         raise DataError(f"{path} holds labels of shape {array.shape}, expected ({count},) as there are images")
-    values, labels = np.unique(array, return_inverse=True)
-    return labels.astype(np.int64), tuple(str(value) for value in values.tolist())
+    classes, labels = np.unique(array, return_inverse=True)
+    return labels.astype(np.int64), classes
+
+
+def _labels_among(classes: NDArray, values: NDArray, count: int, path: Path) -> Labels:
+    """Labels (M,) of test images, into the classes of the training images."""
+    if (classes.dtype.kind in "US") != (values.dtype.kind in "US"):  # "1" beside 1
+        classes, values = classes.astype(str), values.astype(str)
+    order = np.argsort(classes)
+    found = order[np.searchsorted(classes, values, sorter=order).clip(max=len(classes) - 1)]
+    if values.shape != (count,) or (classes[found] != values).any():
+        raise DataError(f"{path}: y_test must hold one of the training labels for each of {count:,} images")
+    return found.astype(np.int64)

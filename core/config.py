@@ -228,15 +228,25 @@ def resolve(options: dict[str, Any], file: dict[str, Any] | None = None) -> Trai
     except msgspec.ValidationError as error:
         cause = error.__cause__
         raise cause if isinstance(cause, UsageError) else UsageError(misfit(TrainConfig, values) or f"configuration: {error}") from error
-    if config.sizes == "unequal" and not config.merges:
-        raise UsageError("--sizes unequal needs over-clusters and their merges, which the recipe robust has")
-    views = config.invariance_weight or config.information_views
+    if config.sizes != "auto" and not config.merges:
+        raise UsageError(f"--sizes {config.sizes} needs over-clusters and their merges, which the recipe robust has")
+    _refuse_idle(config, msgspec.convert({**RECIPES[config.recipe], "recipe": config.recipe}, TrainConfig))
+    generates = config.objective == "infocatvae" and config.information_weight
+    views = config.invariance_weight or (config.information_views and generates)
     for name, value, usual in (("augment", config.augment, "auto"), ("colours", config.colours, "vary")):
         if value != usual and not views:
             raise UsageError(f"--{name} {value} changes nothing: the recipe {config.recipe} takes no views")
     if config.augment == "none" and config.colours == "ignore":
         raise UsageError("--colours ignore changes nothing beside --augment none, whose views differ in noise alone")
     return config
+
+
+def _refuse_idle(config: TrainConfig, usual: TrainConfig) -> None:
+    """Raise `UsageError` for a setting, other than the recipe's own, that the rest leaves without effect."""
+    for name, net in (("dropout", "mlp"), ("tone", "conv")):
+        value = getattr(config, name)
+        if config.net != net and value != getattr(usual, name):
+            raise UsageError(f"{name} {value} changes nothing without net={net}")
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Labels are carried beside the images for the final score and for naming clusters
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from catvae.runtime.errors import DataError
 from catvae.runtime.files import sha256
 from catvae.runtime.names import class_names
 from catvae.runtime.preprocess import Preprocess
-from catvae.runtime.sources import is_image_name
+from catvae.runtime.sources import is_image_name, left_by_us
 
 from .arrays import read_arrays
 from .edges import background_of
@@ -55,19 +56,26 @@ class ImageData:
 
 
 def load_data(
-    source: str, *, image_size: int | None = None, labels: bool = True, warn: Callable[[str], None] = lambda _: None
+    source: str | os.PathLike[str],
+    *,
+    image_size: int | None = None,
+    labels: bool = True,
+    named: bool | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> ImageData:
     """Load images from whatever `source` names.
 
     Parameters
     ----------
-    source : str
+    source : str or path
         ``digits``, ``mnist``, ``fashion-mnist``, or a path: a folder of images (sub-folder names become labels), a folder of IDX files,
         an ``.npz`` or ``.npy`` file.
     image_size : int, optional
         Side of the square that images of a folder are fitted into.
     labels : bool
         Whether names of sub-folders and stored labels are classes; a folder for every day or camera is none.
+    named : bool, optional
+        Whether `source` is the name of a data set; when left out, as `is_named` says.
     warn : callable
         Receives a line for each file that had to be left out, and, where it takes long, how far reading has come.
 
@@ -81,7 +89,8 @@ def load_data(
     DataError
         When there is nothing to read, it is damaged, or takes more memory than there is; of a folder, when no image can be read.
     """
-    data = _load(source, image_size, warn)
+    source = os.fspath(source)
+    data = _load_named(source) if (is_named(source) if named is None else named) else _load(source, image_size, warn)
     data = dataclasses.replace(data, notes=(*data.notes, *_looks(data.images)))
     return data if labels else dataclasses.replace(data, labels=None, label_names=(), test_labels=None)
 
@@ -95,9 +104,18 @@ def _looks(images: Images) -> tuple[str, ...]:
     return ()
 
 
+def is_named(source: str) -> bool:
+    """Whether a data set of that name is meant: not where a folder is called so, unless a run was written there."""
+    if source not in NAMED:
+        return False
+    return not os.path.isdir(source) or bool(left_by_us(os.listdir(source)))
+
+
+def _load_named(name: str) -> ImageData:
+    return _digits() if name == "digits" else _openml(name)
+
+
 def _load(source: str, image_size: int | None, warn: Callable[[str], None]) -> ImageData:
-    if source in NAMED and not Path(source).is_dir():
-        return _digits() if source == "digits" else _openml(source)
     if not source:
         raise DataError("the path of the images is empty")  # not the working folder, which Path makes of it
     path = Path(source)
@@ -143,7 +161,7 @@ def _meant(file: Path) -> str:
 
 def is_image_folder(source: str) -> bool:
     """Whether `load_data` would fit image files of `source` into a common size."""
-    return Path(source).is_dir() and not find_pairs(Path(source))
+    return not is_named(source) and Path(source).is_dir() and not find_pairs(Path(source))
 
 
 def native_preprocess(images: Images) -> Preprocess:

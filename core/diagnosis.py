@@ -47,6 +47,7 @@ def diagnose(trainer: Trainer, images: NDArray[np.uint8], assignment: NDArray[np
         steps=trainer.position.step,
         returned=returned,
         by_borders=by_borders,
-        by_outlines=config.colours == "ignore",
+        may_ignore_colours=bool(config.invariance_weight) and trainer.policy.moves and config.colours != "ignore",
+        merges=config.merges,
     )
     return Diagnosis(evaluation.health_record(state, joints, returned, by_borders), verdict(seen))

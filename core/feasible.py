@@ -41,8 +41,8 @@ def trainable(config: TrainConfig, count: int, labelled: LabelledImages | None =
 
 
 @contextlib.contextmanager
-def within_memory(config: TrainConfig) -> Iterator[None]:
-    """Say what would need less memory where there is not enough.
+def within_memory(config: TrainConfig, *, resizable: bool) -> Iterator[None]:
+    """Say what would need less memory where there is not enough; `resizable` images may also be made smaller.
 
     Raises
     ------
@@ -55,8 +55,8 @@ def within_memory(config: TrainConfig) -> Iterator[None]:
         if not _out_of_memory(error):
             raise
         raise CatVAEError(
-            f"not enough memory for batches of {config.batch_size} images and {config.most_clusters} clusters: lower --batch-size,"
-            f" --image-size or {'--max-clusters' if config.choose_clusters else '-k'}"
+            f"not enough memory for batches of {config.batch_size} images and {config.most_clusters} clusters: lower --batch-size"
+            f"{', --image-size' if resizable else ''} or {'--max-clusters' if config.choose_clusters else '-k'}"
         ) from error
 
 

@@ -22,7 +22,7 @@ from .labelled import LabelledImages, read_labelled
 from .progress import announce, conclude, train_with_bar
 from .ranks import Ranks, join, started_by_torchrun
 from .run_folder import RunFolder
-from .run_record import Origin, RunRecord
+from .run_record import Origin, RunRecord, source_of
 from .seeds import folder_of, is_planned, plan, train_seeds
 from .session import Session, as_begun
 from .training import Trainer
@@ -85,7 +85,7 @@ def launch(request: Request) -> int:
     ranks = join(device)
     begun = False
     try:
-        with ranks, within_memory(run.config), ExitStack() as until_the_end:
+        with ranks, within_memory(run.config, resizable=is_image_folder(run.origin.data)), ExitStack() as until_the_end:
             prepared = _prepare(request, run, ranks, device, until_the_end)
             begun = True
             if prepared.signals:
@@ -124,9 +124,10 @@ def _resumed(path: Path, request: Request) -> _Run:
     folder, settings = RunFolder(path), folder_of(path)
     record, config = settings.read_record(), settings.read_config()
     origin = record.origin
-    if request.data is not None or request.labels is not None:  # they lie elsewhere now
-        labels = origin.labels if request.labels is None else str(request.labels)
-        origin = Origin.of(origin.data if request.data is None else request.data, origin.image_size, labels, classes=origin.classes)
+    if request.data is not None:  # they lie elsewhere now
+        origin = msgspec.structs.replace(origin, data=source_of(request.data))
+    if request.labels is not None:
+        origin = msgspec.structs.replace(origin, labels=source_of(str(request.labels)))
     several = is_planned(folder)
     device = request.device or config.device
     config = msgspec.structs.replace(config, device=device) if several else as_begun(config, record, device)
@@ -176,10 +177,11 @@ def _train(request: Request, run: _Run, ranks: Ranks, prepared: _Prepared) -> Ru
 
 
 def _read(origin: Origin, *, quiet: bool) -> tuple[ImageData, LabelledImages | None]:
-    known = origin.data in NAMED or Path(origin.data).exists()
-    if origin.image_size is not None and known and not is_image_folder(origin.data):
+    named = origin.data in NAMED  # a folder of that name has its absolute path there
+    if origin.image_size is not None and (named or (Path(origin.data).exists() and not is_image_folder(origin.data))):
         raise UsageError(f"--image-size is for a folder of images; {origin.data} has images of its own size")
-    images = load_data(origin.data, image_size=origin.image_size, labels=origin.classes, warn=partial(say, quiet=quiet))
+    warn = partial(say, quiet=quiet)
+    images = load_data(origin.data, image_size=origin.image_size, labels=origin.classes, named=named, warn=warn)
     return images, read_labelled(origin.labels, images.preprocess) if origin.labels else None
 
 

@@ -19,7 +19,7 @@ import msgspec
 
 from catvae.runtime.bundle_files import refuse_inside
 from catvae.runtime.errors import DataError, OutputError, UsageError
-from catvae.runtime.files import atomic_write, half_written, lock, make_folder, pretty_json, require_writable
+from catvae.runtime.files import atomic_write, half_written, lock, make_folder, pretty_json, require_writable, sha256
 
 from .checkpoint import load_weights
 from .config import TrainConfig
@@ -154,6 +154,10 @@ class RunFolder:
     def read_config(self) -> TrainConfig:
         """What `write_config` wrote; raises `DataError` where it is not there or damaged."""
         return self._read("config.json", TrainConfig)
+
+    def config_hash(self) -> str:
+        """SHA-256 of `config.json` as it is; a later version may know settings that it does not name."""
+        return sha256((self.path / "config.json").read_bytes())
 
     def read_record(self) -> RunRecord:
         """What `write_record` wrote; raises `DataError` where it is not there, damaged, or another version's."""

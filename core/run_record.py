@@ -10,7 +10,7 @@ import msgspec
 from catvae.runtime.preprocess import Preprocess
 
 from .checkpoint import Event
-from .data import NAMED
+from .data import is_named
 from .model import ModelSpec
 from .verdict import Verdict
 
@@ -54,12 +54,12 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, data: str, image_size: int | None = None, labels: str | None = None, *, classes: bool = True) -> "Origin":
         """Paths made absolute."""
+        return cls(data=source_of(data), image_size=image_size, labels=source_of(labels) if labels else None, classes=classes)
 
-        def absolute(path: str) -> str:
-            named = path in NAMED and not Path(path).is_dir()  # as `load_data` reads it
-            return path if named or not Path(path).exists() else str(Path(path).resolve())
 
-        return cls(data=absolute(data), image_size=image_size, labels=absolute(labels) if labels else None, classes=classes)
+def source_of(path: str) -> str:
+    """A path made absolute; the name of a data set as it is, so that what is no absolute path is one."""
+    return path if is_named(path) or not Path(path).exists() else str(Path(path).resolve())
 
 
 class SeedRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +111,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
     precision: str = "fp32"
     device: str = "cpu"
+    kernel: str = ""
+    """Which compiled kernel trained, or why none did."""
     ranks: int = 1
     """Processes that trained together."""
     versions: dict[str, str] = {}

@@ -96,23 +96,23 @@ def train_seeds(
     for index, (seed, run) in enumerate(runs.items(), 1):
         if run.complete:
             record = run.read_record()
-            require_same(run, record, data, labelled)
+            require_same(folder.path, record, data, labelled)
             if record.origin != origin:  # the images lie elsewhere now
                 record.origin = origin
                 run.write_record(record)
             continue
-        if (run.path / "state.json").is_file():
-            session = Session.resume(run, data, labelled, origin=origin, device=config.device)
-        else:
-            session = Session.start(run, data, msgspec.structs.replace(config, seed=seed), origin, labelled)
-        try:
-            train(session, f"seed {seed} ({index} of {len(seeds)}), ")
-        except NumericError as error:
-            say(f"seed {seed} is left out: {error}")
-            failed[seed] = error
-        else:
-            session.finish()
-        del session  # its network and its images' copies, before the next one has some
+        with run.locked():
+            if (run.path / "state.json").is_file():
+                session = Session.resume(run, data, labelled, origin=origin, device=config.device, named=folder.path)
+            else:
+                session = Session.start(run, data, msgspec.structs.replace(config, seed=seed), origin, labelled)
+            try:
+                train(session, f"seed {seed} ({index} of {len(seeds)}), ")
+                session.finish()
+            except NumericError as error:
+                say(f"seed {seed} is left out: {error}")
+                failed[seed] = error
+            del session  # its network and its images' copies, before the next one has some
     if len(failed) == len(seeds):
         raise failed[seeds[-1]]
     return _keep_best(folder, data, {seed: run for seed, run in runs.items() if seed not in failed})

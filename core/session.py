@@ -1,14 +1,17 @@
 """The life of a run on disk: start or continue it, keep its state while it trains, draw and score it at the end."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 from PIL.Image import Image
 
-from catvae.runtime.errors import DataError, OutputError, typed
+from catvae.kernels import kernel_status
+from catvae.runtime.errors import DataError, NumericError, OutputError, typed
 from catvae.runtime.files import atomic_write, pretty_json, sha256
 from catvae.runtime.grid import png_bytes
 from catvae.runtime.interruption import Interrupted, stop_on_signals
@@ -73,6 +76,7 @@ class Session:
             precision=trainer.precision,
             device=str(trainer.device),
             ranks=ranks.count,
+            kernel=kernel_status(trainer.device.type),
             versions=versions(),
         )
         folder.start(config, record)
@@ -90,8 +94,18 @@ class Session:
         ranks: Ranks = ALONE,
         origin: Origin | None = None,
         device: Device | None = None,
+        named: Path | None = None,
     ) -> "Session":
-        """Go on with the run in `folder`, in the precision it was begun in; `origin` says where its images are now, `device` what is used.
+        """Go on with the run in `folder`, in the precision it was begun in.
+
+        Parameters
+        ----------
+        origin : Origin, optional
+            Where its images are now.
+        device : str, optional
+            Where it goes on.
+        named : Path, optional
+            The folder that messages tell to resume, where that is another one: of several seeds.
 
         Raises
         ------
@@ -101,9 +115,9 @@ class Session:
             As a new run's.
         """
         record, config = folder.read_record(), folder.read_config()
-        if record.config_hash != _hash(config):
+        if record.config_hash not in (folder.config_hash(), _hash(config)):  # of the file as it was written, or written anew
             raise DataError(f"{folder.path}/config.json was changed since the state was saved: restore it, or start a new run")
-        require_same(folder, record, data, labelled)
+        require_same(named or folder.path, record, data, labelled)
         if record.ranks != ranks.count:
             torchrun = "" if record.ranks == 1 else f"torchrun --no-python --nproc-per-node {record.ranks} "
             raise DataError(
@@ -157,14 +171,17 @@ class Session:
             homes = clusters_of_classes(model, trainer.labelled) if trainer.labelled else []
         names = evaluation.cluster_names(assignment, data, trainer.labelled, homes)
         record.clusters = evaluation.cluster_records(assignment, names)
-        record.health, record.verdict = diagnose(trainer, data.images, assignment)
-        record.bound = evaluation.bound_record(model, data, seed)
+        health, verdict = diagnose(trainer, data.images, assignment)
+        bound = evaluation.bound_record(model, data, seed)
+        if wild := [name for name, value in {**bound, **health}.items() if not math.isfinite(value)]:
+            raise NumericError(f"the trained network gives numbers that are not finite ({', '.join(wild)}): lower --learning-rate")
+        record.health, record.verdict, record.bound = health, verdict, bound
         self._picture("final", pictures.picture_samples(model, names, seed))
         self._picture("clusters", pictures.picture_clusters(assignment, data, names))
         self._picture("reconstructions", pictures.picture_reconstructions(model, data))
         atomic_write(self.folder.path / "model.safetensors", weights_bytes(model))
         self._update()
-        page = run_report(model, data, assignment, record, trainer.config, trainer.position.rows)
+        page = run_report(model, data, assignment, record, self.folder.read_config(), trainer.position.rows)
         atomic_write(self.folder.path / "report.html", page)
         self._save_state()
         self._write("finished")
@@ -214,30 +231,31 @@ def as_begun(config: TrainConfig, record: RunRecord, device: Device | None = Non
     return msgspec.structs.replace(config, precision=record.precision, device=device or config.device)
 
 
-def require_same(folder: RunFolder, record: RunRecord, data: ImageData, labelled: LabelledImages | None) -> None:
-    """Raise `DataError` where images, or labels, are not those that a run was started with."""
+def require_same(run: Path, record: RunRecord, data: ImageData, labelled: LabelledImages | None) -> None:
+    """Raise `DataError` where images, or labels, are not those that the run in folder `run` was started with."""
     if record.data.hash != data.hash:
         raise DataError(
-            f"'{data.name}' holds other images than {folder.path} was started with ({record.origin.data}): restore them, or name where"
-            f" they are now, catvae-train DATA --resume {typed(folder.path)}"
+            f"'{data.name}' holds other images than {run} was started with ({record.origin.data}): restore them, or name where"
+            f" they are now, catvae-train DATA --resume {typed(run)}"
         )
     if record.labels_hash != labels_hash(labelled):
         if not record.labels_hash:
-            raise DataError(f"{folder.path} was started without --labels: leave them out; catvae-label names clusters of its bundle")
+            raise DataError(f"{run} was started without --labels: leave them out; catvae-label names clusters of its bundle")
         raise DataError(
-            f"--labels holds other images or classes than {folder.path} was started with ({record.origin.labels}): restore them, or name"
-            f" where they are now, catvae-train --labels PATH --resume {typed(folder.path)}"
+            f"--labels holds other images or classes than {run} was started with ({record.origin.labels}): restore them, or name"
+            f" where they are now, catvae-train --labels PATH --resume {typed(run)}"
         )
 
 
 def _note_the_machine(record: RunRecord, trainer: Trainer) -> None:
-    """Where another device or other versions go on than began: the result may differ in its last digits, and the record says so."""
-    here = {"device": str(trainer.device), **versions()}
-    before = {"device": record.device, **record.versions}
-    changed = [f"{name} {before[name]} -> {here[name]}" for name in before if name in here and before[name] != here[name]]
+    """Note another device, kernel or version than the run began with: the result may differ in its last digits."""
+    kernel = kernel_status(trainer.device.type)
+    here = {"device": str(trainer.device), "kernel": kernel, **versions()}
+    before = {"device": record.device, "kernel": record.kernel, **record.versions}
+    changed = [f"{name} {before[name]} -> {here[name]}" for name in before if name in here and before[name] not in ("", here[name])]
     if changed:
         record.resumed.append(f"step {trainer.position.step:,}: {', '.join(changed)}")
-    record.device, record.versions = str(trainer.device), versions()
+    record.device, record.kernel, record.versions = str(trainer.device), kernel, versions()
 
 
 def _hash(config: TrainConfig) -> str:

@@ -6,6 +6,7 @@ between steps is in `steering`, the loop over steps in `training`.
 """
 
 import math
+import time
 
 import msgspec
 import torch
@@ -20,7 +21,7 @@ from .checkpoint import SCHEMA, Position, fill_state, state_bytes
 from .config import TrainConfig
 from .data import ImageData
 from .devices import mix, resolve_device, resolve_precision, seed_noise, seeded
-from .epoch_rows import add_step, summary
+from .epoch_rows import add_step, close_epoch, summary
 from .feasible import trainable
 from .head_surgery import Trained
 from .held_back import split
@@ -94,10 +95,10 @@ class Steps:
             self._given = repr((data.hash, labels_hash(labelled), config, self.precision))
         self.begin(0)
 
-    def begin(self, start: int) -> None:
-        """Fresh weights, moments and position of one start."""
+    def begin(self, start: int, seconds: float = 0.0) -> None:
+        """Fresh weights, moments and position of one start; `seconds` is the training time so far."""
         self._build(self.spec, start)
-        self.position = Position(schema=SCHEMA, start=start, clusters=self.spec.clusters)
+        self.position = Position(schema=SCHEMA, start=start, clusters=self.spec.clusters, seconds=seconds)
         self.consistent = True
 
     def _build(self, spec: ModelSpec, start: int) -> None:
@@ -122,6 +123,7 @@ class Steps:
 
     def step(self) -> BatchLoss:
         """One optimiser step on the next batch; raises `NumericError` after `BAD_STEPS` in a row without finite numbers."""
+        began = time.perf_counter()
         self.consistent = False
         self._decide()
         position, model, optimizer, weights = self.position, self.trained.model, self.trained.optimizer, self.trained.weights
@@ -151,6 +153,10 @@ class Steps:
                 statistic.copy_(good)
             self._count_bad_step(position)
         position.step += 1
+        position.seconds += time.perf_counter() - began
+        epoch, left = divmod(position.step, self.steps_per_epoch)
+        if not left:
+            close_epoch(position, epoch)
         self.consistent = True
         return loss
 
@@ -176,9 +182,9 @@ class Steps:
     def _count_bad_step(self, position: Position) -> None:
         position.bad_steps += 1
         if position.bad_steps >= BAD_STEPS:
+            instead = " or use --precision fp32" if self.precision == "bf16" else ""
             raise NumericError(
-                f"the loss was not a finite number for {BAD_STEPS} steps in a row (step {position.step}): lower --learning-rate or use"
-                " --precision fp32"
+                f"the loss was not a finite number for {BAD_STEPS} steps in a row (step {position.step}): lower --learning-rate{instead}"
             )
 
     def _decide(self) -> None:

@@ -4,7 +4,6 @@ A step is in `steps`, the score of a start in `starts`, what is measured after t
 """
 
 import signal
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -16,7 +15,6 @@ from catvae.runtime.interruption import Interrupted, stop_on_signals
 from . import starts
 from .checkpoint import Event, Position
 from .devices import mix, seed_noise
-from .epoch_rows import close_epoch
 from .head_surgery import Trained
 from .joints import estimate_joints
 from .objective import BatchLoss
@@ -86,16 +84,11 @@ class Trainer(Steps):
                 self._end_if_told(stop)
 
     def advance(self, hooks: Hooks) -> None:
-        """One step, with what follows it."""
-        began = time.perf_counter()
+        """One step, and what is called after it."""
         loss = self.step()
-        self.position.seconds += time.perf_counter() - began
-        epoch, left = divmod(self.position.step, self.steps_per_epoch)
-        if not left:
-            close_epoch(self.position, epoch)
         if hooks.on_step:
             hooks.on_step(loss)
-        if not left and hooks.on_epoch:
+        if hooks.on_epoch and self.position.step % self.steps_per_epoch == 0:
             hooks.on_epoch()
 
     def _end_if_told(self, stop: Sequence[int]) -> None:
@@ -114,32 +107,38 @@ class Trainer(Steps):
         seconds = self.position.seconds if best else 0.0  # of all starts, those that are given up included
         for start in range(len(scores), self.starts):
             try:
-                scores.append(self._try_start(start, hooks._replace(on_epoch=None) if best else hooks, stop))
+                score = self._try_start(start, seconds, hooks._replace(on_epoch=None) if best else hooks, stop)
             except BaseException:  # a signal too, whenever it comes: only finished starts are saved
                 if best:
-                    self._go_on_from(*best)
+                    (self.trained, self.position), self.consistent = best, True
                 raise
-            seconds += self.position.seconds
-            if best is None or scores[-1] > max(scores[:-1]):
+            seconds = self.position.seconds
+            if best is None or score > max(scores):
                 best = self.trained, self.position
-            self._go_on_from(*best)
-            self.position.start_scores, self.position.seconds = list(scores), seconds
-            if self.start_chosen:
-                self.position.events += [
-                    Event(step=0, what=f"start {i} of {self.starts} left out: its loss was not a finite number")
-                    for i, score in enumerate(scores, 1)
-                    if score == starts.FAILED
-                ]
+            scores.append(score)
+            self._choose(best, scores, seconds)
             if hooks.on_start:
                 hooks.on_start()
 
-    def _go_on_from(self, trained: Trained, position: Position) -> None:
-        self.trained, self.position, self.consistent = trained, position, True
+    def _choose(self, best: tuple[Trained, Position], scores: list[float], seconds: float) -> None:
+        """Go on from the best so far, with the scores of all that are finished."""
+        self.trained, self.position = best
+        self.position.start_scores, self.position.seconds = list(scores), seconds
+        if self.start_chosen:
+            self.position.events += [
+                Event(step=0, what=f"start {i} of {self.starts} left out: its loss was not a finite number")
+                for i, score in enumerate(scores, 1)
+                if score == starts.FAILED
+            ]
+        self.consistent = True
 
-    def _try_start(self, start: int, hooks: Hooks, stop: Sequence[int]) -> float:
-        """Train one start, the first one from where it stands, and return its score in nats; `FAILED` where a later one's loss was NaN."""
+    def _try_start(self, start: int, seconds: float, hooks: Hooks, stop: Sequence[int]) -> float:
+        """Train one start, the first one from where it stands, and return its score in nats; `FAILED` where a later one's loss was NaN.
+
+        It ends with a state that is not `consistent`: what is finished is not yet counted.
+        """
         if start:
-            self.begin(start)
+            self.begin(start, seconds)
         self._follow_first()
         try:
             while self.position.step < self.start_steps:
@@ -149,6 +148,7 @@ class Trainer(Steps):
             if not start:  # there is none yet to go on from
                 raise
             return starts.FAILED
+        self.consistent = False
         seed_noise(self.device, mix(self.config.seed, self.start_steps))
         joints = estimate_joints(self.model, self.sample, self.policy)
         worth = starts.worth(joints, self.config, merges=bool(self.steering.merge_steps))

@@ -65,7 +65,7 @@ def test_the_verdict_says_so():
     (note,) = verdict(Evidence(sure, by_borders=0.7)).notes
     assert note.startswith("the images' borders alone tell 70% of their clusters: these may be backgrounds")
     assert "try --colours ignore; else crop to the things" in note
-    (note,) = verdict(Evidence(sure, by_borders=0.7, by_outlines=True)).notes
+    (note,) = verdict(Evidence(sure, by_borders=0.7, may_ignore_colours=False)).notes
     assert note.endswith("report. Crop to the things, or put them on one plain background")
     assert verdict(Evidence(sure, by_borders=0.5)).notes == ()
     assert verdict(Evidence(health(np.eye(4, dtype=np.float32)[[0, 1, 2] * 30]), by_borders=0.9)).notes == ()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catvae.core.data import load_data
+from catvae.core.data import is_named, load_data
 from catvae.core.idx import read_idx
 from catvae.runtime.errors import DataError
 from catvae.runtime.images import read_image
@@ -350,3 +350,42 @@ def test_sub_folders_called_unknown_or_alone(tmp_path):
     assert any("all images lie in one sub-folder" in note for note in alone.notes)
     save(tmp_path / "cat" / "1.png")
     assert load_data(str(tmp_path)).label_names == ("cat", "unknown (1)")
+
+
+def test_a_run_in_a_folder_called_like_a_data_set_hides_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert not is_named("digits")
+    for name in ("run.json", "config.json"):
+        (tmp_path / "digits" / name).write_text("{}")
+    assert is_named("digits")
+    assert load_data("digits").name == "digits"
+    assert load_data("digits", named=True).images.shape == (1797, 8, 8, 1)
+
+
+def test_a_path_is_as_good_as_its_text(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((3, 4, 5), np.uint8))
+    assert load_data(tmp_path / "x.npy").images.shape == (3, 4, 5, 1)
+    with pytest.raises(DataError, match="no data at"):
+        load_data(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "names", "expected"),
+    [
+        ([b"cat", b"dog", b"cat"], [b"dog"], ("cat", "dog"), [1]),
+        ([1.0, 2.0, 2.0], np.array([2, 1]), ("1.0", "2.0"), [1, 0]),
+        (["1", "10", "9"], np.array([9, 10]), ("1", "10", "9"), [2, 1]),
+        (np.array([1, 10, 9]), ["9", "10"], ("1", "9", "10"), [1, 2]),
+    ],
+)
+def test_labels_are_compared_by_what_they_mean(tmp_path, train, test, names, expected):
+    images = np.zeros((3, 4, 5), np.uint8)
+    np.savez(tmp_path / "x.npz", x_train=images, y_train=train, x_test=images[: len(test)], y_test=test)
+    found = load_data(str(tmp_path / "x.npz"))
+    assert found.label_names == names
+    assert found.test_labels is not None
+    assert found.test_labels.tolist() == expected
+    np.savez(tmp_path / "x.npz", x_train=images, y_train=train, x_test=images[:1], y_test=["other"])
+    with pytest.raises(DataError, match="one of the training labels"):
+        load_data(str(tmp_path / "x.npz"))

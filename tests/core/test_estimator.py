@@ -74,5 +74,5 @@ def test_what_became_of_the_clusters_is_said(blobs):
     assert short.verdict_.status == "degenerate"
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
-        model = InfoCatVAE(n_clusters=3, settings={"epochs": 150, "hidden": 16, "augment": "none"}).fit(blobs.images)
+        model = InfoCatVAE(n_clusters=3, settings={"epochs": 300, "hidden": 16, "augment": "none"}).fit(blobs.images)
     assert model.verdict_.status == "healthy"

@@ -146,3 +146,36 @@ def test_interrupted_before_the_first_of_several_seeds_there_is_nothing_to_resum
     result = train("blobs.npz", *QUICK, "--seeds", "2", "-o", "run")
     assert (result.return_value, "--resume" in result.stderr) == (130, False)
     assert "nothing was trained" in result.stderr
+
+
+def test_a_run_in_a_folder_called_like_its_data_set_goes_on(train, monkeypatch):
+    real = launch._train_one
+    monkeypatch.setattr(launch, "_train_one", interrupt)
+    assert train("digits", "--epochs", "1", "-q", "-o", "digits").return_value == 130
+    monkeypatch.setattr(launch, "_train_one", real)
+    assert train("--resume", "digits", "-q").return_value == 0
+    assert train("digits", "--epochs", "1", "-q", "-o", "digits", "--overwrite").return_value == 0
+
+
+def test_of_several_seeds_the_folder_to_resume_is_named(train, monkeypatch, tmp_path):
+    real, calls = launch._train_one, []
+
+    def stop_in_the_second(*arguments, **options):
+        calls.append(1)
+        (interrupt if len(calls) == 2 else real)(*arguments, **options)
+
+    monkeypatch.setattr(launch, "_train_one", stop_in_the_second)
+    assert train("blobs.npz", *QUICK, "--seeds", "2", "-o", "run").return_value == 130
+    np.savez("other.npz", images=np.load("blobs.npz")["images"][::-1])
+    result = train("other.npz", "--resume", "run")
+    assert str(result.exception).endswith("catvae-train DATA --resume run")
+
+
+def test_memory_is_asked_for_where_it_can_be_saved(train, monkeypatch, tmp_path):
+    def too_much(*_args, **_kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(launch, "_prepare", too_much)
+    assert "--image-size" not in str(train("blobs.npz", *QUICK, "-o", "run").exception)
+    (tmp_path / "pile").mkdir()
+    assert "--image-size" in str(train("pile", *QUICK, "-o", "run").exception)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from operator import attrgetter
 from pathlib import Path
@@ -9,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from catvae.core import evaluation
 from catvae.core.checkpoint import read_position
 from catvae.core.run_folder import RunFolder
 from catvae.core.run_record import Origin
 from catvae.core.session import Session
 from catvae.runtime.errors import DataError, NumericError, OutputError, UsageError
+from catvae.runtime.files import sha256
 from catvae.runtime.interruption import Interrupted
 
 
@@ -299,3 +302,38 @@ def test_interrupted_while_it_is_scored_a_run_can_be_finished_later(blobs, quick
     again.train()
     assert again.finish().scores
     assert folder.read_record().status == "finished"
+
+
+def rewritten(path: Path, **changes) -> bytes:
+    """A JSON file with other values; None takes one out."""
+    values = {**json.loads(path.read_bytes()), **changes}
+    content = json.dumps({name: value for name, value in values.items() if value is not None}).encode()
+    path.write_bytes(content)
+    return content
+
+
+def test_a_run_of_an_older_version_goes_on_without_settings_that_are_new(interrupted, blobs):
+    content = rewritten(interrupted.path / "config.json", tone=None)
+    rewritten(interrupted.path / "run.json", config_hash="another")
+    with pytest.raises(DataError, match="was changed"):
+        Session.resume(interrupted, blobs)
+    rewritten(interrupted.path / "run.json", config_hash=sha256(content))
+    assert Session.resume(interrupted, blobs).trainer.config.tone == 0.1
+
+
+def test_another_kernel_than_at_the_beginning_is_noted(interrupted, blobs):
+    here = interrupted.read_record().kernel
+    rewritten(interrupted.path / "run.json", kernel="another one")
+    Session.resume(interrupted, blobs)
+    record = interrupted.read_record()
+    assert record.resumed == [f"step 5: kernel another one -> {here}"]
+    assert record.kernel == here
+
+
+def test_numbers_that_are_not_finite_end_a_run_that_can_be_read(interrupted, blobs, monkeypatch):
+    session = Session.resume(interrupted, blobs)
+    session.train()
+    monkeypatch.setattr(evaluation, "bound_record", lambda *_: {"elbo": math.inf, "nll": 1.0})
+    with pytest.raises(NumericError, match=r"not finite \(elbo\)"):
+        session.finish()
+    assert interrupted.read_record().status == "failed"

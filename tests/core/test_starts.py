@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 
+from catvae.core import starts
 from catvae.core.agglomeration import grouped, mutual_information
 from catvae.core.checkpoint import save_state
 from catvae.core.starts import FAILED, START_SHARE, share, worth
@@ -141,8 +142,8 @@ def test_a_later_start_whose_loss_is_no_number_is_left_out(blobs, quick):
     trainer = Trainer(blobs, quick(starts=3, epochs=5))
     begin = trainer.begin
 
-    def begin_badly(start: int) -> None:
-        begin(start)
+    def begin_badly(start: int, seconds: float) -> None:
+        begin(start, seconds)
         if start == 1:
             trainer.model.head.weight.data.fill_(math.nan)
 
@@ -160,3 +161,41 @@ def test_where_the_first_start_fails_the_run_does(blobs, quick):
     trainer.model.head.weight.data.fill_(math.nan)
     with pytest.raises(NumericError):
         trainer.run()
+
+
+def test_seconds_count_every_start(blobs, quick):
+    """Whichever goes on: rows never go back in time, and the last one knows of all."""
+    trainer = Trainer(blobs, quick(starts=3, epochs=5))
+    seen = []
+    trainer.run(Hooks(on_step=lambda _loss: seen.append(trainer.position.seconds)))
+    assert seen == sorted(seen)
+    rows = [row["seconds"] for row in trainer.position.rows]
+    assert rows == sorted(rows)
+    assert rows[-1] == trainer.position.seconds == seen[-1]
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_what_is_cut_off_between_two_starts_is_not_saved(blobs, quick, monkeypatch, after):
+    """An impatient second signal comes anywhere: what stands then is half counted."""
+    trainer, real, calls = Trainer(blobs, quick(starts=3, epochs=5)), starts.worth, []
+
+    def cut(*arguments, **options):
+        calls.append(1)
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(starts, "worth", cut)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert trainer.consistent == (after > 1)  # the best of the finished ones stands
+    assert len(trainer.position.start_scores) == after - 1
+
+
+def test_an_epoch_is_closed_within_its_last_step(blobs, quick):
+    trainer = Trainer(blobs, quick())
+    for _ in range(trainer.steps_per_epoch):
+        assert not trainer.position.rows
+        trainer.step()
+    assert [row["epoch"] for row in trainer.position.rows] == [1]
+    assert not trainer.position.open_row

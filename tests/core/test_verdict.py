@@ -78,6 +78,28 @@ def test_one_cluster_for_everything_is_said():
 
 def test_bad_clusters_of_a_short_run_are_blamed_on_that_first():
     collapsed = health(np.eye(4, dtype=np.float32)[[0] * 99 + [1]])
-    assert verdict(Evidence(collapsed, steps=60)).reasons[0] == "trained for 60 steps only, where a thousand are usual: leave out --epochs"
+    assert (
+        verdict(Evidence(collapsed, steps=60)).reasons[0]
+        == "trained for 60 steps only, where a thousand are usual: leave out --epochs, or raise it"
+    )
     assert "60 steps" not in "".join(verdict(Evidence(collapsed, steps=1000)).reasons)
     assert verdict(Evidence(health(np.eye(4, dtype=np.float32)[[0, 1, 2, 3] * 9]), steps=60)).status == "healthy"
+
+
+def test_two_clusters_of_noise_are_not_called_healthy():
+    """Half of a confidence of 0.5, and of the views that stay, is chance there."""
+    even = health(np.array([[0.55, 0.45], [0.45, 0.55]] * 50, np.float32))
+    assert "0.50 where nothing is known" in verdict(Evidence(even)).reasons[0]
+    sure, joint = health(np.eye(2, dtype=np.float32).repeat(50, 0)), np.full((2, 2), 0.25)
+    joints = Joints(joint, joint, np.eye(2) / 2, joint, joint, joint, joint, 0.585, 10**9)
+    assert verdict(Evidence(sure, joints)).reasons[0].startswith("only 58% of the images keep their cluster")
+
+
+def test_no_option_is_advised_that_would_be_refused():
+    collapsed = health(np.eye(4, dtype=np.float32)[[0] * 97 + [1, 2, 3]])
+    assert "--augment" not in verdict(Evidence(collapsed)).reasons[0]
+    joints = joints_of([0, 0, 0, 0, 0, 0, 1, 2], [0, 0, 0, 1, 1, 1, 2, 2])
+    sure = health(np.eye(3, dtype=np.float32).repeat(25, 0))
+    for merges in (True, False):
+        said = verdict(Evidence(sure, joints, merges=merges)).notes
+        assert any("--sizes unequal" in note for note in said) <= merges
