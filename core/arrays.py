@@ -20,12 +20,12 @@ class ArrayImages(NamedTuple):
     labels: Labels | None
     """(N,), into `names`."""
     names: tuple[str, ...]
-    """Of the classes, as a cluster can bear them."""
+    """Names of the classes, made fit to name clusters."""
     test_images: Images | None
     test_labels: Labels | None
     """(M,), into `names`."""
     notes: tuple[str, ...]
-    """What was done that the user should know."""
+    """What the user should know about how the arrays were read."""
 
 
 def read_arrays(path: Path) -> ArrayImages:
@@ -71,12 +71,12 @@ def read_arrays(path: Path) -> ArrayImages:
 
 
 def _black_and_white(images: Images) -> bool:
-    """Looked at one by one: of most sets the first image tells, and none needs memory for all of them."""
+    """Whether all pixels are 0 or 255. Images are looked at one by one: mostly the first decides, and no set is copied as a whole."""
     return all(((image == 0) | (image == 255)).all() for image in images)
 
 
 def _as_images(array: NDArray, path: Path, *, mask: bool | None = None) -> Images:
-    """(N, H, W, C) uint8. `mask`: whether 0 and 1 are black and white, where other images have told already."""
+    """An array as (N, H, W, C) uint8. `mask` says whether 0 and 1 are black and white, where that is known from the training images."""
     if array.ndim == 3 and array.shape[-1] == 3 and min(array.shape[:2]) > 3:
         raise DataError(
             f"{path} holds an array of shape {array.shape}: one colour image is (1, {array.shape[0]}, {array.shape[1]}, 3), grey ones three"
@@ -95,8 +95,8 @@ def _as_images(array: NDArray, path: Path, *, mask: bool | None = None) -> Image
     low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
     if np.issubdtype(array.dtype, np.integer) and low >= 0 and high <= 255:
         levels = array.astype(np.uint8, copy=False)
-        told = high == 1 if mask is None else mask and high <= 1  # 0 and 1 alone: a mask, not two shades of black
-        return levels * np.uint8(255) if told else levels
+        is_mask = high == 1 if mask is None else mask and high <= 1  # 0 and 1 alone are no two shades of black
+        return levels * np.uint8(255) if is_mask else levels
     if np.issubdtype(array.dtype, np.floating) and low >= 0 and high <= 1:
         return np.round(array * 255).astype(np.uint8)
     raise DataError(f"{path} holds {array.dtype} pixels in {low:g}..{high:g}, expected uint8, integers 0..255 or floats in [0, 1]")

@@ -18,19 +18,19 @@ class Batches:
     Parameters
     ----------
     images : ndarray, (N, H, W, C), uint8
-        Those that are held back too, which no batch has.
+        All of them; those that are held back are in no batch.
     size : int
-        Of a batch, at most; what an epoch leaves over is left out.
+        The most images in a batch; an epoch leaves out the few that do not fill one.
     device : torch.device
     ranks : Ranks
-        Each takes its part of every batch.
+        The processes among which every batch is divided.
     """
 
     def __init__(self, images: NDArray[np.uint8], size: int, device: torch.device, ranks: Ranks = ALONE):
         rows = split(len(images)).trained
         self.images = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)
         self.rows = torch.from_numpy(rows).to(device)
-        """Of `images`, those that are trained on."""
+        """(n,) rows of `images` that are trained on."""
         self.size, self.ranks = min(size, len(rows)), ranks
         self.per_epoch = len(rows) // self.size
         self._order: tuple[int, int, Tensor] | None = None
@@ -43,7 +43,7 @@ class Batches:
         return Sample(self.images, self.rows[:: max(1, len(self.rows) // number)])
 
     def rows_at(self, step: int, seed: int) -> Tensor:
-        """Of `images`, this rank's part of a batch."""
+        """Rows of `images` in this rank's part of a batch, (n,)."""
         epoch, index = divmod(step, self.per_epoch)
         if self._order is None or self._order[:2] != (seed, epoch):
             generator = torch.Generator().manual_seed(mix(seed, epoch) ^ 0x5EED)

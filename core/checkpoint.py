@@ -30,17 +30,17 @@ class Position(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     schema: int
     start: int
-    """Which of the short runs it is; once all are finished, the one that went on."""
+    """Number of the start under way; once all are finished, of the one that goes on."""
     clusters: int
     """K of the network: the chosen one, once it is."""
     step: int = 0
     """Steps taken."""
     start_scores: list[float] = []
-    """What each of the short runs that are finished is worth, in nats; the state is that of the best."""
+    """Scores, in nats, of the starts that are finished; the state is that of the best."""
     group: list[int] = []
     """Cluster each over-cluster was last merged into; empty before the first merge."""
     unequal: bool = False
-    """Clusters may be of unequal size: asked for, or what the first merge showed."""
+    """Whether clusters may be of unequal size: asked for, or found at the first merge."""
     class_clusters: list[int] = []
     """Cluster of each class of the given labels; empty while not known."""
     shares: list[float] = []
@@ -49,9 +49,9 @@ class Position(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Step before which the collapse guard waits."""
     guard_acts: int = 0
     bad_steps: int = 0
-    """In a row, without finite numbers."""
+    """Steps in a row without finite numbers."""
     rewarm: int = 0
-    """Step from which the learning rate rises."""
+    """Step from which the learning rate is warmed up again."""
     events: list[Event] = []
     rows: list[dict[str, float | None]] = []
     """Finished rows of metrics.csv."""
@@ -91,7 +91,7 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
 
 TENSORS, POSITION = "state.safetensors", "state.json"
 PREVIOUS = "state.previous.safetensors"
-"""The tensors that `state.json` names, while their successors are written: killed at any moment, a run has a whole pair."""
+"""The tensors that `state.json` names, while new ones are written: killed at any moment, a run has a matching pair of files."""
 
 
 def state_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> bytes:
@@ -144,7 +144,7 @@ def load_state(folder: Path, position: Position, model: torch.nn.Module, optimiz
 
 
 def fill_state(tensors: dict[str, Tensor], model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put what `state_bytes` told into a network and its optimiser; raises what torch does where it does not fit."""
+    """Put tensors that `state_bytes` wrote into a network and its optimiser; raises what torch does where they do not fit."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():

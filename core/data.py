@@ -25,7 +25,7 @@ from .image_folder import Images, Labels, read_folder
 
 NAMED = ("digits", "mnist", "fashion-mnist")
 DARK = 32
-"""Of 255: piles without a brighter pixel are told to be dark."""
+"""Level, of 255, up to which the brightest pixel of a pile is noted as dark."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ImageData:
     """Images ready for training."""
 
     name: str
-    """Of the set, the folder or the file, without its path."""
+    """Name of the set, the folder or the file, without its path."""
     images: Images
     """(N, H, W, C) uint8, C is 1 or 3."""
     preprocess: Preprocess
@@ -41,13 +41,13 @@ class ImageData:
     labels: Labels | None = None
     """(N,) int64 classes, scoring only."""
     label_names: tuple[str, ...] = ()
-    """Of the classes, as a cluster can bear them."""
+    """Names of the classes, made fit to name clusters."""
     test_images: Images | None = None
     """(M, H, W, C) uint8, never trained on."""
     test_labels: Labels | None = None
     """(M,) int64, into `label_names`."""
     notes: tuple[str, ...] = ()
-    """What was done to the data that the user should know."""
+    """What the user should know about how the data was read."""
 
     @property
     def hash(self) -> str:
@@ -96,7 +96,7 @@ def load_data(
 
 
 def _looks(images: Images) -> tuple[str, ...]:
-    """What images look like they should not."""
+    """Notes on images that look wrong: all alike, or dark."""
     if len(images) > 1 and all((image == images[0]).all() for image in images):
         return ("all images are the same once read: there is nothing to sort",)
     if (brightest := int(images.max())) < DARK:

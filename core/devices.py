@@ -9,7 +9,7 @@ import torch
 from catvae.runtime.errors import DeviceError
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-"""Of glibc's mallopt: bytes that must be free at the end of the heap, and bytes of one allocation, before the system is involved."""
+"""Options of glibc's mallopt: bytes free at the end of the heap, and bytes of one allocation, from which on the system is involved."""
 
 
 def keep_freed_memory() -> None:

@@ -1,4 +1,4 @@
-"""The outermost pixels of images: what is around the things. What clusters make of it is told in `borders`."""
+"""The outermost pixels of images, which show what is around the things. Whether clusters follow them is measured in `borders`."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""What can be trained with the images, ranks, device and memory there are; refused in words before anything is made or removed."""
+"""Whether a run is possible with the images, ranks, device and memory there are; if not, it is refused before anything is written."""
 
 import contextlib
 from collections.abc import Iterator

@@ -25,15 +25,15 @@ from catvae.runtime.sources import SUFFIXES, is_image_name, left_by_us
 
 from .edges import edges
 
-AT_A_TIME = 64
-"""Images that are handed over by who decodes them."""
-EVERY = 60.0
+BLOCK = 64
+"""Images that are decoded before they are copied into the array."""
+SAY_EVERY = 60.0
 """Seconds between two lines that say how far reading has come."""
 LARGEST_NATIVE = 64
 """A folder of equally sized images keeps their size up to this many pixels a side; else images are fitted into a square of
 their longest side, at most this one."""
 LOOKED_AT = 200
-"""Images whose borders are looked at for a common background, at most."""
+"""The most images whose borders are searched for a common background."""
 PLAIN = 8
 """Levels around the common background within which a pixel belongs to it: the noise of a scanner, of JPEG and of shrinking."""
 MOSTLY = 0.9
@@ -52,9 +52,9 @@ class FolderImages(NamedTuple):
     labels: Labels | None
     """(N,), where every image lies in a sub-folder of its class."""
     names: tuple[str, ...]
-    """Of the classes."""
+    """Names of the classes."""
     notes: tuple[str, ...]
-    """What was done that the user should know."""
+    """What the user should know about how the folder was read."""
 
 
 def read_folder(folder: Path, image_size: int | None, warn: Callable[[str], None]) -> FolderImages:
@@ -110,7 +110,7 @@ def _decoded(files: Sequence[Path], rules: Preprocess, warn: Callable[[str], Non
     except MemoryError as error:
         size = f"{len(files):,} images of {rules.width} x {rules.height}"
         raise DataError(f"{size} do not fit into memory: a smaller --image-size needs less") from error
-    with contextlib.closing(Decoding(rules, AT_A_TIME)) as decoding:
+    with contextlib.closing(Decoding(rules, BLOCK)) as decoding:
         for block in decoding.blocks(map(os.fspath, files)):
             found = rules.as_images(block.decoded.pixels)
             images[len(readable) : len(readable) + len(found)] = found
@@ -119,7 +119,7 @@ def _decoded(files: Sequence[Path], rules: Preprocess, warn: Callable[[str], Non
                     warn(f"left out {path}: {frames}")
                 else:
                     readable.append(Path(path))
-            if time.monotonic() - said > EVERY:
+            if time.monotonic() - said > SAY_EVERY:
                 said = time.monotonic()
                 warn(f"read {len(readable):,} of {len(files):,} images")
     return images[: len(readable)], readable

@@ -32,7 +32,7 @@ class Request(NamedTuple):
     """What was asked for."""
 
     config: TrainConfig
-    """Of a new run; a resumed one goes on with its own."""
+    """Settings of a new run; a resumed one has its own."""
     data: str | None
     output: Path | None
     resume: Path | None
@@ -59,9 +59,9 @@ class _Prepared(NamedTuple):
     images: ImageData
     labelled: LabelledImages | None
     session: Session | None
-    """Of one run, where this rank leads."""
+    """The run, where there is one and this rank leads."""
     trainer: Trainer | None
-    """Where it follows."""
+    """The network, where this rank follows."""
     signals: list[int]
     """Signals that came while the folder's first files were written, which replace those of an earlier run."""
 

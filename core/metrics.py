@@ -31,7 +31,7 @@ class Health(NamedTuple):
     """Clusters that hold more than 1 % of the images."""
     smallest_share: float
     shares: tuple[float, ...]
-    """Of the images, per cluster."""
+    """Share of the images in each cluster."""
     mean_confidence: float
     information: float
     """I(x; c) = H(mean q) - mean H(q), in nats."""

@@ -57,7 +57,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Posterior(NamedTuple):
-    """What the encoder says of a batch."""
+    """The encoder's outputs for a batch."""
 
     m: Tensor
     """(N, D) mean, before a cluster's offset."""

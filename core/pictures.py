@@ -1,4 +1,4 @@
-"""What a run looks like: generated images, real images per cluster, reconstructions, as grids."""
+"""Pictures of a run, as grids: generated images, real images per cluster, reconstructions."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""What a person at the terminal sees of a run: what it is about to do, a bar while it trains, and how it came out."""
+"""What the terminal shows of a run: a line before it, a bar while it trains, and its result."""
 
 import sys
 import time
@@ -17,10 +17,10 @@ from .run_record import RunRecord
 from .session import Session
 from .training import Trainer
 
-EVERY = 60.0
+SAY_EVERY = 60.0
 """Seconds between two lines in a log."""
-BEFORE = 0.4
-"""Of a step with the generator, what a step before it joins costs, about (`benchmarks/layers.py`)."""
+STEP_WITHOUT_GENERATOR = 0.4
+"""Time of a step before the generator joins, as a part of one with it, about (`benchmarks/layers.py`)."""
 
 
 def announce(session: Session, quiet: bool, prefix: str = "") -> None:
@@ -55,10 +55,10 @@ def train_with_bar(session: Session, quiet: bool, prefix: str = "") -> None:
         def show(loss: BatchLoss) -> None:
             nonlocal said
             bar.update()
-            if bar.disable and time.monotonic() - said > EVERY:
+            if bar.disable and time.monotonic() - said > SAY_EVERY:
                 said = time.monotonic()
                 left = work_left(trainer)
-                seconds = (said - began) * left / max(work - left, BEFORE)
+                seconds = (said - began) * left / max(work - left, STEP_WITHOUT_GENERATOR)
                 steps = trainer.all_steps - trainer.steps_left
                 say(f"{prefix}{_stage(trainer)}: {steps / trainer.all_steps:.0%} of the steps, {_minutes(seconds)} left")
             if trainer.position.step % 10 == 0:
@@ -69,9 +69,9 @@ def train_with_bar(session: Session, quiet: bool, prefix: str = "") -> None:
 
 
 def work_left(trainer: Trainer) -> float:
-    """How many steps with the generator take as long as what is left of a run."""
+    """Remaining time of a run, in steps with the generator."""
     drawing = min(trainer.steps_left, trainer.steps - max(trainer.position.step, trainer.warm_steps))
-    return BEFORE * (trainer.steps_left - drawing) + drawing
+    return STEP_WITHOUT_GENERATOR * (trainer.steps_left - drawing) + drawing
 
 
 def _minutes(seconds: float) -> str:

@@ -27,7 +27,7 @@ from .model import CatVAE
 from .run_record import SCHEMA, RunRecord
 
 RESULTS = ("model.safetensors", "report.html")
-"""What a finished run is read for; one that lost any of them is finished again."""
+"""Files that a finished run must have; one that lost any of them is finished again."""
 FILES = (
     "config.json",
     "model.safetensors",
@@ -111,16 +111,16 @@ class RunFolder:
             raise OutputError(f"cannot remove {error.filename} of the run that was there: {error.strerror or error}") from error
 
     def files(self) -> list[Path]:
-        """What a run has written here, without those of its seeds: what else lies here, such as a bundle, is somebody else's."""
+        """The files that a run has written here, without those of its seeds and anything else, such as a bundle."""
         pictures = [picture for name in PICTURES for picture in sorted((self.path / "samples").glob(name))]
         return [*pictures, *(file for name in FILES if (file := self.path / name).is_file())]
 
     def write_config(self, config: TrainConfig) -> None:
-        """Every setting, as `config.json`; raises `OutputError`."""
+        """Write every setting, as `config.json`; raises `OutputError`."""
         atomic_write(self.path / "config.json", pretty_json(config))
 
     def write_record(self, record: RunRecord) -> None:
-        """What is known of the run so far, as `run.json`; raises `OutputError`."""
+        """Write the record of the run so far, as `run.json`; raises `OutputError`."""
         atomic_write(self.path / "run.json", pretty_json(record))
 
     def write_metrics(self, rows: list[dict[str, float | None]]) -> None:
@@ -152,7 +152,7 @@ class RunFolder:
             raise DataError(f"{path} is damaged: {error}") from error
 
     def read_config(self) -> TrainConfig:
-        """What `write_config` wrote; raises `DataError` where it is not there or damaged."""
+        """The settings in `config.json`; raises `DataError` where it is missing or damaged."""
         return self._read("config.json", TrainConfig)
 
     def config_hash(self) -> str:
@@ -160,7 +160,7 @@ class RunFolder:
         return sha256((self.path / "config.json").read_bytes())
 
     def read_record(self) -> RunRecord:
-        """What `write_record` wrote; raises `DataError` where it is not there, damaged, or another version's."""
+        """The record in `run.json`; raises `DataError` where it is missing, damaged, or of another version."""
         record = self._read("run.json", RunRecord)
         if record.schema != SCHEMA:
             raise DataError(f"{self.path / 'run.json'} has schema {record.schema}, this version reads {SCHEMA}")

@@ -1,4 +1,4 @@
-"""What a run folder tells of its run: `run.json` and its parts. The folder itself is `run_folder`'s."""
+"""The record of a run, `run.json`, and its parts. The folder itself is in `run_folder`."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -34,9 +34,9 @@ class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One cluster after training."""
 
     name: str
-    """Of the class it was matched with when labels exist (never used in training), else its number."""
+    """Name of the class it was matched with, where there are labels (never used in training), else its number."""
     share: float
-    """Of the training images."""
+    """Share of the training images."""
     mean_confidence: float
     """Mean q(c|x) over the images assigned to it; 0 for an empty cluster."""
 
@@ -47,7 +47,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     data: str
     image_size: int | None = None
     labels: str | None = None
-    """What --labels was."""
+    """Path given with --labels."""
     classes: bool = True
     """Whether names of sub-folders and stored labels are classes."""
 
@@ -90,8 +90,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     labels_hash: str = ""
     """SHA-256 of the images and classes given with --labels."""
     start_scores: list[float] = []
-    """What each of several short runs at the beginning was worth, see `starts.worth`: the nats that its groups shared with those of views,
-    0 or less where views left one, `starts.FAILED` where its loss was no number. The best went on."""
+    """Score of each start, in nats, see `starts.worth`; `starts.FAILED` where its loss was not a finite number. The best went on."""
     data: DataRecord
     clusters: list[ClusterRecord] = []
     scores: dict[str, dict[str, float]] = {}
@@ -103,7 +102,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     events: list[Event] = []
     """What was done to the clusters while training."""
     resumed: list[str] = []
-    """Where another device or other versions went on."""
+    """Changes of device, kernel and versions on the way."""
     seeds: list[SeedRecord] = []
     """The runs this one was chosen from, when there were several."""
     epochs: int = 0
@@ -119,7 +118,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
 
 
 def versions() -> dict[str, str]:
-    """Of this package, Python and the libraries a result depends on."""
+    """Versions of this package, Python and the libraries that a result depends on."""
     found = {"python": platform.python_version()}
     for name in ("catvae", "torch", "numpy", "Pillow", "scikit-learn"):
         try:

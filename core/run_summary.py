@@ -1,4 +1,4 @@
-"""What a finished run tells of itself in plain values: verdict, curves, tables. Reports of runs show it, bundles carry it along."""
+"""A finished run in plain values: verdict, curves, tables. Reports of runs show them, bundles carry them along."""
 
 import math
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ BOUND = {
     "draws": "draws for each of them",
     "generation_ceiling": "draws nearest to their own mode",
 }
-"""What the numbers of a bound are called."""
+"""Words for the numbers of a bound."""
 POINTS = 200
-"""Of a curve: more would not be seen."""
+"""The most points of a curve: more could not be seen."""
 
 
 def training_of(record: RunRecord, config: TrainConfig, rows: Sequence[dict[str, float | None]]) -> Training:

@@ -36,7 +36,7 @@ PLAN = "seeds.json"
 Agreements = dict[int, dict[int, float]]
 """Adjusted Rand index of each run's clusters with those of each other one."""
 COMPARED = 10_000
-"""Images that agreement is measured on, at most."""
+"""The most images that agreement is measured on."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,7 +151,7 @@ def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -
 
 
 def compared_images(data: ImageData) -> NDArray[np.uint8]:
-    """Those that agreement is measured on, (n, H, W, C)."""
+    """Images that agreement of runs is measured on, (n, H, W, C)."""
     return data.images[scattered(len(data.images), COMPARED)]
 
 
@@ -176,7 +176,8 @@ def _agreement(alike: dict[int, float], others: Iterable[int]) -> float:
 
 
 def _agreements(clusters: dict[int, NDArray[np.int64]]) -> Agreements:
-    """Of every two runs, whose clusters (N,) are of the same images; the same number in both directions, so that ties are ties."""
+    """Adjusted Rand index of every two runs, from the clusters (N,) of the same images; the same number both ways, so that ties are
+    ties."""
     alike: Agreements = {seed: {} for seed in clusters}
     for one, other in itertools.combinations(clusters, 2):
         alike[one][other] = alike[other][one] = float(adjusted_rand_score(clusters[one], clusters[other]))

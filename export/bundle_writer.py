@@ -49,7 +49,7 @@ OLDEST_RUNTIME: dict[Precision, str] = {"fp32": "1.17", "fp16": "1.17", "int8": 
 
 
 class Exported(NamedTuple):
-    """What was written."""
+    """A bundle that was written."""
 
     manifest: Manifest
     speeds: list[Speed]
@@ -143,7 +143,7 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
 
 
 def _metadata(record: RunRecord, weights: str) -> dict[str, str]:
-    """What every graph says of itself: enough to feed it and to read its answers where it is found without its manifest.
+    """Metadata in every graph: enough to feed it and to read its answers where it is found without its manifest.
 
     Names of clusters are not in it: they can change after the export.
     """

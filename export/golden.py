@@ -19,7 +19,7 @@ from .graphs import GraphSpec
 
 Outputs = dict[Role, dict[str, NDArray[np.float32]]]
 SEED = 20180624
-"""Of the probe noise."""
+"""Seed of the probe latents and noise."""
 
 
 def probe_latents(model: CatVAE, count: int) -> NDArray[np.float32]:
@@ -45,7 +45,7 @@ def probe_images(model: CatVAE, count: int) -> NDArray[np.uint8]:
 
 @torch.no_grad()
 def torch_outputs(specs: list[GraphSpec], images: NDArray[np.uint8], latents: NDArray[np.float32]) -> Outputs:
-    """What the traced modules answer in PyTorch."""
+    """Answers of the traced modules in PyTorch."""
     answers: Outputs = {}
     for spec in specs:
         result = spec.module(torch.from_numpy(images if spec.inputs == ["image"] else latents))
@@ -55,7 +55,7 @@ def torch_outputs(specs: list[GraphSpec], images: NDArray[np.uint8], latents: ND
 
 
 def graph_outputs(graphs: dict[Role, bytes], images: NDArray[np.uint8], latents: NDArray[np.float32]) -> Outputs:
-    """What the graphs answer themselves on this machine: the reference of a reduced precision, for which PyTorch has none."""
+    """Answers of the graphs on this machine: the reference of a reduced precision, which PyTorch does not compute."""
     answers: Outputs = {}
     for role, data in graphs.items():
         session = Session(data, role)

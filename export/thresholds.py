@@ -14,7 +14,7 @@ from catvae.runtime.errors import DataError
 from catvae.runtime.manifest import Scoring
 
 QUANTILE = 0.01
-"""Of images like those trained on, this share is called unknown."""
+"""Share of images like those trained on that is called unknown."""
 ENOUGH = 100
 """Images of a cluster that give it a threshold of its own: the lowest of a hundred is its first percentile."""
 

@@ -1,4 +1,4 @@
-"""What a bundle says of images, as arrays; as rows for files and terminals it is in `pipeline`."""
+"""A bundle's answers to images, as arrays; rows for files and terminals are made of them in `pipeline`."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ UNKNOWN = -1
 
 
 class Answers(NamedTuple):
-    """What a bundle says of N images."""
+    """A bundle's answers to N images."""
 
     clusters: NDArray[np.int64]
     """(N,); `UNKNOWN` where scores were asked for and one lies below its cluster's threshold."""
@@ -26,6 +26,6 @@ class Answers(NamedTuple):
     """(N,) whether every number of the row is finite; the others answer nothing."""
 
     def only(self, rows: NDArray[np.bool_]) -> "Answers":
-        """Those of some of the images, (N,) bool."""
+        """The answers to some of the images, chosen by (N,) bool."""
         kept: dict[str, Any] = {name: None if part is None else part[rows] for name, part in self._asdict().items()}
         return Answers(**kept)

@@ -192,7 +192,7 @@ class Bundle:
         return self.file(self.manifest.golden)
 
     def training(self) -> Training:
-        """What `training.json` tells, verified; raises `DataError`."""
+        """The record of the training, from `training.json`, verified; raises `DataError`."""
         record = self.manifest.training
         return parse_training(self.file(record), str(self.path / record.name))
 

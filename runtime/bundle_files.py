@@ -50,7 +50,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def manifest_bytes(folder: Path) -> bytes:
-    """What is written in `manifest.json`; raises `DataError`."""
+    """The bytes of `manifest.json`; raises `DataError`."""
     return _read(folder / "manifest.json", MAX_BYTES)
 
 

@@ -24,7 +24,7 @@ from .interruption import Interrupted
 from .processors import NO_BLAS_THREADS
 
 UNEXPECTED = CatVAEError.exit_code
-"""Of what nobody foresaw, and of memory that was not enough: what a command had written by then is not all of it."""
+"""Exit code of errors that nobody foresaw and of too little memory: what was written by then is incomplete."""
 
 
 class FilePath(click.Path):

@@ -69,7 +69,7 @@ class DecoderProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the process; None where it is gone."""
+        """Number of the process; None where it is gone."""
         return self._process.pid if self._process else None
 
     def has_room(self) -> bool:
@@ -113,7 +113,7 @@ class DecoderProcess:
         return self._process is None or (self._ready and bool(self._poll.poll(0)))
 
     def answer(self) -> DecodedBlock | None:
-        """What `decode_all` gives for the oldest request; None when the process has died."""
+        """The result of `decode_all` for the oldest request; None when the process has died."""
         self._get_ready(START)
         if not self._ready:
             self.close()

@@ -46,7 +46,7 @@ def write_message(stream: IO[bytes], data: bytes) -> None:
 
 
 def read_answer(stream: IO[bytes]) -> DecodedBlock | None:
-    """What `decode_all` gave for the oldest request; None where the program has died or answers nonsense."""
+    """The result of `decode_all` for the oldest request; None where the program has died or answers nonsense."""
     try:
         answer = msgspec.msgpack.decode(_read_message(stream), type=Answer)
     except (OSError, EOFError, msgspec.DecodeError):
@@ -80,8 +80,8 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         except EOFError:
             return
         frames, pixels = decode_all([os.fsdecode(source) for source in request.sources], request.rules)
-        told = [frame if isinstance(frame, int) else (frame.code, os.fsencode(str(frame))) for frame in frames]
-        write_message(answers, msgspec.msgpack.encode(Answer(told, pixels)))
+        frames_or_errors = [frame if isinstance(frame, int) else (frame.code, os.fsencode(str(frame))) for frame in frames]
+        write_message(answers, msgspec.msgpack.encode(Answer(frames_or_errors, pixels)))
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 MARK = "catvae-generate"
-"""In pictures that people asked for, which alone are replaced by others."""
+"""Mark in pictures that commands have drawn: only these are ever replaced."""
 BEGINNING = re.compile(rb"\x89PNG\r\n\x1a\n.{0,256}?tEXtSoftware\0" + MARK.encode(), re.DOTALL)
-"""Of such a picture."""
+"""Beginning of a marked picture."""
 INK = (32, 36, 44)
 PAPER = (250, 250, 248)
 
@@ -67,7 +67,7 @@ FONTS = (
     "DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "arialuni.ttf", "Arial Unicode.ttf", "msyh.ttc", "YuGothM.ttc",
     "malgun.ttf", "PingFang.ttc", "Hiragino Sans GB.ttc", "wqy-zenhei.ttc", "unifont.otf", "FreeSans.ttf",
 )  # fmt: skip
-"""Of the system, for letters that Pillow's own font lacks: what it knows is Latin."""
+"""Fonts of the system for letters that are not Latin, which Pillow's own font lacks."""
 
 
 def _font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -41,12 +41,12 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image of an orientation upright; Pillow's `exif_transpose` also writes all other tags anew, and fails where it cannot."""
+"""How an image of each orientation is made upright; Pillow's `exif_transpose` also rewrites all other tags, and fails where it cannot."""
 FEW_BITS = {"L;2": 85, "L;4": 17}
-"""What Pillow multiplies grey levels of so many bits by."""
+"""Factor by which Pillow scales grey levels of 2 and 4 bits, by its name for them."""
 WIDTH_TAG, HEIGHT_TAG = 0x0100, 0x0101
 INFO_TYPES = {"exif": (bytes,), "xmp": (bytes,), "transparency": (int, bytes, tuple)}
-"""What Pillow takes for granted under these names."""
+"""Types that Pillow expects under these names of metadata."""
 READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 """A pipe without a writer must not keep the open call waiting."""
 
@@ -55,9 +55,9 @@ class Decoded(NamedTuple):
     """One image file, as a model sees it."""
 
     pixels: bytes
-    """Of the (H, W, C) uint8 tensor."""
+    """Bytes of the (H, W, C) uint8 tensor."""
     frames: int
-    """Of the file; the first one was read."""
+    """Frames in the file; the first one was read."""
 
 
 def read_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess) -> NDArray[np.uint8]:
@@ -135,7 +135,7 @@ def decode_image(source: str | os.PathLike[str] | bytes, preprocess: Preprocess)
 
 
 def _scale_hidden(image: ImageFile) -> None:
-    """What stands for transparent in a PNG, in the levels that Pillow scales pixels to: 2 and 4 grey bits up, 16 bits of a colour down."""
+    """Scale a PNG's transparent level as Pillow scales its pixels: 2 and 4 grey bits up, 16 bits of a colour down."""
     hidden = image.info.get("transparency")
     stored = str(image.tile[0][3]) if len(image.tile) == 1 else ""
     if image.mode == "L" and isinstance(hidden, int):
@@ -158,9 +158,9 @@ class DecodedBlock(NamedTuple):
     """Many files, decoded."""
 
     frames: list[int | ImageError]
-    """Of each source: frames in its file, or why it cannot be read."""
+    """For each source the number of frames in its file, or why it cannot be read."""
     pixels: bytes
-    """Of the (N, H, W, C) uint8 tensor of the sources that can be read."""
+    """Bytes of the (N, H, W, C) uint8 tensor of the sources that can be read."""
 
 
 def decode_all(
@@ -224,7 +224,7 @@ def _exif_orientation(image: Image.Image) -> int:
 
 @contextlib.contextmanager
 def _damage_ignored() -> Iterator[None]:
-    """Metadata that nobody can read say nothing, and take nothing from the pixels; Pillow raises all kinds of errors for them."""
+    """Ignore metadata that cannot be read: the pixels are unharmed. Pillow raises all kinds of errors for them."""
     try:
         yield
     except (ImageError, MemoryError):
@@ -234,7 +234,7 @@ def _damage_ignored() -> Iterator[None]:
 
 
 def _drop_misplaced(image: Image.Image) -> None:
-    """Leave out what is not of the type that belongs under a name: PNG's texts may be called as they like."""
+    """Drop metadata of an unexpected type: a text in a PNG may have any name."""
     for name, kinds in INFO_TYPES.items():
         if not isinstance(image.info.get(name, kinds[0]()), kinds):
             del image.info[name]
@@ -283,7 +283,7 @@ def _opened(file: BinaryIO) -> Iterator[ImageFile]:
 
 
 def _load_plugins(file: BinaryIO) -> None:
-    """Those of the formats that Pillow would load all of its plugins to look for, 50 ms of a cold start."""
+    """Load the plugins for TIFF and WebP where they may be needed: Pillow would load all of its own, 50 ms of a cold start."""
     beginning = file.read(4)
     file.seek(0)
     if not beginning.startswith((b"\x89PNG", b"\xff\xd8", b"BM", b"GIF8")):

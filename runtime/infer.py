@@ -18,8 +18,8 @@ from .command import loading, say
 from .errors import UsageError
 from .interruption import Interrupted, Signals
 
-EVERY = 60.0
-"""Seconds between two lines that say how many rows are in the file."""
+SAY_EVERY = 60.0
+"""Seconds between two lines that say how many images are answered."""
 ASKED_AGAIN = 4
 """Images of a finished file that are classified again before it is taken to be this model's."""
 SAME = 0.02
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Request(NamedTuple):
-    """What the command was asked for; see its options."""
+    """The options of the command."""
 
     sources: tuple[str, ...]
     bundle: Path | None
@@ -137,7 +137,7 @@ def _refuse_places_inside(bundle: Bundle, request: Request) -> None:
 
 
 def _say_beforehand(bundle: Bundle, request: Request) -> None:
-    """What the user may not have meant."""
+    """Warn of what the user may not have meant."""
     if request.bundle is None and not os.environ.get("CATVAE_BUNDLE"):
         say("catvae-infer: no -b given: sorting with the digits that come with the package")
     if request.score and bundle.manifest.scoring is None:
@@ -157,7 +157,7 @@ def _say_fallback() -> None:
 
 
 class _Count:
-    """What comes of every row: the tally of the batch, and the copy of its image."""
+    """What is done with every row: counted for the tally, and its image copied."""
 
     def __init__(self, bundle: Bundle, request: Request):
         from .drift import Tally
@@ -184,7 +184,7 @@ class _Count:
                     write(rows)
                 for row in rows:
                     self.tally.add(row)
-                if time.monotonic() - said > EVERY:
+                if time.monotonic() - said > SAY_EVERY:
                     said = time.monotonic()
                     say(f"catvae-infer: {self.tally.total:,} images so far", quiet=self.silent)
 

@@ -15,13 +15,13 @@ from .preprocess import Preprocess
 from .sources import SUFFIXES, is_image_name, walk_images
 
 HEADERS = frozenset({"path", "file", "filename", "file_name", "image", "image_path"})
-"""What the first cell of a CSV file's header may be."""
+"""Names that the first cell of a CSV file's header may have."""
 ANSWERS = ["path", "ok", "cluster", "name"]
-"""What the header of rows that `catvae-infer` wrote begins with. Their paths are from the folder it was called in."""
+"""Beginning of the header of rows that `catvae-infer` wrote. Their paths are relative to the folder it was called in."""
 CLASSES = "class", "label", "category", "kind", "name"
-"""What the column of classes may be called where there are more than two; `catvae-infer` writes names."""
+"""Names that the column of classes may have where there are more than two; `catvae-infer` writes names."""
 NOT_READ = frozenset({".heic", ".heif", ".avif", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd", ".svg", ".ppm", ".pgm", ".tga"})
-"""Of pictures that `images` does not read."""
+"""Suffixes of pictures that `images` does not read."""
 
 
 class LabelledImages(NamedTuple):

@@ -54,7 +54,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     share: float
-    """Of the training images."""
+    """Share of the training images."""
     mean_confidence: float
     reject_threshold: float | None = None
     """Evidence lower bound in nats below which an image is none of this cluster's; None: never."""
@@ -78,7 +78,7 @@ class Quantisation(msgspec.Struct, frozen=True, kw_only=True):
     cluster_agreement: float
     images: int
     held_back: int = 0
-    """Of `images`, those that were not trained on; 8-bit ranges were read from the others."""
+    """How many of `images` were not trained on; 8-bit ranges were read from the others."""
     pixel_difference: float
     """Mean |reduced - full| of the images' reconstructions, in [0, 1]: encoder and decoder together."""
     drawing_difference: float
@@ -116,9 +116,9 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     data: str
     data_hash: str
     images: int
-    """Of the data set."""
+    """Name of the data set."""
     held_back: int = 0
-    """Of `images`, those that were kept out of training."""
+    """How many of `images` were kept out of training."""
     label_weight: float = 0.0
     """Weight of the cross-entropy of a few labelled images; 0: no label was trained on."""
     epochs: int

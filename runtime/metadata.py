@@ -16,11 +16,13 @@ from .errors import ImageError
 MOST = 2000
 """Segments or entries; pages of a scanner's EXIF have some 60, a colour profile in pieces at most 255 more."""
 MOST_BYTES = 2**26
-"""Of all entries together: files are half as large. Less is left to Pillow, which reads images whose lesser entries are damaged."""
+"""Bytes that all entries together may claim; files are half as large. Smaller claims are left to Pillow, which forgives damaged entries."""
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """How one begins, of either order of bytes, with offsets of four bytes or of eight."""
-SCAN, ALONE = 0xDA, (0x00, 0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE))
-"""Markers of a JPEG: pixels begin; those that stand without a segment, an escaped 0xFF among them."""
+SCAN = 0xDA
+"""Marker of a JPEG after which the pixels follow."""
+ALONE = (0x00, 0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE))
+"""Markers of a JPEG without a segment behind them, an escaped 0xFF among them."""
 READ = 2**16
 """Bytes that are looked through at a time."""
 PIECES = {273, 279, 324, 325}
@@ -46,7 +48,7 @@ def require_modest(file: BinaryIO) -> None:
 
 
 def require_modest_exif(exif: bytes) -> None:
-    """The same of what an image holds as EXIF, which is a TIFF without pixels; raised before anybody reads its entries."""
+    """Raise `ImageError` for such EXIF, which is a TIFF without pixels, before anybody reads its entries."""
     require_modest(io.BytesIO(exif.removeprefix(b"Exif\0\0")))
 
 

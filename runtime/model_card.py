@@ -73,7 +73,7 @@ def _threshold(cluster: Cluster) -> str:
 
 
 def _unlike(manifest: Manifest) -> str:
-    """What becomes of images of another kind."""
+    """A sentence on images of another kind."""
     every = "Every image gets a cluster, also one unlike anything seen in training, and its confidence may be high"
     scoring = manifest.scoring
     if scoring is None:

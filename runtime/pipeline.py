@@ -29,7 +29,7 @@ NOT_FINITE = "the model answered with numbers that are not finite: its weights a
 
 
 class Options(NamedTuple):
-    """What rows are to say, and how."""
+    """What rows contain, and how they are made."""
 
     batch_size: int = 64
     embed: bool = False
@@ -91,7 +91,7 @@ def _answered(bundle: Bundle, block: Block, options: Options) -> list[Row]:
 
 
 def _answers(bundle: Bundle, images: NDArray[np.uint8], options: Options) -> Iterator[Row]:
-    """What rows say of images; where even one does not fit into memory, that."""
+    """The rows of images; error rows where even one image does not fit into memory."""
     if not len(images):
         return iter(())
     try:

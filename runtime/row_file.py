@@ -69,7 +69,7 @@ def note_of(part: Path) -> Path:
 
 @contextlib.contextmanager
 def growing_file(output: Path, made_with: dict[str, Any], *, resume: bool = False, resumable: bool = True) -> Iterator[GrowingFile]:
-    """What becomes `output` when the block ends well; after an exception what was written stays beside it.
+    """A file that becomes `output` when the block ends well; after an exception the rows written so far stay beside it.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ def _whole_rows(file: BinaryIO, where: Path) -> Iterator[Row]:
 
 
 def made_otherwise(row: Row, names: list[str], fields: dict[str, tuple[str, bool]]) -> str | None:
-    """What a finished row was made with another one of, as far as it tells: an option that adds a field, or the bundle.
+    """The option, or ``bundle``, by which a finished row differs from what would be written now; None where it shows no difference.
 
     Parameters
     ----------

@@ -19,10 +19,10 @@ Row = dict[str, Any]
 Writer = Callable[[list[Row]], None]
 
 BEGINNING = re.compile(rb'\{"path":"(\\.|[^"\\])*","ok":(true|false),|path,ok,cluster,name,|image +cluster  name +confidence')
-"""What a file of rows begins with, as jsonl, csv or table."""
+"""Beginning of a file of rows, as jsonl, csv or table."""
 DELETE = b"\x7f"
 FORMULA = ("=", "+", "-", "@")
-"""What a spreadsheet takes for the beginning of a formula; of a path, the same one that begins otherwise is written into a CSV."""
+"""Beginnings that a spreadsheet takes for a formula: in a CSV such a path is written with ./ before it."""
 _quick = msgspec.json.Encoder()
 
 
@@ -60,7 +60,7 @@ def _json_line(row: Row) -> str:
 
 
 def _quick_lines(rows: list[Row]) -> str:
-    """The same, or nothing where some text is not plain: the quick encoder leaves other letters as they are, or fails."""
+    """Rows as lines of JSON in ASCII; empty where some text is not plain, which the quick encoder leaves as it is, or fails on."""
     with contextlib.suppress(UnicodeEncodeError):
         lines = _quick.encode_lines(rows)
         if lines.isascii() and DELETE not in lines:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SEED = 20180624
-"""Of the noise shared by all images."""
+"""Seed of the noise that all images share."""
 SMALLEST = 1e-6
 """Probability that a pixel is kept away from 0 and 1; the decoder's sigmoid is rounded to them in float32."""
 

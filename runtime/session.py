@@ -94,7 +94,7 @@ class Session:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the exporter wrote into the graph itself."""
+        """Metadata that the exporter wrote into the graph."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
 

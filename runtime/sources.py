@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from .errors import DataError, UsageError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-"""Of the formats that `images` reads."""
+"""Suffixes of the formats that `images` reads."""
 OURS = {"a run folder": {"run.json", "config.json"}, "a bundle": {"manifest.json", "classifier.onnx"}}
 """Names of files by which folders that our commands have written are known."""
 STDIN = "-"
@@ -20,8 +20,8 @@ LINE = 20
 def expand(arguments: Iterable[str], warn: Callable[[str], None] = lambda _line: None) -> Iterator[str]:
     """Yield file paths: files as they are, folders searched for images, patterns expanded, ``-`` passed on.
 
-    What does not exist, or matches nothing, is yielded too: it becomes an error row where it stands, not a missing one. `warn` is told of
-    links to folders inside a folder, which are passed over.
+    What does not exist, or matches nothing, is yielded too, and becomes an error row in its place. `warn` receives a line for each link to
+    a folder inside a folder, which is passed over.
     """
     for argument in arguments:
         if argument == STDIN or os.path.isfile(argument):
@@ -35,7 +35,7 @@ def expand(arguments: Iterable[str], warn: Callable[[str], None] = lambda _line:
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """What a pattern stands for; its ``**`` does not follow links to folders, which may lead back to where they are."""
+    """The paths that match a pattern; its ``**`` does not follow links to folders, which may lead back to where they are."""
     parts = pattern.replace(os.altsep or os.sep, os.sep).split(os.sep)
     if "**" not in parts:
         yield from glob.iglob(pattern)
@@ -95,8 +95,8 @@ def shard_of(paths: Iterable[str], part: int, parts: int) -> Iterator[str]:
 def walk_images(folder: str, warn: Callable[[str], None] = lambda _line: None) -> Iterator[str]:
     """Image files below `folder`, depth first, each folder in sorted order; hidden files and folders are passed over.
 
-    A folder that cannot be listed is yielded itself, so that somebody says so; `warn` is told of links to folders, which are not followed,
-    and of runs and bundles, whose pictures are not searched for.
+    A folder that cannot be listed is yielded itself and becomes an error row. `warn` receives a line for each link to a folder, which is
+    not followed, and for each run and bundle, which are passed over.
     """
     closed: list[str] = []
     for parent, folders, names in os.walk(folder, onerror=lambda error: closed.append(error.filename)):
@@ -115,7 +115,7 @@ def walk_images(folder: str, warn: Callable[[str], None] = lambda _line: None) -
 
 
 def left_by_us(names: Collection[str]) -> str:
-    """What a folder with files of these names is, a run folder or a bundle, whose pictures are no images to sort; empty where neither."""
+    """``a run folder`` or ``a bundle``, by the names of its files: its pictures are no images to sort. Empty for other folders."""
     present = set(names)
     return next((what for what, files in OURS.items() if files <= present), "")
 

@@ -65,7 +65,7 @@ def write_folder(output: Path, files: Mapping[str, bytes | str], *, overwrite: b
 
 
 def _move_up(staging: Path, output: Path) -> None:
-    """What is in `staging` into the folder around it; `LAST` comes last."""
+    """Move the content of `staging` into the folder around it; `LAST` comes last."""
     if [name for name in os.listdir(output) if name != staging.name]:
         raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
     moved = []

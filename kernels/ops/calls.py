@@ -57,11 +57,11 @@ class _Library:
 
     @property
     def threads(self) -> int:
-        """That a call may use at this moment."""
+        """Threads that a call may use at this moment."""
         return 1 if self.on_cuda else _loader.usable_threads(torch.get_num_threads())
 
     def pointers(self, tensors: Sequence[Maybe]) -> list[Any]:
-        """Of memory that the caller keeps alive."""
+        """Pointers to the memory of tensors, which the caller keeps alive."""
         cast, void, null = self.cast, self.void, self.null
         return [null if x is None else cast(void, x.data_ptr()) for x in tensors]
 
@@ -146,7 +146,7 @@ def mixture_backward(
 
 
 def _contiguous(*kept: Tensor) -> list[Tensor]:
-    """What forward made and kept: a compiler, or hooks on what is saved, may have laid it out anew."""
+    """Tensors that forward saved, without gaps: a compiler, or hooks on saved tensors, may have changed their layout."""
     return [x.contiguous() for x in kept]
 
 

@@ -1,4 +1,4 @@
-"""What a report says: figures, cluster cards, maps, as plain values. How they look stands in `page`, what a bundle adds in `of_bundle`."""
+"""The content of a report as plain values: figures, cluster cards, maps. `page` draws them, `of_bundle` adds those of a bundle."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -16,7 +16,7 @@ from .maps import Map, maps_of
 SHOWN = 8
 """Images per strip."""
 BINS = 20
-"""Of a confidence histogram."""
+"""Bins of a confidence histogram."""
 EXAMINED = 5000
 """Images a report looks at, of all."""
 MAPPED = 1500
@@ -67,7 +67,7 @@ class Card(NamedTuple):
     cluster: int
     name: str
     share: float
-    """Of the examined images."""
+    """Share of the examined images."""
     training_share: float
     confidence: float
     """Mean over its images; 0 where there are none."""
@@ -200,7 +200,7 @@ HEALTH = {
     "drawn_return": "drawings sorted into their own cluster",
     "told_by_borders": "clusters told by the images' borders alone, beyond chance",
 }
-"""What a run's signs of health are called where people read them."""
+"""Words for a run's signs of health."""
 
 
 def health_table(health: Mapping[str, float]) -> dict[str, str]:

@@ -22,9 +22,9 @@ from .facts import SHOWN, Card, Facts
 STYLE = Path(__file__).with_name("style.css")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 MARK = "catvae-report"
-"""What tells such a page from a file of the user's."""
+"""Mark of a page made here, which alone may be replaced by another one."""
 BEGINNING = re.compile(rb'<!doctype html>[^\0]{0,400}?<meta name="generator" content="' + MARK.encode() + rb'">')
-"""Of a page made here."""
+"""Beginning of a marked page."""
 MOST_CARDS = 100
 """Clusters with a card: more would be a page nobody scrolls."""
 VERDICTS = {

@@ -199,7 +199,7 @@ def test_a_torn_file_has_no_say_in_the_size_of_the_others(tmp_path):
 def test_how_far_reading_has_come_is_said(tmp_path, monkeypatch):
     for i in range(3):
         noise(i, 8, 8).save(tmp_path / f"{i}.png")
-    monkeypatch.setattr(image_folder, "EVERY", 0.0)
+    monkeypatch.setattr(image_folder, "SAY_EVERY", 0.0)
     said = []
     read_folder(tmp_path, None, said.append)
     assert said == ["read 3 of 3 images"]

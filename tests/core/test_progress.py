@@ -36,7 +36,7 @@ def test_a_log_without_a_terminal_says_how_far_it_is_and_how_long_it_takes(blobs
         clock[0] += 20
 
     monkeypatch.setattr(progress.time, "monotonic", now)
-    monkeypatch.setattr(progress, "BEFORE", 1.0)
+    monkeypatch.setattr(progress, "STEP_WITHOUT_GENERATOR", 1.0)
     session = Session.start(RunFolder(tmp_path / "run"), blobs, quick(epochs=4), Origin(data="blobs"))
     step = session.trainer.step
     monkeypatch.setattr(session.trainer, "step", lambda: (passes(), step())[1])

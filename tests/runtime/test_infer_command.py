@@ -214,7 +214,7 @@ def test_pictures_of_runs_and_bundles_are_not_sorted(run, png, tmp_path):
 
 def test_a_long_call_says_how_far_it_has_come(png, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(infer, "EVERY", 0.0)
+    monkeypatch.setattr(infer, "SAY_EVERY", 0.0)
     for name in ("a.png", "b.png", "c.png"):
         png(name)
     call = ["a.png", "b.png", "c.png", "--batch-size", "2"]
