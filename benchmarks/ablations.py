@@ -28,8 +28,8 @@ from catvae.core.views import ViewPolicy, random_view
 
 from .ingredients import TRIED, in_place
 from .judge import Judge
-from .quality import spread
-from .record import rows_before, write_csv
+from .record import rows_before, spread, write_csv
+from .runs import has
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "the recipe": {},
@@ -69,7 +69,7 @@ def main(data: str, seeds: int, only: tuple[str, ...]) -> None:
             click.echo(f"{name}: is what `auto` takes on this machine")
             continue
         for seed in range(seeds):
-            if any((row["variant"], int(row["seed"])) == (name, seed) for row in rows):
+            if has(rows, variant=name, seed=seed):
                 continue
             rows.append({"variant": name, "settings": json.dumps(settings), "seed": seed, **_trained(data, images, name, seed, judge)})
             write_csv(title, rows)

@@ -6,10 +6,7 @@ Rows already in the result file stay, and are not made again, unless the code ha
 """
 
 import functools
-import json
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,8 +25,8 @@ from catvae.core.metrics import label_scores
 from catvae.core.networks import ConvDecoder, ConvEncoder
 from catvae.core.pieces import to_float
 
-from .quality import spread
-from .record import autocast, rows_before, write_csv
+from .record import autocast, rows_before, spread, write_csv
+from .runs import has, trained
 
 CODE = 10
 """Dimensions of the autoencoder's code."""
@@ -48,7 +45,7 @@ def main(data: str, seeds: int, only: tuple[str, ...]) -> None:
         if only and not any(part in name for part in only):
             continue
         for seed in range(seeds):
-            if any((row["method"], int(row["seed"])) == (name, seed) for row in rows):
+            if has(rows, method=name, seed=seed):
                 continue
             began = time.perf_counter()
             try:
@@ -115,16 +112,11 @@ def _flat(data: ImageData) -> NDArray[np.float32]:
 
 
 def _trained(source: str, seed: int, *options: str) -> NDArray:
-    """Clusters of a `catvae-train` run, through its estimator's settings."""
+    """Clusters of a run of `catvae-train`."""
     from catvae.core.evaluation import assign
-    from catvae.core.run_folder import RunFolder
 
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        command = [str(Path(sys.executable).parent / "catvae-train"), source, "-q", "--seed", str(seed), "-o", str(run), *options]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        dropout = json.loads((run / "config.json").read_text())["legacy"]
-        return assign(RunFolder(run).read_model(), load_data(source).images, dropout=dropout).argmax(1)
+    with trained(source, "--seed", seed, *options) as run:
+        return assign(run.read_model(), load_data(source).images, dropout=run.read_config().legacy).argmax(1)
 
 
 def _clustpy(name: str, data: ImageData, seed: int) -> NDArray:

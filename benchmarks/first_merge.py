@@ -26,6 +26,7 @@ from catvae.core.training import Trainer
 
 from .imbalance import KINDS, thinned
 from .record import rows_before, write_csv
+from .runs import has
 
 Clusters = NDArray[np.int64]
 
@@ -43,7 +44,7 @@ def main(data: str, seeds: int, images: int) -> None:
         chosen = np.random.default_rng(seed).permutation(len(whole.images))[:images]
         some = dataclasses.replace(whole, images=whole.images[chosen], labels=whole.labels[chosen])
         for kind, rates in KINDS.items():
-            if any((row["kind"], int(row["seed"])) == (kind, seed) for row in rows):
+            if has(rows, kind=kind, seed=seed):
                 continue
             rows.append({"kind": kind, "seed": seed, **_merged(thinned(some, rates, seed), seed)})
             write_csv(title, rows)

@@ -6,10 +6,6 @@ since.
 """
 
 import dataclasses
-import json
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +15,8 @@ from numpy.typing import NDArray
 
 from catvae.core.data import ImageData, load_data
 
-from .quality import spread
-from .record import rows_before, write_csv
+from .record import rows_before, spread, write_csv
+from .runs import has, took_unequal, trained_on, verdict_of
 
 KINDS = {
     "half of them at 1/10": np.repeat([1.0, 0.1], 5),
@@ -45,7 +41,7 @@ def main(data: str, seeds: int, only: tuple[str, ...]) -> None:
     for seed in range(seeds):
         for kind, rates in KINDS.items():
             for sizes in SIZES if rates.min() < 1 else SIZES[:1]:
-                done = any((row["kind"], row["sizes"], int(row["seed"])) == (kind, sizes, seed) for row in rows)
+                done = has(rows, kind=kind, sizes=sizes, seed=seed)
                 if done or (only and not any(part in kind for part in only)):
                     continue
                 rows.append({"kind": kind, "sizes": sizes, "seed": seed, **_trained(images, rates, sizes, seed)})
@@ -68,19 +64,14 @@ def _trained(data: ImageData, rates: NDArray, sizes: str, seed: int) -> dict[str
     """Scores of ``catvae-train THINNED --sizes SIZES --seed SEED``."""
     thin = thinned(data, rates, seed)
     assert thin.labels is not None
-    with tempfile.TemporaryDirectory() as folder:
-        source, run = Path(folder) / "thinned.npz", Path(folder) / "run"
-        np.savez(source, images=thin.images, labels=thin.labels)
-        train = str(Path(sys.executable).parent / "catvae-train")
-        command = [train, str(source), "-q", "--sizes", sizes, "--seed", str(seed), "-o", str(run)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        record = json.loads((run / "run.json").read_text())
+    with trained_on(thin.images, thin.labels, "--sizes", sizes, "--seed", seed) as run:
+        record = run.read_record()
     return {
         "images": len(thin.images),
-        "unequal": any("unequal" in event["what"] for event in record["events"]),
-        **record["scores"]["train"],
-        "smallest_share": record["health"]["smallest_share"],
-        "verdict": record["verdict"]["status"],
+        "unequal": took_unequal(record),
+        **record.scores["train"],
+        "smallest_share": record.health["smallest_share"],
+        "verdict": verdict_of(record),
     }
 
 

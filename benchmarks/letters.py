@@ -15,9 +15,9 @@ from fontTools.ttLib import TTFont, TTLibError
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from .quality import spread
-from .record import rows_before, write_csv
-from .variety import trained
+from .record import rows_before, spread, write_csv
+from .runs import has
+from .variety import scored
 
 LETTERS = "ABCDEFGHIJ"
 SIDE, ROOM = 28, 24
@@ -36,8 +36,8 @@ def main(folder: Path, seeds: int) -> None:
     order = np.random.default_rng(0).permutation(len(images))
     rows = rows_before("letters")
     for seed in range(seeds):
-        if not any((int(row["faces"]), int(row["seed"])) == (len(faces), seed) for row in rows):
-            rows.append({"faces": len(faces), "seed": seed, **trained(images[order], labels[order], seed)})
+        if not has(rows, faces=len(faces), seed=seed):
+            rows.append({"faces": len(faces), "seed": seed, **scored(images[order], labels[order], seed)})
             write_csv("letters", rows)
     accuracies = [float(row["acc"]) for row in rows if int(row["faces"]) == len(faces)]
     click.echo(f"letters in {len(faces):,} typefaces  ACC {spread(accuracies)}")

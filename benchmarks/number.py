@@ -18,6 +18,7 @@ from catvae.core.metrics import label_scores
 
 from .first_merge import at_first_merge
 from .record import rows_before, write_csv
+from .runs import has
 from .variety import Drawn, like_usps, some
 
 
@@ -52,7 +53,7 @@ def main(mnist: str, fashion: str, seeds: int) -> None:
     for name, draw in sets.items():
         data = loaded(*draw())
         for seed in range(seeds):
-            if not any((row["images"], int(row["seed"])) == (name, seed) for row in rows):
+            if not has(rows, images=name, seed=seed):
                 begun = at_first_merge(data, {"clusters": "auto", "seed": seed})
                 group = merge(begun.joints, begun.K, unequal=begun.unequal)
                 nmi = round(label_scores(group[begun.small], begun.labels).nmi, 4)

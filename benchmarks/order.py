@@ -22,6 +22,7 @@ from catvae.core.views import POLICIES
 from .first_merge import at_first_merge
 from .piles import PILES, pile
 from .record import rows_before, write_csv
+from .runs import has
 
 LEAVE = 0.1
 WHEN = {"never": 9.0, "from half on": 0.5, "from the first step": 0.0}
@@ -43,7 +44,7 @@ def main(data: str, seeds: int) -> None:
         for seed in range(seeds):
             for when, share in WHEN.items():
                 case = {"images": name, "least_steps": least, "ordered": when, "seed": seed}
-                if any(all(row[key] == str(value) for key, value in case.items()) for row in rows):
+                if has(rows, **case):
                     continue
                 longer = {policy: msgspec.structs.replace(POLICIES[policy], least_steps=least) for policy in POLICIES}
                 with patch.object(steps, "SYMMETRIC", share), patch.dict(POLICIES, longer):

@@ -6,10 +6,6 @@ then. What the run itself says of its clusters, without labels, stands beside. R
 changed since.
 """
 
-import json
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +15,10 @@ from sklearn.metrics import homogeneity_completeness_v_measure
 
 from catvae.core.data import ImageData, load_data
 from catvae.core.evaluation import assign
-from catvae.core.run_folder import RunFolder
 from catvae.runtime.matching import contingency
 
 from .record import rows_before, write_csv
+from .runs import has, trained
 
 NUMBERS = (5, 8, 10, 12, 15, 20)
 """Of clusters; the data sets of this project have ten classes."""
@@ -38,7 +34,7 @@ def main(data: str, seeds: int) -> None:
     rows, images = rows_before(title), load_data(data)
     for clusters in NUMBERS:
         for seed in range(seeds):
-            if not any((int(row["clusters"]), int(row["seed"])) == (clusters, seed) for row in rows):
+            if not has(rows, clusters=clusters, seed=seed):
                 rows.append({"clusters": clusters, "seed": seed, **_trained(data, images, clusters, seed)})
                 write_csv(title, rows)
         mine = [row for row in rows if int(row["clusters"]) == clusters]
@@ -49,25 +45,20 @@ def main(data: str, seeds: int) -> None:
 def _trained(source: str, images: ImageData, clusters: int, seed: int) -> dict[str, Any]:
     """Scores of ``catvae-train SOURCE -k CLUSTERS --seed SEED`` and its verdict."""
     assert images.labels is not None
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        train = str(Path(sys.executable).parent / "catvae-train")
-        command = [train, source, "-q", "-k", str(clusters), "--seed", str(seed), "-o", str(run)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        record = json.loads((run / "run.json").read_text())
-        found = assign(RunFolder(run).read_model(), images.images).argmax(1)
+    with trained(source, "-k", clusters, "--seed", seed) as run:
+        record, found = run.read_record(), assign(run.read_model(), images.images).argmax(1)
     counts = contingency(found, images.labels, (clusters, int(images.labels.max()) + 1))
     homogeneity, completeness, _ = homogeneity_completeness_v_measure(images.labels, found)
-    verdict = record["verdict"]
+    assert record.verdict is not None
     return {
         "homogeneity": round(homogeneity, 4),
         "completeness": round(completeness, 4),
         "purity": round(counts.max(1).sum() / counts.sum(), 4),
-        **record["scores"]["train"],
-        "smallest_share": record["health"]["smallest_share"],
-        "view_agreement": record["health"]["view_agreement"],
-        "verdict": verdict["status"],
-        "said": "; ".join([*verdict["reasons"], *verdict["notes"]]),
+        **record.scores["train"],
+        "smallest_share": record.health["smallest_share"],
+        "view_agreement": record.health["view_agreement"],
+        "verdict": record.verdict.status,
+        "said": "; ".join([*record.verdict.reasons, *record.verdict.notes]),
     }
 
 

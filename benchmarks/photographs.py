@@ -21,6 +21,7 @@ from catvae.core.metrics import label_scores
 from .first_merge import at_first_merge
 from .piles import PILES, pile
 from .record import rows_before, write_csv
+from .runs import has
 
 ONE: dict[str, Any] = {"starts": 1}
 WAYS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -45,7 +46,7 @@ def main(seeds: int, only: tuple[str, ...]) -> None:
             kinds = PILES[name][1]
             for way, (fit, settings) in WAYS.items():
                 unbarred = fit["fit"] == "pad" and name != "cells"  # frames of one shape: bars would say nothing
-                if unbarred or any((row["pile"], row["way"], int(row["seed"])) == (name, way, seed) for row in rows):
+                if unbarred or has(rows, pile=name, way=way, seed=seed):
                     continue
                 scores = _merged(pile(name, fit), {"seed": seed, "clusters": kinds, **settings})
                 rows.append({"pile": name, "way": way, "seed": seed, **scores})

@@ -6,20 +6,15 @@ with the same name are kept: `--first-seed` goes on where it stopped.
 """
 
 import csv
-import json
-import statistics
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import click
 
 from catvae.core.data import load_data
-from catvae.core.run_folder import RunFolder
 
 from .judge import Judge
-from .record import RESULTS, write_csv
+from .record import RESULTS, spread, write_csv
+from .runs import trained, verdict_of
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -38,25 +33,21 @@ def main(data: str, seeds: int, first_seed: int, name: str | None, judge: bool, 
     if judged:
         click.echo(f"judge: accuracy {judged.accuracy:.4f} on images it was not trained on")
     for seed in range(first_seed, first_seed + seeds):
-        with tempfile.TemporaryDirectory() as folder:
-            run = Path(folder) / "run"
-            command = [str(Path(sys.executable).parent / "catvae-train"), data, "-q", "--seed", str(seed), "-o", str(run), *options]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            record = json.loads((run / "run.json").read_text())
-            generation = judged.agreement(RunFolder(run).read_model(), images) if judged else ""
+        with trained(data, "--seed", seed, *options) as run:
+            record, generation = run.read_record(), judged.agreement(run.read_model(), images) if judged else ""
         common = {
             "generation": generation,
             "judge": judged.accuracy if judged else "",
-            "generation_ceiling": record["bound"]["generation_ceiling"],
-            **{key: record["bound"][key] for key in ("elbo", "nll", "nll_error")},
-            **{key: record["health"][key] for key in ("perplexity", "active", "smallest_share", "mean_confidence", "information")},
-            **{key: record["health"][key] for key in ("view_information", "neighbour_information", "view_agreement")},
-            "clusters": record["spec"]["clusters"],
-            "verdict": record["verdict"]["status"],
-            "seconds": record["seconds"],
-            "precision": record["precision"],
+            "generation_ceiling": record.bound["generation_ceiling"],
+            **{key: record.bound[key] for key in ("elbo", "nll", "nll_error")},
+            **{key: record.health[key] for key in ("perplexity", "active", "smallest_share", "mean_confidence", "information")},
+            **{key: record.health[key] for key in ("view_information", "neighbour_information", "view_agreement")},
+            "clusters": record.spec.clusters,
+            "verdict": verdict_of(record),
+            "seconds": record.seconds,
+            "precision": record.precision,
         }
-        for part, score in record["scores"].items():
+        for part, score in record.scores.items():
             rows.append({"data": Path(data).name, "options": " ".join(options), "seed": seed, "part": part, **score, **common})
             click.echo(
                 f"seed {seed} {part:<5} ACC {score['acc']:.4f}  NMI {score['nmi']:.4f}  ARI {score['ari']:.4f}  ECE {score['ece']:.4f}"
@@ -66,12 +57,6 @@ def main(data: str, seeds: int, first_seed: int, name: str | None, judge: bool, 
     for part in dict.fromkeys(str(row["part"]) for row in rows):
         for score in ("acc", "nmi", "ari"):
             click.echo(f"{part} {score.upper()}: {spread([float(str(row[score])) for row in rows if row['part'] == part])}")
-
-
-def spread(values: list[float]) -> str:
-    """Mean, standard deviation and minimum of a few runs."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"mean {statistics.mean(values):.4f}, sd {deviation:.4f}, min {min(values):.4f} over {len(values)} seeds"
 
 
 def _earlier(title: str, before: int) -> list[dict[str, object]]:

@@ -17,8 +17,8 @@ from catvae.core.merging import merge
 from catvae.core.views import POLICIES
 
 from .first_merge import at_first_merge
-from .quality import spread
-from .record import rows_before, write_csv
+from .record import rows_before, spread, write_csv
+from .runs import has
 
 CHANGES: dict[str, dict[str, float]] = {
     "the recipe": {},
@@ -45,7 +45,7 @@ def main(data: str, seeds: int, only: tuple[str, ...]) -> None:
         if only and name not in only:
             continue
         for seed in range(seeds):
-            if any((row["views"], int(row["seed"])) == (name, seed) for row in rows):
+            if has(rows, views=name, seed=seed):
                 continue
             rows.append({"views": name, "seed": seed, **_merged(images, seed, change)})
             write_csv(title, rows)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import platform
+import statistics
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -80,3 +81,9 @@ def rows_before(name: str) -> list[dict[str, Any]]:
         if subprocess.run(["git", "diff", "--quiet", commit, "--", *CODE], cwd=RESULTS.parent).returncode:
             return []
         return list(csv.DictReader(file))
+
+
+def spread(values: list[float]) -> str:
+    """Mean, standard deviation and minimum of a few runs."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"mean {statistics.mean(values):.4f}, sd {deviation:.4f}, min {min(values):.4f} over {len(values)} seeds"

@@ -6,10 +6,6 @@ Labels score the finished runs. Runs that a stopped call has finished are kept i
 """
 
 import itertools
-import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,10 +16,10 @@ from sklearn.metrics import adjusted_rand_score
 
 from catvae.core.data import load_data
 from catvae.core.evaluation import assign
-from catvae.core.run_folder import RunFolder
 from catvae.core.seeds import compared_images
 
 from .record import RESULTS, circumstances, rows_before, write_csv
+from .runs import trained, verdict_of
 
 GROUPS = 2, 3, 5
 """Runs of a group."""
@@ -68,15 +64,11 @@ def collected(name: str, seeds: int, make: Callable[[int], tuple[Row, np.ndarray
 
 
 def _train(data: str, seed: int, compared: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        command = [str(Path(sys.executable).parent / "catvae-train"), data, "-q", "--seed", str(seed), "-o", str(run)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        record = json.loads((run / "run.json").read_text())
-        clusters = assign(RunFolder(run).read_model(), compared).argmax(1).astype(np.int16)
-    health = {key: record["health"][key] for key in ("neighbour_information", "view_information", "information", "view_agreement")}
-    row = {"seed": seed, "acc": record["scores"]["train"]["acc"], "elbo": record["bound"]["elbo"], **health}
-    return {**row, "verdict": record["verdict"]["status"], "seconds": record["seconds"], "precision": record["precision"]}, clusters
+    with trained(data, "--seed", seed) as run:
+        record, clusters = run.read_record(), assign(run.read_model(), compared).argmax(1).astype(np.int16)
+    health = {key: record.health[key] for key in ("neighbour_information", "view_information", "information", "view_agreement")}
+    row = {"seed": seed, "acc": record.scores["train"]["acc"], "elbo": record.bound["elbo"], **health}
+    return {**row, "verdict": verdict_of(record), "seconds": record.seconds, "precision": record.precision}, clusters
 
 
 def summary(rows: list[dict[str, Any]]) -> list[str]:

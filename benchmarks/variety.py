@@ -4,11 +4,6 @@ Smaller, coarser, inverted and unevenly drawn forms of the named sets; every row
 draw the images and score the finished runs. Rows already in the result file stay, unless the code has changed since.
 """
 
-import json
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,8 +13,8 @@ from PIL import Image
 
 from catvae.core.data import ImageData, load_data
 
-from .quality import spread
-from .record import rows_before, write_csv
+from .record import rows_before, spread, write_csv
+from .runs import has, took_unequal, trained_on, verdict_of
 
 USPS = (1553, 1269, 929, 824, 852, 716, 834, 792, 708, 821)
 """Images of each digit in the USPS set, whose images are 16 x 16."""
@@ -68,27 +63,23 @@ def main(mnist: str, fashion: str, seeds: int, only: tuple[str, ...]) -> None:
         if only and not any(part in name for part in only):
             continue
         for seed in range(seeds):
-            if not any((row["images"], int(row["seed"])) == (name, seed) for row in rows):
-                rows.append({"images": name, "seed": seed, **trained(*draw(), seed)})
+            if not has(rows, images=name, seed=seed):
+                rows.append({"images": name, "seed": seed, **scored(*draw(), seed)})
                 write_csv("variety", rows)
         mine = [float(row["acc"]) for row in rows if row["images"] == name]
         click.echo(f"{name:<28} ACC {spread(mine)}")
 
 
-def trained(images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) -> dict[str, Any]:
+def scored(images: NDArray[np.uint8], labels: NDArray[np.int64], seed: int) -> dict[str, Any]:
     """Scores of one run."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, run = Path(folder) / "images.npz", Path(folder) / "run"
-        np.savez(source, images=images, labels=labels)
-        train = str(Path(sys.executable).parent / "catvae-train")
-        subprocess.run([train, str(source), "-q", "--seed", str(seed), "-o", str(run)], check=True, stdout=subprocess.DEVNULL)
-        record = json.loads((run / "run.json").read_text())
+    with trained_on(images, labels, "--seed", seed) as run:
+        record = run.read_record()
     return {
-        **record["scores"]["train"],
-        "unequal": any("unequal" in event["what"] for event in record["events"]),
-        "verdict": record["verdict"]["status"],
-        "seconds": record["seconds"],
-        "precision": record["precision"],
+        **record.scores["train"],
+        "unequal": took_unequal(record),
+        "verdict": verdict_of(record),
+        "seconds": record.seconds,
+        "precision": record.precision,
     }
 
 
