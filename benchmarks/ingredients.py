@@ -51,7 +51,7 @@ class Plain(Trainer):
         return self.position.step / self.steps
 
     def step(self) -> BatchLoss:
-        with _replaced(objective, "random_view", self._view), _replaced(steps, "batch_loss", self._loss):
+        with _replaced(objective, "random_view", self._view), _replaced(steps, "batch_loss", self._loss_with_added):
             loss = super().step()
         self.after_step()
         return loss
@@ -63,7 +63,7 @@ class Plain(Trainer):
         self.rows, self._x = self.batches.rows_at(step, self._seed(self.position.start)), super().batch(step)
         return self._x
 
-    def _loss(self, model: nn.Module, x: Tensor, *arguments: Any, **options: Any) -> BatchLoss:
+    def _loss_with_added(self, model: nn.Module, x: Tensor, *arguments: Any, **options: Any) -> BatchLoss:
         loss = _batch_loss(model, x, *arguments, **options)
         return loss._replace(total=loss.total + self.added(x, loss))
 
@@ -135,7 +135,7 @@ class Neighbours(Plain):
 
 
 class WarmedByGraph(Plain):
-    """Clusters are taught a spectral partition of the graph of nearest neighbours by pixels at first; that fades by the first merge."""
+    """Clusters are trained on a spectral partition of the graph of nearest neighbours by pixels at first; that fades by the first merge."""
 
     partition: Tensor | None = None
 
@@ -161,7 +161,8 @@ class PriorRamp(Plain):
 
 
 class SoftReset(Plain):
-    """Every tenth of the steps a fifth of the encoder's weights is drawn anew (BRB's soft reset of weights), until clusters are taught."""
+    """Every tenth of the steps a fifth of the encoder's weights is drawn anew (BRB's soft reset of weights), until clusters are trained on
+    a merge."""
 
     def after_step(self) -> None:
         every = max(1, self.steps // 10)

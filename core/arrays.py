@@ -121,10 +121,17 @@ def _as_labels(array: NDArray | None, count: int, path: Path) -> tuple[Labels | 
 
 def _labels_among(classes: NDArray, values: NDArray, count: int, path: Path) -> Labels:
     """Labels (M,) of test images, into the classes of the training images."""
-    if (classes.dtype.kind in "US") != (values.dtype.kind in "US"):  # "1" beside 1
-        classes, values = classes.astype(str), values.astype(str)
-    order = np.argsort(classes)
-    found = order[np.searchsorted(classes, values, sorter=order).clip(max=len(classes) - 1)]
-    if values.shape != (count,) or (classes[found] != values).any():
-        raise DataError(f"{path}: y_test must hold one of the training labels for each of {count:,} images")
+    refusal = DataError(f"{path}: y_test must hold one of the training labels for each of {count:,} images")
+    if values.shape != (count,) or not len(classes):
+        raise refusal
+    try:
+        if (classes.dtype.kind in "US") != (values.dtype.kind in "US"):  # "1" beside 1
+            classes, values = classes.astype(str), values.astype(str)
+        order = np.argsort(classes)
+        found = order[np.searchsorted(classes, values, sorter=order).clip(max=len(classes) - 1)]
+        same = (classes[found] == values) | ((classes[found] != classes[found]) & (values != values))  # not a number is one class
+    except TypeError as error:  # dates beside numbers
+        raise refusal from error
+    if not same.all():
+        raise refusal
     return found.astype(np.int64)

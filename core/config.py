@@ -210,7 +210,7 @@ def resolve(options: dict[str, Any], file: dict[str, Any] | None = None) -> Trai
     ------
     UsageError
         On an unknown key (with the nearest known one), a value of a wrong type or out of range, and where `sizes`, `augment`, `colours`,
-        `legacy` or ``clusters="auto"`` ask for what the rest leaves out.
+        `dropout`, `tone`, `legacy` or ``clusters="auto"`` ask for what the rest leaves out.
     """
     file = file or {}
     given = {**file, **options}
@@ -243,9 +243,9 @@ def resolve(options: dict[str, Any], file: dict[str, Any] | None = None) -> Trai
 
 def _refuse_idle(config: TrainConfig, usual: TrainConfig) -> None:
     """Raise `UsageError` for a setting, other than the recipe's own, that the rest leaves without effect."""
-    for name, net in (("dropout", "mlp"), ("tone", "conv")):
+    for name, net, off in (("dropout", "mlp", 0.0), ("tone", "conv", 1.0)):
         value = getattr(config, name)
-        if config.net != net and value != getattr(usual, name):
+        if config.net != net and value not in (off, getattr(usual, name)):
             raise UsageError(f"{name} {value} changes nothing without net={net}")
 
 

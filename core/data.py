@@ -16,7 +16,7 @@ from catvae.runtime.errors import DataError
 from catvae.runtime.files import sha256
 from catvae.runtime.names import class_names
 from catvae.runtime.preprocess import Preprocess
-from catvae.runtime.sources import is_image_name, left_by_us
+from catvae.runtime.sources import is_image_name
 
 from .arrays import read_arrays
 from .edges import background_of
@@ -105,10 +105,10 @@ def _looks(images: Images) -> tuple[str, ...]:
 
 
 def is_named(source: str) -> bool:
-    """Whether a data set of that name is meant: not where a folder is called so, unless a run was written there."""
+    """Whether a data set of that name is meant: not where a folder is called so, unless it is one of `catvae-train`'s."""
     if source not in NAMED:
         return False
-    return not os.path.isdir(source) or bool(left_by_us(os.listdir(source)))
+    return not os.path.isdir(source) or not {"run.json", "seeds.json"}.isdisjoint(os.listdir(source))
 
 
 def _load_named(name: str) -> ImageData:

@@ -108,7 +108,7 @@ def health_record(state: Health, joints: Joints, returned: float, by_borders: fl
     record["neighbour_information"] = (mutual_information(joints.cluster_neighbours) + mutual_information(joints.cluster_pixels)) / 2
     record["view_agreement"] = joints.view_agreement
     record["drawn_return"] = returned
-    record["predicted_by_borders"] = by_borders
+    record["told_by_borders"] = by_borders
     return record
 
 

@@ -1,7 +1,7 @@
 """Whether a run is possible with the images, ranks, device and memory there are; if not, it is refused before anything is written."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 import torch
@@ -41,8 +41,8 @@ def trainable(config: TrainConfig, count: int, labelled: LabelledImages | None =
 
 
 @contextlib.contextmanager
-def within_memory(config: TrainConfig, *, resizable: bool) -> Iterator[None]:
-    """Say what would need less memory where there is not enough; `resizable` images may also be made smaller.
+def within_memory(config: TrainConfig, resizable: Callable[[], bool]) -> Iterator[None]:
+    """Say what would need less memory where there is not enough; `resizable` tells whether images could be made smaller.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def within_memory(config: TrainConfig, *, resizable: bool) -> Iterator[None]:
             raise
         raise CatVAEError(
             f"not enough memory for batches of {config.batch_size} images and {config.most_clusters} clusters: lower --batch-size"
-            f"{', --image-size' if resizable else ''} or {'--max-clusters' if config.choose_clusters else '-k'}"
+            f"{', --image-size' if resizable() else ''} or {'--max-clusters' if config.choose_clusters else '-k'}"
         ) from error
 
 

@@ -1,8 +1,8 @@
 """Joint distributions of assignments: of images and their views, and of images and their nearest neighbours.
 
-Clusters that often exchange views or neighbours belong together. Merging, the choice of a start, the verdict and the choice among seeds all
-read these distributions and nothing else. Views differ only by the changes they are made with; neighbours in the hidden layer connect one
-way of writing a seven with another (neighbours as positives: SCAN, arXiv 2005.12320).
+Clusters that often exchange views or neighbours belong together. Merging and the choice of a start read these distributions and nothing
+else, the verdict reads them too. Views differ only by the changes they are made with; neighbours in the hidden layer connect one way of
+writing a seven with another (neighbours as positives: SCAN, arXiv 2005.12320).
 """
 
 import math

@@ -85,7 +85,7 @@ def launch(request: Request) -> int:
     ranks = join(device)
     begun = False
     try:
-        with ranks, within_memory(run.config, resizable=is_image_folder(run.origin.data)), ExitStack() as until_the_end:
+        with ranks, within_memory(run.config, partial(is_image_folder, run.origin.data)), ExitStack() as until_the_end:
             prepared = _prepare(request, run, ranks, device, until_the_end)
             begun = True
             if prepared.signals:

@@ -2,8 +2,8 @@
 
     one cluster  it holds nearly every image, and clusters were not allowed to be that unequal        degenerate
     dead         a cluster is nearly empty                                                             degenerate
-    uncertain    assignments are hardly more than even                                                 degenerate
-    accidental   images keep their cluster through a view hardly more often than by chance             degenerate
+    uncertain    confidence is less than 45 % of the way from even to certain                          degenerate
+    accidental   how many images keep their cluster through a view is so between chance and all        degenerate
     backgrounds  the images' borders alone predict the clusters                                        note
     merged       the halves of a cluster are further apart than the two nearest clusters               note
     split        two clusters exchange views as one cluster would                                      note
@@ -113,8 +113,8 @@ def _reasons(seen: Evidence) -> list[str]:
     by_chance = float((shares**2).sum())
     if seen.joints is not None and not collapsed and _beyond(seen.joints.view_agreement, by_chance) < LEAST_VIEW_AGREEMENT:
         reasons.append(
-            f"only {seen.joints.view_agreement:.0%} of the images keep their cluster when they are slightly moved or changed:"
-            " clusters follow accidents; fewer clusters (-k), more images or another --augment may help"
+            f"only {seen.joints.view_agreement:.0%} of the images keep their cluster when they are slightly moved or changed,"
+            f" {by_chance:.0%} would by chance: clusters follow accidents; fewer clusters (-k), more images or another --augment may help"
         )
     return reasons
 

@@ -196,7 +196,8 @@ def _unexpected(name: str) -> int:
 def _usable_streams() -> None:
     """Standard streams as programs expect them: open, since the next file would else become standard output, and waiting for data.
 
-    A program that shares a pipe or terminal with us may have set it not to wait; Python then takes "nothing yet" for the end.
+    A program that shares a pipe or terminal with us may have set it not to wait; Python then takes "nothing yet" for the end. That it waits
+    holds for the other program too, as after any program that uses a terminal.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:

@@ -53,6 +53,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
+        if tag >> 32:  # readers keep the lower 32 bits, which may be another field
+            raise ValueError("tag of too many bits")
         number, wire = tag >> 3, tag & 7
         if wire == VARINT:
             value, at = _varint(message, at)

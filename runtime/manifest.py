@@ -116,7 +116,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     data: str
     data_hash: str
     images: int
-    """Name of the data set."""
+    """Number of images in the data set."""
     held_back: int = 0
     """How many of `images` were kept out of training."""
     label_weight: float = 0.0

@@ -102,7 +102,8 @@ def growing_file(output: Path, made_with: dict[str, Any], *, resume: bool = Fals
             try:
                 yield GrowingFile(part, stream, made_with)
             except BaseException:
-                _remove_empty(part, stream)
+                if locked:  # else another call may be about to write there
+                    _remove_empty(part, stream)
                 raise
             stream.flush()
             os.fsync(handle)

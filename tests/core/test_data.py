@@ -356,9 +356,12 @@ def test_a_run_in_a_folder_called_like_a_data_set_hides_nothing(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()
     assert not is_named("digits")
-    for name in ("run.json", "config.json"):
+    for name in ("run.json", "seeds.json"):
         (tmp_path / "digits" / name).write_text("{}")
-    assert is_named("digits")
+        assert is_named("digits")
+        (tmp_path / "digits" / name).rename(tmp_path / name)
+        assert not is_named("digits")
+    (tmp_path / "run.json").rename(tmp_path / "digits" / "run.json")
     assert load_data("digits").name == "digits"
     assert load_data("digits", named=True).images.shape == (1797, 8, 8, 1)
 
@@ -389,3 +392,24 @@ def test_labels_are_compared_by_what_they_mean(tmp_path, train, test, names, exp
     np.savez(tmp_path / "x.npz", x_train=images, y_train=train, x_test=images[:1], y_test=["other"])
     with pytest.raises(DataError, match="one of the training labels"):
         load_data(str(tmp_path / "x.npz"))
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [(np.arange(3), []), (np.array(["2020-01-01"] * 3, "datetime64[D]"), [1, 2]), (np.array([(1, 2)] * 3, "i4,i4"), [1, 2])],
+    ids=["none", "dates", "pairs"],
+)
+def test_labels_that_cannot_be_compared_are_refused(tmp_path, train, test):
+    images = np.zeros((3, 4, 5), np.uint8)
+    np.savez(tmp_path / "x.npz", x_train=images, y_train=train, x_test=images[:2], y_test=np.array(test))
+    with pytest.raises(DataError, match="y_test must hold"):
+        load_data(str(tmp_path / "x.npz"))
+
+
+def test_what_is_not_a_number_is_one_class(tmp_path):
+    images = np.zeros((3, 4, 5), np.uint8)
+    np.savez(tmp_path / "x.npz", x_train=images, y_train=[1.0, np.nan, np.nan], x_test=images[:2], y_test=[np.nan, 1.0])
+    found = load_data(str(tmp_path / "x.npz"))
+    assert found.label_names == ("1.0", "nan")
+    assert found.test_labels is not None
+    assert found.test_labels.tolist() == [1, 0]

@@ -84,7 +84,7 @@ def test_a_class_that_fills_most_of_a_set_is_seen_by_its_pixels():
 
 
 def test_groups_that_keep_more_are_no_mark_where_none_of_them_fills_the_set(monkeypatch):
-    """Garments, which shade into each other, from two beginnings of eight."""
+    """Garments, which shade into each other, from two starts of eight."""
     seen = UnequalEvidence(more=0.11, fills=0.26, evenness=0.97, further=0.09, kept=0.82, gap=-0.18, stays=0.0)
     monkeypatch.setattr(grouping, "unequal_evidence", lambda *_: seen)
     assert not unequal_is_clearer(joints_of(exchanging(ALIKE)), 5)

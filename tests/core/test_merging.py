@@ -165,7 +165,7 @@ def test_groups_that_views_lead_into_each_other_are_one_where_others_will_do():
     assert information(joints.overclusters, group, 3) < leads.information
 
 
-def test_agreement_counts_neighbours_of_both_kinds():
+def test_neighbour_information_counts_neighbours_of_both_kinds():
     group, equal = np.array([0, 0, 1, 1, 2, 2]), blocks([0, 1], [2, 3], [4, 5])
     denied = joints_from(equal, equal, blocks([0, 2], [1, 3], [4, 5]))
     both = neighbour_information(joints_from(equal, equal, equal), group, 3)

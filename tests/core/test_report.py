@@ -10,6 +10,7 @@ from catvae.core.run_record import Origin
 from catvae.core.run_summary import CURVES
 from catvae.core.seeds import plan, train_seeds
 from catvae.core.session import Session
+from catvae.runtime.report.facts import HEALTH
 
 from .conftest import quick_config
 
@@ -38,6 +39,12 @@ def test_every_term_that_was_trained_has_a_curve(page):
     drawn = set(re.findall(r"<figcaption>([^<]*)</figcaption></figure>", text))
     assert set(CURVES.values()) <= drawn
     assert set(CURVES) == {*Terms._fields}
+
+
+def test_every_sign_of_health_has_words(page):
+    text, record = page
+    assert set(record.health) == set(HEALTH)
+    assert all(words.split(",")[0].split("'")[0] in text for words in HEALTH.values())
 
 
 def test_known_classes_are_compared_with_all_training_images(page, blobs):

@@ -66,6 +66,7 @@ PLACES = {
     "training": model(b"", field(20, field(1, field(5, FAR)))),
     "second graph": model(b"", field(7, field(5, FAR))),
     "tag of two bytes": model(field(5, tensor("w.bin", marked=False)[:-1] + b"n" + b"\xf0\x00\x01")),
+    "tag whose upper bits are cut off": model(varint((5 << 3 | 2) + 2**32) + varint(len(FAR)) + FAR),
     "cut short": model(field(5, FAR))[:-20],
     "group": model(field(5, FAR[:0] + b"\x0b\x0c" + b"location")),
 }
