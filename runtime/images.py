@@ -45,6 +45,8 @@ UPRIGHT = {
 FEW_BITS = {"L;2": 85, "L;4": 17}
 """Factor by which Pillow scales grey levels of 2 and 4 bits, by its name for them."""
 WIDTH_TAG, HEIGHT_TAG = 0x0100, 0x0101
+EXIF_NAMES = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
+"""Metadata in which Pillow looks for the orientation, of a TIFF also in its tags."""
 INFO_TYPES = {"exif": (bytes,), "xmp": (bytes,), "transparency": (int, bytes, tuple)}
 """Types that Pillow expects under these names of metadata."""
 READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -209,32 +211,30 @@ def _orientation(image: Image.Image) -> int:
         return _exif_orientation(image)
     _require_modest_exif(image)
     exif = Image.Exif()
-    with _damage_ignored():
-        exif.load(image.info.get("exif") or b"")
-        return exif.get(ORIENTATION_TAG, 1)
-    return 1
+    return _orientation_in(lambda: exif.load(image.info.get("exif") or b"") or exif)
 
 
 def _exif_orientation(image: Image.Image) -> int:
+    if EXIF_NAMES.isdisjoint(image.info) and image.format != "TIFF":
+        return 1
     _require_modest_exif(image)
-    with _damage_ignored():
-        return image.getexif().get(ORIENTATION_TAG, 1)
-    return 1
+    return _orientation_in(image.getexif)
 
 
-@contextlib.contextmanager
-def _damage_ignored() -> Iterator[None]:
-    """Ignore metadata that cannot be read: the pixels are unharmed. Pillow raises all kinds of errors for them."""
+def _orientation_in(read: Callable[[], Image.Exif]) -> int:
+    """The orientation in the EXIF that `read` gives; upright where it cannot be read, for which Pillow raises all kinds of errors."""
     try:
-        yield
+        return read().get(ORIENTATION_TAG, 1)
     except (ImageError, MemoryError):
         raise
     except Exception:
-        return
+        return 1
 
 
 def _drop_misplaced(image: Image.Image) -> None:
     """Drop metadata of an unexpected type: a text in a PNG may have any name."""
+    if not image.info:
+        return
     for name, kinds in INFO_TYPES.items():
         if not isinstance(image.info.get(name, kinds[0]()), kinds):
             del image.info[name]
