@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from catvae.runtime.errors import ImageError, UsageError
-from catvae.runtime.images import MAX_BYTES, decode_image, image_of_array, image_size_of, read_image
+from catvae.runtime.errors import ImageError
+from catvae.runtime.images import MAX_BYTES, decode_image, image_size_of, read_image
 from catvae.runtime.preprocess import Preprocess
 
 GREY = Preprocess(height=8, width=8, channels=1)
@@ -388,23 +388,3 @@ def test_a_transparent_level_of_sixteen_bits_shows_the_background(tmp_path, back
     pixels = read_image(tmp_path / "a.png", Preprocess(height=8, width=8, channels=1, background=background))
     assert (pixels[:4] == 40).all()
     assert (pixels[4:] == background).all()
-
-
-@pytest.mark.parametrize("rules", [GREY, COLOUR])
-@pytest.mark.parametrize("shape", [(31, 47), (31, 47, 1), (31, 47, 3), (8, 8)])
-def test_pixels_in_memory_are_read_as_from_a_file(rules, shape):
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    file = encoded(Image.fromarray(pixels[..., 0] if shape[2:] == (1,) else pixels))
-    assert np.array_equal(image_of_array(pixels, rules), read_image(file, rules))
-    assert np.array_equal(image_of_array(pixels[::-1, ::-1], rules), image_of_array(pixels[::-1, ::-1].copy(), rules))
-
-
-@pytest.mark.parametrize("wrong", [np.zeros((4, 4)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4), np.uint8), np.zeros(4, np.uint8)])
-def test_arrays_that_are_no_picture(wrong):
-    with pytest.raises(UsageError, match=r"a picture is uint8 \(H, W\), \(H, W, 1\) or \(H, W, 3\): got"):
-        image_of_array(wrong, GREY)
-
-
-def test_an_array_of_too_many_pixels():
-    with pytest.raises(UsageError, match="a picture has at most"):
-        image_of_array(np.broadcast_to(np.uint8(0), (2**13, 2**13)), GREY)
