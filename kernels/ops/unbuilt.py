@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .checks import Maybe
-from .plain import MixtureKL, plain_dense_kl, plain_mixture_kl
+from .plain import MixtureKL, plain_dense_kl, plain_mixture_kl, zero_where_masked
 
 
 def mixture_forward(
@@ -24,7 +24,7 @@ def mixture_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """As `calls.mixture_backward`, by the equations of docs/kernel.md."""
     s, dlogits = _through_assignment(logits, weight, assignment, cluster_kl, g_kl, g_neg_entropy)
-    masked = _zero_where_masked(v.to(E.dtype), weight)
+    masked = zero_where_masked(v.to(E.dtype), weight)
     C, G, spread, of_samples, of_clusters = E - prior, F.exp(), masked.exp(), s.sum(1, keepdim=True), s.sum(0)[:, None]
     dm = of_samples * m + s @ C
     dv = 0.5 * (spread * (s @ G) - of_samples)
@@ -45,18 +45,13 @@ def dense_backward(
     """As `calls.dense_backward`."""
     s, dlogits = _through_assignment(logits, weight, assignment, cluster_kl, g_kl, g_neg_entropy)
     dmu = s[..., None] * (mu - prior)
-    dlv = 0.5 * s[..., None] * torch.expm1(_zero_where_masked(lv.to(prior.dtype), weight))
+    dlv = 0.5 * s[..., None] * torch.expm1(zero_where_masked(lv.to(prior.dtype), weight))
     return dmu.to(mu.dtype), dlv.to(lv.dtype), dlogits
 
 
 def _with_statistics(found: MixtureKL) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     kl, neg_entropy, assignment, cluster_kl = found
     return kl, neg_entropy, assignment, cluster_kl, assignment.new_zeros(3, len(assignment))
-
-
-def _zero_where_masked(v: Tensor, weight: Maybe) -> Tensor:
-    """The log-variance, 0 in samples of weight 0, where it may be anything."""
-    return v if weight is None else v.masked_fill((weight == 0).view(-1, *[1] * (v.ndim - 1)), 0.0)
 
 
 def _through_assignment(
