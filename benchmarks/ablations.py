@@ -14,17 +14,17 @@ import click
 import numpy as np
 import torch
 
+from catvae.core.clusters.metrics import label_scores
 from catvae.core.config import resolve
-from catvae.core.data import ImageData, load_data
-from catvae.core.devices import resolve_precision
-from catvae.core.evaluation import assign
-from catvae.core.metrics import label_scores
-from catvae.core.model import CatVAE
-from catvae.core.pieces import to_float
-from catvae.core.run_folder import RunFolder
-from catvae.core.run_record import Origin
-from catvae.core.session import Session
-from catvae.core.views import ViewPolicy, random_view
+from catvae.core.images.data import ImageData, load_data
+from catvae.core.images.pieces import to_float
+from catvae.core.images.views import ViewPolicy, random_view
+from catvae.core.machine.devices import resolve_precision
+from catvae.core.runs.evaluation import assign
+from catvae.core.runs.run_folder import RunFolder
+from catvae.core.runs.run_record import Origin
+from catvae.core.runs.session import Session
+from catvae.core.vae.model import CatVAE
 
 from .ingredients import TRIED, in_place
 from .judge import Judge

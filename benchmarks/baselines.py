@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 
-from catvae.core.data import ImageData, load_data
-from catvae.core.metrics import label_scores
-from catvae.core.networks import ConvDecoder, ConvEncoder
-from catvae.core.pieces import to_float
+from catvae.core.clusters.metrics import label_scores
+from catvae.core.images.data import ImageData, load_data
+from catvae.core.images.pieces import to_float
+from catvae.core.vae.networks import ConvDecoder, ConvEncoder
 
 from .record import autocast, rows_before, spread, write_csv
 from .runs import has, trained
@@ -113,7 +113,7 @@ def _flat(data: ImageData) -> NDArray[np.float32]:
 
 def _trained(source: str, seed: int, *options: str) -> NDArray:
     """Clusters of a run of `catvae-train`."""
-    from catvae.core.evaluation import assign
+    from catvae.core.runs.evaluation import assign
 
     with trained(source, "--seed", seed, *options) as run:
         return assign(run.read_model(), load_data(source).images, dropout=run.read_config().legacy).argmax(1)

@@ -1,7 +1,7 @@
 """What the first merge shows of rare classes: `python -m benchmarks.first_merge digits --seeds 3`.
 
 Every row is one beginning, up to its first merge: the signs that `unequal_is_clearer` reads, and how well equal and unequal groups would
-sort. The thresholds in `core/grouping.py` were set by rows like these. Labels thin the data and score; a larger set is cut down to
+sort. The thresholds in `core/clusters/grouping.py` were set by rows like these. Labels thin the data and score; a larger set is cut down to
 `--images`.
 """
 
@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from catvae.core.clusters.grouping import sizes_and_number, unequal_evidence
+from catvae.core.clusters.joints import Joints, estimate_joints
+from catvae.core.clusters.merging import merge, merge_apart
+from catvae.core.clusters.metrics import label_scores
 from catvae.core.config import resolve
-from catvae.core.data import ImageData, load_data
-from catvae.core.grouping import sizes_and_number, unequal_evidence
-from catvae.core.held_back import split
-from catvae.core.joints import Joints, estimate_joints
-from catvae.core.merging import merge, merge_apart
-from catvae.core.metrics import label_scores
-from catvae.core.pieces import to_float
-from catvae.core.training import Trainer
+from catvae.core.images.data import ImageData, load_data
+from catvae.core.images.held_back import split
+from catvae.core.images.pieces import to_float
+from catvae.core.training.trainer import Trainer
 
 from .imbalance import KINDS, thinned
 from .record import rows_before, write_csv

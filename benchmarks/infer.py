@@ -23,11 +23,11 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from catvae.core.data import load_data
-from catvae.runtime.bundle import Bundle
-from catvae.runtime.bundle_files import find_bundle
-from catvae.runtime.decoder_process import DecoderProcess
-from catvae.runtime.images import read_image
+from catvae.core.images.data import load_data
+from catvae.runtime.bundles.bundle import Bundle
+from catvae.runtime.bundles.bundle_files import find_bundle
+from catvae.runtime.images.decoder_process import DecoderProcess
+from catvae.runtime.images.image_files import read_image
 
 from .record import write_csv
 
@@ -39,13 +39,14 @@ BARE = (
     "o.InferenceSession({graph!r}, s, providers=['CPUExecutionProvider'])"
 )
 DECODE = (
-    "import sys, msgspec; from catvae.runtime.images import decode_all; from catvae.runtime.preprocess import Preprocess;"
+    "import sys, msgspec;"
+    "from catvae.runtime.images.image_files import decode_all; from catvae.runtime.images.preprocess import Preprocess;"
     "rules = msgspec.json.decode(sys.argv[2], type=Preprocess); decode_all(open(sys.argv[1]).read().splitlines(), rules)"
 )
 """Without numpy and the bundle, as the second process of `catvae-infer` does."""
 TORCH = (
-    "import numpy, PIL.Image, torch; from catvae.core.run_folder import RunFolder; from catvae.core.evaluation import assign;"
-    "from catvae.runtime.images import read_image; f = RunFolder({run!r}); m = f.read_model();"
+    "import numpy, PIL.Image, torch; from catvae.core.runs.run_folder import RunFolder; from catvae.core.runs.evaluation import assign;"
+    "from catvae.runtime.images.image_files import read_image; f = RunFolder({run!r}); m = f.read_model();"
     "x = read_image({image!r}, f.read_record().data.preprocess); print(assign(m, x[None]).argmax())"
 )
 

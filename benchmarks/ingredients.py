@@ -15,14 +15,16 @@ import torch.nn.functional as nnF
 from sklearn.cluster import SpectralClustering
 from torch import Tensor, nn
 
-from catvae.core import objective, session, steps
-from catvae.core.joints import CROWD, averaged, nearest
-from catvae.core.networks import ConvEncoder
-from catvae.core.objective import BatchLoss
-from catvae.core.pieces import to_float
-from catvae.core.training import Trainer
-from catvae.core.view_information import view_information
-from catvae.core.views import random_view
+from catvae.core.clusters.joints import CROWD, averaged, nearest
+from catvae.core.images.pieces import to_float
+from catvae.core.images.views import random_view
+from catvae.core.runs import session
+from catvae.core.training import steps
+from catvae.core.training.trainer import Trainer
+from catvae.core.vae import objective
+from catvae.core.vae.networks import ConvEncoder
+from catvae.core.vae.objective import BatchLoss
+from catvae.core.vae.view_information import view_information
 
 LOOKS = (0.0, 0.1, 0.2, 0.3, 0.4)
 """Shares of the steps at which nearest neighbours are looked for."""

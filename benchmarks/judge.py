@@ -10,14 +10,14 @@ import torch.nn.functional as nnF
 from numpy.typing import NDArray
 from torch import nn
 
-from catvae.core.data import ImageData
-from catvae.core.evaluation import assign, draw_samples
-from catvae.core.model import CatVAE
-from catvae.core.networks import ConvEncoder
-from catvae.core.pieces import to_float
-from catvae.core.views import POLICIES, random_view
-from catvae.runtime.grid import to_uint8
-from catvae.runtime.matching import contingency
+from catvae.core.images.data import ImageData
+from catvae.core.images.pieces import to_float
+from catvae.core.images.views import POLICIES, random_view
+from catvae.core.runs.evaluation import assign, draw_samples
+from catvae.core.vae.model import CatVAE
+from catvae.core.vae.networks import ConvEncoder
+from catvae.runtime.bundles.matching import contingency
+from catvae.runtime.images.grid import to_uint8
 
 from .record import autocast
 

@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as nnF
 from torch import Tensor, nn
 
-from catvae.core import layers as of_network
-from catvae.core import objective
 from catvae.core.config import resolve
-from catvae.core.data import ImageData, native_preprocess
-from catvae.core.devices import keep_freed_memory
-from catvae.core.training import Trainer
+from catvae.core.images.data import ImageData, native_preprocess
+from catvae.core.machine.devices import keep_freed_memory
+from catvae.core.training.trainer import Trainer
+from catvae.core.vae import layers as of_network
+from catvae.core.vae import objective
 from catvae.kernels import kernel_status, norm_relu
 
 from .record import circumstances, write_csv

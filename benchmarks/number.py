@@ -12,9 +12,9 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from catvae.core.data import ImageData, load_data
-from catvae.core.merging import merge
-from catvae.core.metrics import label_scores
+from catvae.core.clusters.merging import merge
+from catvae.core.clusters.metrics import label_scores
+from catvae.core.images.data import ImageData, load_data
 
 from .first_merge import at_first_merge
 from .record import rows_before, write_csv

@@ -1,9 +1,9 @@
 """For how long the joint distribution of views is symmetrised, and a start is trained: `python -m benchmarks.order fashion-mnist`.
 
 Every row is a run up to its first merge, from one start. *ordered*: from which share of it on the distribution is no longer symmetrised
-(`SYMMETRIC` in `core/steps.py`); *never* is the mutual information as published. Labels give `acc` and `nmi`, and nothing else; *kept*:
-views in the cluster of their image; *left*: by share, over-clusters in which fewer than a tenth of the views stay; *chosen*: whether groups
-of unequal size would be taken, which is right on none of these sets.
+(`SYMMETRIC` in `core/training/steps.py`); *never* is the mutual information as published. Labels give `acc` and `nmi`, and nothing else;
+*kept*: views in the cluster of their image; *left*: by share, over-clusters in which fewer than a tenth of the views stay; *chosen*:
+whether groups of unequal size would be taken, which is right on none of these sets.
 """
 
 from pathlib import Path
@@ -13,11 +13,11 @@ import click
 import msgspec
 import numpy as np
 
-from catvae.core import steps
-from catvae.core.data import ImageData, load_data
-from catvae.core.merging import merge
-from catvae.core.metrics import label_scores
-from catvae.core.views import POLICIES
+from catvae.core.clusters.merging import merge
+from catvae.core.clusters.metrics import label_scores
+from catvae.core.images.data import ImageData, load_data
+from catvae.core.images.views import POLICIES
+from catvae.core.training import steps
 
 from .first_merge import at_first_merge
 from .piles import PILES, pile

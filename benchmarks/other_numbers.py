@@ -13,9 +13,9 @@ import click
 import numpy as np
 from sklearn.metrics import homogeneity_completeness_v_measure
 
-from catvae.core.data import ImageData, load_data
-from catvae.core.evaluation import assign
-from catvae.runtime.matching import contingency
+from catvae.core.images.data import ImageData, load_data
+from catvae.core.runs.evaluation import assign
+from catvae.runtime.bundles.matching import contingency
 
 from .record import rows_before, write_csv
 from .runs import has, trained

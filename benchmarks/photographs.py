@@ -5,18 +5,18 @@ parts on grounds that differ more than they do. Each row is a run up to its firs
 start, where they choose among three; and from one start with one more part undone: views that change colours, views that turn an image
 all round, most of the tone kept out of the network, no black bars beside images that are not square. Labels score, and nothing else; the
 numbers are for over-clusters merged into K, so that no later step hides what the network looked at. *borders*: how much of the groups the
-images' borders tell (`core/borders.py`).
+images' borders tell (`core/clusters/borders.py`).
 """
 
 from typing import Any
 
 import click
 
-from catvae.core.borders import predicted_by_borders
-from catvae.core.data import ImageData
-from catvae.core.held_back import split
-from catvae.core.merging import merge
-from catvae.core.metrics import label_scores
+from catvae.core.clusters.borders import predicted_by_borders
+from catvae.core.clusters.merging import merge
+from catvae.core.clusters.metrics import label_scores
+from catvae.core.images.data import ImageData
+from catvae.core.images.held_back import split
 
 from .first_merge import at_first_merge
 from .piles import PILES, pile

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from catvae.core.data import ImageData
-from catvae.runtime.preprocess import Preprocess, fit_image
+from catvae.core.images.data import ImageData
+from catvae.runtime.images.preprocess import Preprocess, fit_image
 
 SIDE, COUNT, FINE = 32, 1200, 4
 """Pixels a side, images, and pixels drawn for each that is kept."""

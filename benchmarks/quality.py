@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from catvae.core.data import load_data
+from catvae.core.images.data import load_data
 
 from .judge import Judge
 from .record import RESULTS, spread, write_csv

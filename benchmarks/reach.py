@@ -1,8 +1,8 @@
 """How far views of objects may stray: `python -m benchmarks.reach fashion-mnist --seeds 5`.
 
 Every row is a run up to its first merge, from one start, with some properties of the views of objects changed (`POLICIES` in
-`core/views.py`). `purity` is what the best merge could reach: the share of images of their over-cluster's most frequent class. Labels
-score, and nothing else.
+`core/images/views.py`). `purity` is what the best merge could reach: the share of images of their over-cluster's most frequent class.
+Labels score, and nothing else.
 """
 
 from pathlib import Path
@@ -12,9 +12,9 @@ import click
 import msgspec
 from sklearn.metrics.cluster import contingency_matrix
 
-from catvae.core.data import ImageData, load_data
-from catvae.core.merging import merge
-from catvae.core.views import POLICIES
+from catvae.core.clusters.merging import merge
+from catvae.core.images.data import ImageData, load_data
+from catvae.core.images.views import POLICIES
 
 from .first_merge import at_first_merge
 from .record import rows_before, spread, write_csv

@@ -21,7 +21,7 @@ def autocast() -> Any:
     """bfloat16 where this processor computes in it: elsewhere it is emulated, twenty times as slow as float32."""
     import torch
 
-    from catvae.core.devices import resolve_precision
+    from catvae.core.machine.devices import resolve_precision
 
     return torch.autocast("cpu", torch.bfloat16, enabled=resolve_precision("auto", torch.device("cpu")) == "bf16")
 

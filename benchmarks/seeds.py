@@ -14,9 +14,9 @@ import click
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
-from catvae.core.data import load_data
-from catvae.core.evaluation import assign
-from catvae.core.seeds import compared_images
+from catvae.core.images.data import load_data
+from catvae.core.runs.evaluation import assign
+from catvae.core.runs.seeds import compared_images
 
 from .record import RESULTS, circumstances, rows_before, write_csv
 from .runs import trained, verdict_of

@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from catvae.core.agglomeration import entropy, grouped, information
-from catvae.core.data import ImageData, load_data
-from catvae.core.merging import merge, merge_by_neighbours, neighbour_information
+from catvae.core.clusters.agglomeration import entropy, grouped, information
+from catvae.core.clusters.merging import merge, merge_by_neighbours, neighbour_information
+from catvae.core.images.data import ImageData, load_data
 
 from .first_merge import at_first_merge
 from .record import circumstances

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from catvae.core.config import resolve
-from catvae.core.data import ImageData, native_preprocess
-from catvae.core.training import Trainer
+from catvae.core.images.data import ImageData, native_preprocess
+from catvae.core.training.trainer import Trainer
 from catvae.kernels import mixture_kl
 
 from .kernel import problem

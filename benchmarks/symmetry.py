@@ -1,9 +1,9 @@
 """What piles show of themselves without labels: `python -m benchmarks.symmetry mnist fashion-mnist`.
 
-*told*: how often images are told from themselves turned by half, which `--augment auto` decides by (`core/symmetry.py`): on writing and
-garments, which have an up, and on drawn piles, which have none (`piles`); the parts also lit from one side, off the middle of the frame,
-and with shadows to the lower right. *borders*: how much of their true classes the images' borders tell (`core/borders.py`), what the
-verdict's threshold must lie above; labels serve that column alone.
+*told*: how often images are told from themselves turned by half, which `--augment auto` decides by (`core/images/symmetry.py`): on writing
+and garments, which have an up, and on drawn piles, which have none (`piles`); the parts also lit from one side, off the middle of the
+frame, and with shadows to the lower right. *borders*: how much of their true classes the images' borders tell (`core/clusters/borders.py`),
+what the verdict's threshold must lie above; labels serve that column alone.
 """
 
 from pathlib import Path
@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 import numpy as np
 
-from catvae.core.borders import predicted_by_borders
-from catvae.core.data import load_data
-from catvae.core.symmetry import UPRIGHT, upright_accuracy
-from catvae.core.views import choose_policy
+from catvae.core.clusters.borders import predicted_by_borders
+from catvae.core.images.data import load_data
+from catvae.core.images.symmetry import UPRIGHT, upright_accuracy
+from catvae.core.images.views import choose_policy
 
 from .piles import PILES, pile
 from .record import write_csv

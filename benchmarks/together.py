@@ -1,7 +1,7 @@
 """Training beside other work: `python -m benchmarks.together`.
 
 One training alone, then two of the same at once, on all processors; one after the other they would take twice as long as one. Rows:
-threads that wait as PyTorch's do, as `catvae-train` lets them (`core/waiting.py`), or sleep at once; with our kernel, where the
+threads that wait as PyTorch's do, as `catvae-train` lets them (`core/machine/waiting.py`), or sleep at once; with our kernel, where the
 weights of convolutions learn without threads that wait (`kernels/ops/convolving.py`), and in plain PyTorch. Wall time, start included.
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 import click
 import numpy as np
 
-from catvae.core.data import load_data
-from catvae.core.waiting import SPIN_ROUNDS, SPIN_VARIABLE
+from catvae.core.images.data import load_data
+from catvae.core.machine.waiting import SPIN_ROUNDS, SPIN_VARIABLE
 
 from .piles import pile
 from .record import circumstances, write_csv

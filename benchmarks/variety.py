@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from catvae.core.data import ImageData, load_data
+from catvae.core.images.data import ImageData, load_data
 
 from .record import rows_before, spread, write_csv
 from .runs import has, took_unequal, trained_on, verdict_of

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .config import TrainConfig, resolve
-    from .data import ImageData, load_data
     from .estimator import InfoCatVAE
-    from .model import CatVAE, ModelSpec
-    from .run_folder import RunFolder
-    from .training import Trainer
+    from .images.data import ImageData, load_data
+    from .runs.run_folder import RunFolder
+    from .training.trainer import Trainer
+    from .vae.model import CatVAE, ModelSpec
 
 _HOMES = {
-    "CatVAE": "model",
-    "ImageData": "data",
+    "CatVAE": "vae.model",
+    "ImageData": "images.data",
     "InfoCatVAE": "estimator",
-    "ModelSpec": "model",
-    "RunFolder": "run_folder",
+    "ModelSpec": "vae.model",
+    "RunFolder": "runs.run_folder",
     "TrainConfig": "config",
-    "Trainer": "training",
-    "load_data": "data",
+    "Trainer": "training.trainer",
+    "load_data": "images.data",
     "resolve": "config",
 }
 

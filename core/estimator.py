@@ -15,15 +15,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from catvae.runtime.arguments import whole_number
+from catvae.runtime.bundles.arguments import whole_number
 from catvae.runtime.errors import UsageError
 from catvae.runtime.interruption import Interrupted
 
 from .config import LARGEST_SEED, resolve
-from .data import ImageData, native_preprocess
-from .diagnosis import diagnose
-from .evaluation import assign, draw_samples, encode_mean
-from .training import Trainer
+from .images.data import ImageData, native_preprocess
+from .runs.diagnosis import diagnose
+from .runs.evaluation import assign, draw_samples, encode_mean
+from .training.trainer import Trainer
 
 
 class InfoCatVAE(ClusterMixin, TransformerMixin, BaseEstimator):

@@ -9,23 +9,23 @@ from typing import NamedTuple
 import msgspec
 import torch
 
-from catvae.runtime.command import say
+from catvae.runtime.commands.command import say
 from catvae.runtime.errors import DataError, UsageError, typed
 from catvae.runtime.interruption import Interrupted, stop_on_signals
 
 from .config import Device, TrainConfig
-from .data import NAMED, ImageData, is_image_folder, load_data
-from .devices import keep_freed_memory, resolve_device
-from .feasible import trainable, within_memory
-from .held_back import split
-from .labelled import LabelledImages, read_labelled
+from .images.data import NAMED, ImageData, is_image_folder, load_data
+from .images.held_back import split
+from .machine.devices import keep_freed_memory, resolve_device
+from .machine.ranks import Ranks, join, started_by_torchrun
 from .progress import announce, conclude, train_with_bar
-from .ranks import Ranks, join, started_by_torchrun
-from .run_folder import RunFolder
-from .run_record import Origin, RunRecord, source_of
-from .seeds import folder_of, is_planned, plan, train_seeds
-from .session import Session, as_begun
-from .training import Trainer
+from .runs.run_folder import RunFolder
+from .runs.run_record import Origin, RunRecord, source_of
+from .runs.seeds import folder_of, is_planned, plan, train_seeds
+from .runs.session import Session, as_begun
+from .training.feasible import trainable, within_memory
+from .training.labelled import LabelledImages, read_labelled
+from .training.trainer import Trainer
 
 
 class Request(NamedTuple):

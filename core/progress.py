@@ -7,15 +7,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from catvae.kernels import kernel_status
-from catvae.runtime.command import say
+from catvae.runtime.commands.command import say
 from catvae.runtime.errors import typed
 from catvae.runtime.wording import counted
 
-from .metrics import UNRELATED
-from .objective import BatchLoss
-from .run_record import RunRecord
-from .session import Session
-from .training import Trainer
+from .clusters.metrics import UNRELATED
+from .runs.run_record import RunRecord
+from .runs.session import Session
+from .training.trainer import Trainer
+from .vae.objective import BatchLoss
 
 SAY_EVERY = 60.0
 """Seconds between two lines in a log."""

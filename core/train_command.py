@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from catvae.runtime.command import Choice, FilePath, SourceText, command_entry, say
+from catvae.runtime.commands.command import Choice, FilePath, SourceText, command_entry, say
 from catvae.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def train(
 
     follows = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") != "0"  # one of several that torchrun starts, not the first
     say("loading torch ...", quiet=quiet or follows)
-    from .waiting import give_way  # not for --help, which loads no kernel
+    from .machine.waiting import give_way  # not for --help, which loads no kernel
 
     give_way()
     try:

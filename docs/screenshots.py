@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from catvae.core.data import load_data
+from catvae.core.images.data import load_data
 from catvae.export.web_page import write_page
 from catvae.runtime import Bundle
 from catvae.runtime.report.of_bundle import facts_of_bundle

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from catvae.core.held_back import Calibration
+from catvae.core.images.held_back import Calibration
+from catvae.runtime.bundles.manifest import Quantisation
+from catvae.runtime.bundles.session import Session
 from catvae.runtime.errors import DataError
-from catvae.runtime.manifest import Quantisation
-from catvae.runtime.session import Session
 
 from .precision import Graphs, Precision, drawn, run_over
 

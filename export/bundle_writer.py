@@ -11,21 +11,21 @@ import torch
 from numpy.typing import NDArray
 
 from catvae.core.config import TrainConfig
-from catvae.core.held_back import Calibration, read_calibration, split
-from catvae.core.run_folder import RunFolder
-from catvae.core.run_record import RunRecord
-from catvae.core.run_summary import training_of
-from catvae.runtime.bundle import Bundle
-from catvae.runtime.bundle_files import BESIDE, refuse_inside
+from catvae.core.images.held_back import Calibration, read_calibration, split
+from catvae.core.runs.run_folder import RunFolder
+from catvae.core.runs.run_record import RunRecord
+from catvae.core.runs.run_summary import training_of
+from catvae.runtime.bundles.bundle import Bundle
+from catvae.runtime.bundles.bundle_files import BESIDE, refuse_inside
+from catvae.runtime.bundles.latents import prior_means
+from catvae.runtime.bundles.manifest import SCHEMA, Cluster, FileRecord, GraphRecord, Manifest, Provenance, Role, TensorRecord
+from catvae.runtime.bundles.manifest_checks import model_id
+from catvae.runtime.bundles.manifest_seal import sealed
+from catvae.runtime.bundles.model_card import model_card
+from catvae.runtime.bundles.session import require_runtime
+from catvae.runtime.commands.generate import preview
 from catvae.runtime.errors import DataError, UsageError, typed
 from catvae.runtime.files import atomic_write, sha256
-from catvae.runtime.generate import preview
-from catvae.runtime.latents import prior_means
-from catvae.runtime.manifest import SCHEMA, Cluster, FileRecord, GraphRecord, Manifest, Provenance, Role, TensorRecord
-from catvae.runtime.manifest_checks import model_id
-from catvae.runtime.manifest_seal import sealed
-from catvae.runtime.model_card import model_card
-from catvae.runtime.session import require_runtime
 from catvae.runtime.whole_folder import refuse_strangers, whole_folder
 
 from .agreement import BATCHES, Speed, check_agreement, compare_speed

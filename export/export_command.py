@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from catvae.runtime.command import FilePath, command_entry, say
+from catvae.runtime.commands.command import FilePath, command_entry, say
 from catvae.runtime.errors import UsageError, typed
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def export(
         raise UsageError("--bundle names the bundle of --web and --triton; with --onnx it is the one that is written, which -o names")
     if int8 and fp16:
         raise UsageError("--int8 and --fp16 are two bundles: export them one by one")
-    from catvae.runtime.bundle_files import find_bundle, refuse_inside
+    from catvae.runtime.bundles.bundle_files import find_bundle, refuse_inside
     from catvae.runtime.files import real_path
 
     precision = "int8" if int8 else "fp16" if fp16 else None

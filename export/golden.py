@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from catvae.core.model import CatVAE
-from catvae.runtime.grid import to_uint8
-from catvae.runtime.latents import prior_means, prior_samples
-from catvae.runtime.manifest import Role
-from catvae.runtime.session import Session
+from catvae.core.vae.model import CatVAE
+from catvae.runtime.bundles.latents import prior_means, prior_samples
+from catvae.runtime.bundles.manifest import Role
+from catvae.runtime.bundles.session import Session
+from catvae.runtime.images.grid import to_uint8
 
 from .graphs import GraphSpec
 

@@ -15,9 +15,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from catvae.core.model import LOG_VARIANCE, CatVAE
+from catvae.core.vae.model import LOG_VARIANCE, CatVAE
+from catvae.runtime.bundles.manifest import Role
 from catvae.runtime.errors import CatVAEError
-from catvae.runtime.manifest import Role
 
 OPSET = 18
 IR = 9

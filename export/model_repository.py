@@ -6,8 +6,8 @@ its model's, so that renaming a folder is all it takes to serve two bundles side
 
 from pathlib import Path
 
-from catvae.runtime.bundle import Bundle
-from catvae.runtime.manifest import GraphRecord, Role
+from catvae.runtime.bundles.bundle import Bundle
+from catvae.runtime.bundles.manifest import GraphRecord, Role
 from catvae.runtime.whole_folder import refuse_others, write_folder
 
 ROLES: tuple[Role, ...] = ("classifier", "encoder", "decoder")

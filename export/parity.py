@@ -6,15 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from catvae.core.model import CatVAE
-from catvae.runtime.bundle import Bundle
+from catvae.core.vae.model import CatVAE
+from catvae.runtime.bundles.bundle import Bundle
+from catvae.runtime.bundles.manifest import Parity, Role
+from catvae.runtime.bundles.self_test import difference
+from catvae.runtime.bundles.session import Session, import_onnxruntime
+from catvae.runtime.commands.pipeline import Options, classify_stream
 from catvae.runtime.errors import DataError
-from catvae.runtime.grid import picture, png_bytes
-from catvae.runtime.images import read_image
-from catvae.runtime.manifest import Parity, Role
-from catvae.runtime.pipeline import Options, classify_stream
-from catvae.runtime.self_test import difference
-from catvae.runtime.session import Session, import_onnxruntime
+from catvae.runtime.images.grid import picture, png_bytes
+from catvae.runtime.images.image_files import read_image
 
 from .golden import SEED, probe_images, probe_latents, torch_outputs
 from .graphs import GraphSpec

@@ -16,9 +16,9 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-from catvae.runtime.latents import prior_samples, walk
-from catvae.runtime.manifest import Role
-from catvae.runtime.session import Session
+from catvae.runtime.bundles.latents import prior_samples, walk
+from catvae.runtime.bundles.manifest import Role
+from catvae.runtime.bundles.session import Session
 
 from .graphs import lint
 from .scratch import scratch_folder

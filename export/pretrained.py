@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 
 from catvae.core.launch import can_go_on
-from catvae.core.run_folder import RunFolder
-from catvae.runtime.bundle_files import PRETRAINED
+from catvae.core.runs.run_folder import RunFolder
+from catvae.runtime.bundles.bundle_files import PRETRAINED
 
 
 @click.command()

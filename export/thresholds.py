@@ -8,10 +8,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from catvae.core.held_back import Calibration
-from catvae.runtime.bundle import Bundle
+from catvae.core.images.held_back import Calibration
+from catvae.runtime.bundles.bundle import Bundle
+from catvae.runtime.bundles.manifest import Scoring
 from catvae.runtime.errors import DataError
-from catvae.runtime.manifest import Scoring
 
 QUANTILE = 0.01
 """Share of images like those trained on that is called unknown."""

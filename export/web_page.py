@@ -9,10 +9,10 @@ import zlib
 from importlib.resources import files
 from pathlib import Path
 
-from catvae.runtime.bundle import Bundle
+from catvae.runtime.bundles.bundle import Bundle
+from catvae.runtime.bundles.scoring import shared_noise
 from catvae.runtime.errors import DataError
 from catvae.runtime.files import sha256
-from catvae.runtime.scoring import shared_noise
 from catvae.runtime.whole_folder import refuse_others, write_folder
 
 PAGE = (

@@ -11,21 +11,21 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .bundle import Bundle
+    from .bundles.bundle import Bundle
     from .errors import CatVAEError, DataError, DeviceError, ImageError, OutputError, UsageError
-    from .images import read_image
-    from .preprocess import Preprocess
+    from .images.image_files import read_image
+    from .images.preprocess import Preprocess
 
 _HOMES = {
-    "Bundle": "bundle",
+    "Bundle": "bundles.bundle",
     "CatVAEError": "errors",
     "DataError": "errors",
     "DeviceError": "errors",
     "ImageError": "errors",
     "OutputError": "errors",
-    "Preprocess": "preprocess",
+    "Preprocess": "images.preprocess",
     "UsageError": "errors",
-    "read_image": "images",
+    "read_image": "images.image_files",
 }
 
 __all__ = [

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from catvae.runtime.bundle import Bundle
+from catvae.runtime.bundles.bundle import Bundle
 from catvae.runtime.errors import ImageError
-from catvae.runtime.images import decode_image
+from catvae.runtime.images.image_files import decode_image
 
 from .runtime.test_golden import GOLDEN, RULES
 

@@ -7,10 +7,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundles.latents import prior_samples
+from ..bundles.manifest import distinct
+from ..bundles.matching import contingency
 from ..evenly import scattered
-from ..latents import prior_samples
-from ..manifest import distinct
-from ..matching import contingency
 from .maps import Map, maps_of
 
 SHOWN = 8

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import Bundle
-from ..drift import Tally
+from ..bundles.bundle import Bundle
+from ..bundles.drift import Tally
 from ..errors import DataError
-from ..grid import to_uint8
+from ..images.grid import to_uint8
 from .facts import Examined, Facts, Images, confusion, health_table, pictured, scores_table
 
 DRAWN = 20

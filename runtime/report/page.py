@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..grid import png_bytes, to_uint8
-from ..matching import match_counts
+from ..bundles.matching import match_counts
+from ..images.grid import png_bytes, to_uint8
 from ..wording import counted
 from .charts import colour, histogram, line, scatter
 from .facts import SHOWN, Card, Facts

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("torch")
 
 from catvae.core.config import TrainConfig, resolve
-from catvae.core.data import ImageData, load_data, native_preprocess
+from catvae.core.images.data import ImageData, load_data, native_preprocess
 
 
 @pytest.fixture(scope="session")

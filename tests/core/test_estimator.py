@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from catvae.core import InfoCatVAE
-from catvae.core.training import Trainer
+from catvae.core.training.trainer import Trainer
 from catvae.runtime.errors import UsageError
 from catvae.runtime.interruption import Interrupted
 

@@ -11,8 +11,9 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from catvae.core import launch, session, train_command
-from catvae.core.run_folder import RunFolder
+from catvae.core import launch, train_command
+from catvae.core.runs import session
+from catvae.core.runs.run_folder import RunFolder
 from catvae.runtime.errors import CatVAEError, DeviceError, UsageError
 from catvae.runtime.interruption import Interrupted
 

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,29 +16,16 @@ ROOMS = {
     "export": {"export", "core", "runtime"},
     "runtime": {"runtime"},
 }
-CORE_MAY_USE_OF_RUNTIME = {
-    *(
-        "arguments",
-        "bundle_files",
-        "command",
-        "decoding",
-        "errors",
-        "evenly",
-        "files",
-        "grid",
-        "images",
-        "interruption",
-        "labelled",
-        "latents",
-        "matching",
-        "names",
-        "preprocess",
-        "processors",
-    ),
-    *("report", "sources"),
-    "training_record",
-    "wording",
+LAYERS = {
+    "core": ("machine", "images", "vae", "clusters", "training", "runs"),
+    "runtime": ("images", "bundles", "report", "commands"),
 }
+"""Folders of a room: each may use those before it."""
+CORE_MAY_USE_OF_RUNTIME = {
+    "bundles": {"arguments", "bundle_files", "latents", "matching", "training_record"},
+    "commands": {"command"},
+}
+"""Of these folders, the files that training shares with the device; of the others all."""
 HEAVY = {"torch", "onnx", "onnxscript", "sklearn", "scipy", "matplotlib", "safetensors"}
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
@@ -62,12 +50,39 @@ def test_imports_go_one_way(path):
         if parts[0] == "catvae" and len(parts) > 1:
             assert parts[1] in ROOMS[room], where
             if room == "core" and parts[1] == "runtime" and len(parts) > 2:
-                assert parts[2] in CORE_MAY_USE_OF_RUNTIME, where
+                shared = CORE_MAY_USE_OF_RUNTIME.get(parts[2])
+                assert shared is None or parts[3] in shared, where
         assert parts[0] not in ROOMS, f"{where}: the room is called catvae.{parts[0]}"
         if room == "runtime":
             assert parts[0] not in HEAVY, where
         if room == "kernels" and path.parent.name != "ops":
             assert parts[0] != "torch", where
+
+
+def below(room, path_or_name):
+    """The folder of a room that a file, or a dotted name, is in; empty for what lies in the room itself."""
+    parts = path_or_name.relative_to(ROOT / room).parts if isinstance(path_or_name, Path) else path_or_name.split(".")[2:]
+    return parts[0] if parts and parts[0] in LAYERS[room] else ""
+
+
+@pytest.mark.parametrize("room", LAYERS)
+def test_folders_of_a_room_build_on_each_other_in_one_order(room):
+    rank = {folder: at for at, folder in enumerate(LAYERS[room])}
+    assert {path.parent.name for path in (ROOT / room).glob("*/__init__.py")} == set(rank)
+    own = {
+        path: [name for _, name in imports(path) if name.startswith(f"catvae.{room}.")]
+        for path in FILES
+        if path.is_relative_to(ROOT / room)
+    }
+    on_top = {path.stem for path, names in own.items() if not below(room, path) and any(below(room, name) for name in names)}
+    for path, names in own.items():
+        folder = below(room, path)
+        for name in names if folder else ():
+            used = below(room, name)
+            if used:
+                assert rank[used] <= rank[folder], f"{path}: {name}"
+            else:
+                assert name.split(".")[2] not in on_top, f"{path}: {name}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -110,17 +125,17 @@ def test_the_map_names_every_source_file():
     """ARCHITECTURE.md has a table for each folder, and a row for each file in it."""
     where = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").split("## Where things are")[1].split("## Decisions")[0]
     for room in ROOMS:
-        tables = "\n".join(part for part in re.split("\n### ", where) if part.startswith(f"{room}/"))
         named = set()
-        for cell in re.findall("`([^`]+)`", tables):
-            before, inside, after = re.fullmatch(r"([^{]*)(?:\{([^}]*)\})?(.*)", cell).groups()  # pyright: ignore[reportOptionalMemberAccess]
-            named |= {f"{before}{name}{after}" for name in (inside or "").split(",")}
+        for folder, table in re.findall(rf"(?ms)^### {room}/(\S*)\n(.*?)(?=^### |\Z)", where):
+            for cell in re.findall(r"`([^`]+)`", table):
+                before, inside, after = re.fullmatch(r"([^{]*)(?:\{([^}]*)\})?(.*)", cell).groups()  # pyright: ignore[reportOptionalMemberAccess]
+                named |= {f"{folder}{before}{name}{after}" for name in (inside or "").split(",")}
         files = {
             path.relative_to(ROOT / room).as_posix()
             for suffix in ("*.py", "*.h", "*.c", "*.cuh", "*.cu")
             for path in (ROOT / room).rglob(suffix)
-            if not {"node_modules", "web", "pretrained", "report"} & set(path.relative_to(ROOT / room).parts) and path.name != "__init__.py"
+            if not {"node_modules", "web", "pretrained"} & set(path.relative_to(ROOT / room).parts) and path.name != "__init__.py"
         }
         assert files <= named, sorted(files - named)
         gone = {name for name in named if re.fullmatch(r"[\w/]+\.(py|h|c|cuh|cu)", name) and not (ROOT / room / name).is_file()}
-        assert gone <= {"setup.py", "runtime/labelled.py"}, gone
+        assert gone <= {"setup.py", "training/runtime/images/labelled.py"}, gone

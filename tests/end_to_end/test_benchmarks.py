@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from catvae.core.config import resolve
-from catvae.core.data import ImageData, native_preprocess
+from catvae.core.images.data import ImageData, native_preprocess
 
 from .conftest import ROOT
 

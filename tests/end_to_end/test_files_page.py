@@ -5,7 +5,8 @@ import re
 
 import msgspec
 
-from catvae.core import config, run_folder
+from catvae.core import config
+from catvae.core.runs import run_folder
 
 from .conftest import ROOT
 

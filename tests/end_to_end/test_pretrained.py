@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catvae.core.idx import read_idx
-from catvae.runtime.bundle import Bundle
-from catvae.runtime.bundle_files import PRETRAINED
-from catvae.runtime.model_card import model_card
+from catvae.core.images.idx import read_idx
+from catvae.runtime.bundles.bundle import Bundle
+from catvae.runtime.bundles.bundle_files import PRETRAINED
+from catvae.runtime.bundles.model_card import model_card
 
 from .conftest import ROOT, command
 

@@ -7,12 +7,12 @@ import pytest
 pytest.importorskip("torch")
 
 from catvae.core.config import resolve
-from catvae.core.data import load_data
-from catvae.core.run_folder import RunFolder
-from catvae.core.run_record import Origin
-from catvae.core.session import Session
+from catvae.core.images.data import load_data
+from catvae.core.runs.run_folder import RunFolder
+from catvae.core.runs.run_record import Origin
+from catvae.core.runs.session import Session
 from catvae.export.web_page import write_page
-from catvae.runtime.bundle_files import PRETRAINED
+from catvae.runtime.bundles.bundle_files import PRETRAINED
 
 from ..browser import chromium, served
 from .studio import ready, serious

@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 
-from catvae.runtime.answers import UNKNOWN
-from catvae.runtime.bundle import Bundle
+from catvae.runtime.bundles.answers import UNKNOWN
+from catvae.runtime.bundles.bundle import Bundle
 
 WAIT = 60_000
 

@@ -10,22 +10,22 @@ import pytest
 import torch
 from PIL import Image
 
-from catvae.core.checkpoint import weights_bytes
-from catvae.core.data import load_data
-from catvae.core.evaluation import assign
-from catvae.core.held_back import read_calibration
-from catvae.core.run_folder import RunFolder
+from catvae.core.images.data import load_data
+from catvae.core.images.held_back import read_calibration
+from catvae.core.runs.evaluation import assign
+from catvae.core.runs.run_folder import RunFolder
+from catvae.core.training.checkpoint import weights_bytes
 from catvae.export import bundle_writer
 from catvae.export.bundle_writer import export_bundle
 from catvae.export.graphs import graph_specs, trace
 from catvae.export.parity import ParityError, check_files, check_parity
 from catvae.export.thresholds import calibrate
-from catvae.runtime.bundle import Bundle
+from catvae.runtime.bundles.bundle import Bundle
+from catvae.runtime.bundles.manifest_seal import sealed
+from catvae.runtime.commands.pipeline import Options, classify_stream
 from catvae.runtime.errors import DataError, OutputError, UsageError
 from catvae.runtime.files import sha256
-from catvae.runtime.images import read_image
-from catvae.runtime.manifest_seal import sealed
-from catvae.runtime.pipeline import Options, classify_stream
+from catvae.runtime.images.image_files import read_image
 from catvae.runtime.report.of_bundle import facts_of_bundle
 from catvae.runtime.report.page import render
 from catvae.runtime.whole_folder import whole_folder

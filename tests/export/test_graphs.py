@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from catvae.core.config import resolve
-from catvae.core.model import CatVAE, ModelSpec
+from catvae.core.vae.model import CatVAE, ModelSpec
 from catvae.export.golden import golden_bytes, probe_images, probe_latents, torch_outputs
 from catvae.export.graphs import IR, OPSET, GraphError, graph_specs, lint, trace
 from catvae.export.parity import BATCHES, ParityError, check_parity, difference
 from catvae.kernels import mixture_kl
-from catvae.runtime import external_data
-from catvae.runtime.session import Session
+from catvae.runtime.bundles import external_data
+from catvae.runtime.bundles.session import Session
 
 META = {"catvae": "test"}
 

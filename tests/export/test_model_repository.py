@@ -7,7 +7,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as triton
 
 from catvae.export.model_repository import ROLES, write_repository
-from catvae.runtime.bundle import Bundle
+from catvae.runtime.bundles.bundle import Bundle
 from catvae.runtime.errors import DataError, UsageError
 
 ELEMENTS = {triton.TYPE_UINT8: np.uint8, triton.TYPE_FP32: np.float32}

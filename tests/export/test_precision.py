@@ -4,18 +4,18 @@ import numpy as np
 import onnx
 import pytest
 
-from catvae.core.held_back import Calibration, read_calibration
-from catvae.core.run_folder import RunFolder
+from catvae.core.images.held_back import Calibration, read_calibration
+from catvae.core.runs.run_folder import RunFolder
 from catvae.export import agreement, bundle_writer
 from catvae.export.agreement import check_agreement, compare_speed
 from catvae.export.bundle_writer import export_bundle
 from catvae.export.graphs import graph_specs, trace
 from catvae.export.precision import PASSING, REDUCED, drawn, reduce_precision
-from catvae.runtime.bundle import Bundle
+from catvae.runtime.bundles.bundle import Bundle
+from catvae.runtime.bundles.latents import prior_means, prior_samples, walk
+from catvae.runtime.bundles.self_test import self_test
+from catvae.runtime.bundles.session import Session
 from catvae.runtime.errors import DataError
-from catvae.runtime.latents import prior_means, prior_samples, walk
-from catvae.runtime.self_test import self_test
-from catvae.runtime.session import Session
 
 META = {"catvae": "0", "torch": "0", "data": "digits", "weights": "0", "precision": "fp32"}
 

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from catvae.export.web_page import write_page
-from catvae.runtime.answers import UNKNOWN
-from catvae.runtime.bundle import Bundle
-from catvae.runtime.bundle_files import PRETRAINED
-from catvae.runtime.images import read_image
-from catvae.runtime.labelling import renamed, write_names
+from catvae.runtime.bundles.answers import UNKNOWN
+from catvae.runtime.bundles.bundle import Bundle
+from catvae.runtime.bundles.bundle_files import PRETRAINED
+from catvae.runtime.commands.labelling import renamed, write_names
+from catvae.runtime.images.image_files import read_image
 
 from ..browser import served
 from .studio import ready, same_answers, settled

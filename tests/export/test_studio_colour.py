@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 
 from catvae.core.config import resolve
-from catvae.core.data import load_data
-from catvae.core.run_folder import RunFolder
-from catvae.core.run_record import Origin
-from catvae.core.session import Session
+from catvae.core.images.data import load_data
+from catvae.core.runs.run_folder import RunFolder
+from catvae.core.runs.run_record import Origin
+from catvae.core.runs.session import Session
 from catvae.export.bundle_writer import export_bundle
 from catvae.export.web_page import write_page
-from catvae.runtime.bundle import Bundle
-from catvae.runtime.images import read_image
+from catvae.runtime.bundles.bundle import Bundle
+from catvae.runtime.images.image_files import read_image
 
 from ..browser import served
 from .studio import ready, same_answers, settled

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from catvae.core.data import load_data
-from catvae.core.held_back import LEAST, Calibration, read_calibration, split
+from catvae.core.images.data import load_data
+from catvae.core.images.held_back import LEAST, Calibration, read_calibration, split
 from catvae.export.bundle_writer import export_bundle
 from catvae.export.thresholds import ENOUGH, QUANTILE, _quantile, calibrate
-from catvae.runtime.answers import UNKNOWN, Answers
-from catvae.runtime.bundle import Bundle
+from catvae.runtime.bundles.answers import UNKNOWN, Answers
+from catvae.runtime.bundles.bundle import Bundle
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catvae.runtime.bundle import Bundle
-from catvae.runtime.bundle_files import PRETRAINED
-from catvae.runtime.manifest_seal import sealed
+from catvae.runtime.bundles.bundle import Bundle
+from catvae.runtime.bundles.bundle_files import PRETRAINED
+from catvae.runtime.bundles.manifest_seal import sealed
 
 
 @pytest.fixture(scope="session")

@@ -19,14 +19,14 @@ import click
 import numpy as np
 from PIL import Image
 
-from catvae.runtime.bundle import Bundle
-from catvae.runtime.bundle_files import PRETRAINED
-from catvae.runtime.drift import Tally
+from catvae.runtime.bundles.bundle import Bundle
+from catvae.runtime.bundles.bundle_files import PRETRAINED
+from catvae.runtime.bundles.drift import Tally
+from catvae.runtime.bundles.manifest_seal import sealed
+from catvae.runtime.bundles.model_card import model_card
 from catvae.runtime.errors import CatVAEError, DataError, ImageError
-from catvae.runtime.images import read_image
-from catvae.runtime.manifest_seal import sealed
-from catvae.runtime.model_card import model_card
-from catvae.runtime.preprocess import Preprocess
+from catvae.runtime.images.image_files import read_image
+from catvae.runtime.images.preprocess import Preprocess
 
 SLOWEST = 5.0
 """Seconds of processor time that one item may take, whatever else the machine does."""

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catvae.runtime.sources import expand, read_list
+from catvae.runtime.images.sources import expand, read_list
 
 INFER = str(Path(sys.executable).parent / "catvae-infer")
 
@@ -92,7 +92,7 @@ def test_16_a_long_list_needs_no_memory(png, tmp_path):
     """
     png("a.png")
     code = (
-        "import sys; from catvae.runtime.command import run_command; from catvae.runtime.infer_command import infer;"
+        "import sys; from catvae.runtime.commands.command import run_command; from catvae.runtime.commands.infer_command import infer;"
         "code = run_command(infer, 'catvae-infer', sys.argv[1:]);"
         "print([line for line in open('/proc/self/status') if line.startswith('VmHWM')][0].split()[1], file=sys.stderr)"
     )
@@ -266,7 +266,7 @@ def test_39_no_socket_is_opened(png, tmp_path):
         "def no_network(event, args):\n"
         "    if event.startswith('socket.'): raise SystemExit('a socket: ' + event)\n"
         "sys.addaudithook(no_network)\n"
-        "from catvae.runtime.command import run_command; from catvae.runtime.infer_command import infer\n"
+        "from catvae.runtime.commands.command import run_command; from catvae.runtime.commands.infer_command import infer\n"
         "sys.exit(run_command(infer, 'catvae-infer', ['a.png']))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=tmp_path, timeout=60)
@@ -295,8 +295,8 @@ def test_libraries_that_print_do_not_reach_standard_output(png, tmp_path):
     """From Python and from C alike: what is printed while rows are written goes to standard error."""
     png("a.png")
     code = (
-        "import os, sys; from catvae.runtime import bundle; from catvae.runtime.command import run_command\n"
-        "from catvae.runtime.infer_command import infer\n"
+        "import os, sys; from catvae.runtime.bundles import bundle; from catvae.runtime.commands.command import run_command\n"
+        "from catvae.runtime.commands.infer_command import infer\n"
         "real = bundle.Bundle.examine\n"
         "def noisy(self, *a, **k):\n"
         "    os.write(1, b'EP Error from C\\n'); print('Falling back'); return real(self, *a, **k)\n"

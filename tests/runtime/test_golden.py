@@ -10,11 +10,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from catvae.runtime.bundle import Bundle
+from catvae.runtime.bundles.bundle import Bundle
+from catvae.runtime.bundles.self_test import self_test
 from catvae.runtime.errors import DataError, ImageError
-from catvae.runtime.images import decode_image
-from catvae.runtime.preprocess import Preprocess
-from catvae.runtime.self_test import self_test
+from catvae.runtime.images.image_files import decode_image
+from catvae.runtime.images.preprocess import Preprocess
 
 GOLDEN = Path(__file__).parent / "golden"
 RULES = {

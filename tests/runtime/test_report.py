@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from catvae.runtime.bundles.training_record import parse_training
 from catvae.runtime.errors import DataError
 from catvae.runtime.report import charts, facts, maps
 from catvae.runtime.report.facts import Examined, Facts, cards, confusion, pictured
 from catvae.runtime.report.of_bundle import facts_of_bundle
 from catvae.runtime.report.page import render
-from catvae.runtime.training_record import parse_training
 
 from ..browser import chromium
 

@@ -1,0 +1,1 @@
+"""The variational autoencoder: prior, network, objective, bound and likelihood."""

@@ -1,0 +1,1 @@
+"""The commands that need no PyTorch, and what all commands share."""

@@ -1,0 +1,54 @@
+"""The evidence lower bound of single images: against the formula written out, and against what images deserve."""
+
+import numpy as np
+import pytest
+
+from catvae.runtime.bundles.answers import UNKNOWN
+from catvae.runtime.bundles.scoring import elbo, score_latents
+
+
+def test_the_bound_is_the_formula():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 3, 2, 1), dtype=np.uint8)
+    decoded = rng.uniform(0.01, 0.99, (4, 3, 2, 1)).astype(np.float32)
+    a = np.array([[1.0, 0.0], [0.25, 0.75]], np.float32)
+    kl = np.array([[3.0, 9.0], [2.0, 4.0]], np.float32)
+    expected = []
+    for n in range(2):
+        x = images[n].ravel() / 255
+        draws = [decoded[n].ravel(), decoded[n + 2].ravel()]
+        likelihood = np.mean([np.sum(x * np.log(p) + (1 - x) * np.log(1 - p)) for p in draws])
+        entropy = -sum(v * np.log(v) for v in a[n].tolist() if v > 0)
+        expected.append(likelihood - a[n] @ kl[n] + entropy - np.log(2))
+    np.testing.assert_allclose(elbo(images, decoded, a, kl), expected, rtol=1e-5)
+
+
+def test_draws_are_antithetic_and_the_same_for_every_image():
+    mean, log_variance = np.zeros((3, 5), np.float32), np.zeros((3, 5), np.float32)
+    z = score_latents(mean, log_variance)
+    np.testing.assert_array_equal(z[:3], -z[3:])
+    np.testing.assert_array_equal(z[0], z[2])
+
+
+def test_scores_do_not_depend_on_company(bundle):
+    images = np.random.default_rng(1).integers(0, 256, (7, *bundle.preprocess.shape), dtype=np.uint8)
+    whole = bundle.score_samples(images)
+    assert np.array_equal(whole, bundle.score_samples(images, batch_size=2))
+    assert np.array_equal(whole[::-1], bundle.score_samples(images[::-1]))
+
+
+def test_what_the_model_draws_scores_above_noise(bundle):
+    drawn = np.round(bundle.decode(bundle.means) * 255).astype(np.uint8)
+    noise = np.random.default_rng(2).integers(0, 256, drawn.shape, dtype=np.uint8)
+    assert bundle.score_samples(drawn).min() > bundle.score_samples(noise).max() + 100
+
+
+def test_the_packaged_bundle_calls_noise_unknown(bundle):
+    noise = np.random.default_rng(2).integers(0, 256, (20, *bundle.preprocess.shape), dtype=np.uint8)
+    if bundle.manifest.scoring is None:
+        pytest.skip("a bundle without thresholds")
+    assert (bundle.examine(noise, score=True).clusters == UNKNOWN).all()
+    # In black and white, as digits are: a mean image is grey where strokes differ, and grey is never certain to be anything.
+    drawn = np.where(bundle.decode(bundle.means) > 0.5, 255, 0).astype(np.uint8)
+    assert np.array_equal(bundle.examine(drawn, score=True).clusters, np.arange(len(bundle.names)))
+    assert (bundle.examine(noise).clusters >= 0).all()  # without scores nothing is refused

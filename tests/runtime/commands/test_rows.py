@@ -1,0 +1,75 @@
+"""Rows as text: what any terminal, pipe and reader of JSON Lines takes."""
+
+import io
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from catvae.runtime.commands.rows import resolve_format, row_writer
+from catvae.runtime.errors import UsageError
+
+HALF = "\ud800.png"
+"""Half a letter, as names on Windows may hold."""
+ANSWER = {"ok": True, "cluster": 1, "name": "one", "confidence": 0.75, "assignment": [0.25, 0.75, 1e-07], "provider": "cpu"}
+
+
+def written(rows) -> str:
+    stream = io.StringIO()
+    row_writer("jsonl", stream)(rows)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "path", ["a b.png", "caf\u00e9.png", "\udcff.png", "\x1b[2J\x7f.png", "a\nb\r\u2028.png", "\U0001f600.png", '"\\"']
+)
+def test_any_name_is_one_line_of_ascii_that_reads_back(path):
+    rows = [{"path": path, **ANSWER}, {"path": path, "ok": False, "error": {"code": "missing", "message": path}}]
+    text = written(rows)
+    assert all(" " <= letter <= "~" for line in text.split("\n") for letter in line)
+    assert [json.loads(line) for line in text.split("\n")[:-1]] == rows
+
+
+BYTES = st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF, categories=["Cs"])
+"""How bytes that are no UTF-8 stand in a path."""
+
+
+@given(st.text(st.characters() | BYTES), st.floats(allow_nan=False, allow_infinity=False))
+def test_names_and_numbers_read_back_as_they_are(path, number):
+    row = {"path": path, **ANSWER, "confidence": number, "name": path}
+    assert json.loads(written([row])) == row
+
+
+def test_rows_of_one_answer_are_written_alike_whatever_the_name():
+    plain, odd = written([{"path": "e", **ANSWER}]), written([{"path": "\u00e9", **ANSWER}])
+    assert json.loads(odd) | {"path": "e"} == json.loads(plain)
+    assert " " not in plain + odd
+
+
+def test_embeddings_go_to_json_lines_alone():
+    assert resolve_format("auto", None, embed=True) == "jsonl"
+    with pytest.raises(UsageError, match="--embed needs --format jsonl"):
+        resolve_format("csv", None, embed=True)
+
+
+@pytest.mark.parametrize("path", ["c\rd.png", "a\nb.png", 'q"uote,.png', "\udcff.png", HALF])
+def test_a_csv_row_is_one_whatever_the_name(path):
+    import csv
+
+    stream = io.StringIO(newline="")
+    row_writer("csv", stream)([{"path": path, **ANSWER}, {"path": path, "ok": False, "error": {"code": "missing", "message": "gone"}}])
+    _, good, bad = csv.reader(io.StringIO(stream.getvalue(), newline=""))
+    assert (good[1], bad[1]) == ("true", "false")
+    assert (good[0] == bad[0] == path) or "\\" in good[0]
+    assert float(good[4]) == ANSWER["confidence"]
+
+
+@pytest.mark.parametrize("path", ["=1+2.png", "+1.png", "-1.png", "@x.png", "-", "a=b.png"])
+def test_no_spreadsheet_takes_a_path_for_a_formula(path):
+    stream = io.StringIO()
+    row_writer("csv", stream)([{"path": path, **ANSWER}])
+    found = stream.getvalue().splitlines()[1].split(",")[0]
+    assert os.path.normpath(found) == path
+    assert found == "-" or found[0] not in "=+-@"
