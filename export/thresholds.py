@@ -1,4 +1,4 @@
-"""Reject thresholds of a bundle: how low training-like images may score before one is called unknown.
+"""Reject thresholds of a bundle: how low training-like images may score, and how little contrast have, before one is called unknown.
 
 Scores are the finished graphs' own, in their precision, of images that were held back from training.
 """
@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from catvae.core.images.held_back import Calibration
 from catvae.runtime.bundles.bundle import Bundle
 from catvae.runtime.bundles.manifest import Scoring
+from catvae.runtime.bundles.scoring import contrast
 from catvae.runtime.errors import DataError
 
 QUANTILE = 0.01
 """Share of images like those trained on that is called unknown."""
+FAINT = 0.5
+"""Share of the `QUANTILE` of contrasts below which an image is unknown: far from what was trained on, and 0 where blank images were."""
 ENOUGH = 100
 """Images of a cluster that give it a threshold of its own: the lowest of a hundred is its first percentile."""
 
@@ -48,15 +51,21 @@ def calibrate(bundle: Bundle, calibration: Calibration) -> tuple[list[float], Sc
         quantile=QUANTILE,
         mean=round(float(scores.mean()), 3),
         standard_deviation=round(float(scores.std()), 3),
+        least_contrast=least_contrast(images),
     )
     return thresholds, record
 
 
+def least_contrast(images: NDArray[np.uint8]) -> float:
+    """The contrast that images like these (N, H, W, C) do not fall below."""
+    return _rounded_down(FAINT * _quantile(contrast(images).astype(np.float64)))
+
+
 def _rounded_down(threshold: float) -> float:
-    """To 0.001 nats: rounded up, it would call unknown all images that score alike, as empty ones do."""
+    """To 0.001: rounded up, it would call unknown all images that score alike, as empty ones do."""
     return math.floor(1000 * threshold) / 1000
 
 
-def _quantile(scores: NDArray[np.float64]) -> float:
+def _quantile(values: NDArray[np.float64]) -> float:
     """The `QUANTILE`, from below, so that no more than this share lies under it."""
-    return float(np.sort(scores)[math.floor(QUANTILE * (len(scores) - 1))])
+    return float(np.sort(values)[math.floor(QUANTILE * (len(values) - 1))])

@@ -13,7 +13,7 @@ class Answers(NamedTuple):
     """A bundle's answers to N images."""
 
     clusters: NDArray[np.int64]
-    """(N,); `UNKNOWN` where scores were asked for and one lies below its cluster's threshold."""
+    """(N,); `UNKNOWN` where scores were asked for and one lies below its cluster's threshold, or the image has too little contrast."""
     confidence: NDArray[np.float32]
     """(N,)."""
     assignment: NDArray[np.float32]

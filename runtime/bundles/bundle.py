@@ -24,7 +24,7 @@ from .bundle_files import find_bundle, read_manifest, read_verified
 from .latents import prior_means, prior_samples
 from .manifest import FileRecord, Manifest, Role
 from .matching import winners
-from .scoring import elbo, score_latents
+from .scoring import contrast, elbo, score_latents
 from .session import OutOfMemory, Session, finite_rows, require_runtime
 from .training_record import Training, parse_training
 
@@ -252,7 +252,8 @@ class Bundle:
                 (decoded,) = self._run("decoder", score_latents(mean, log_variance), ["image"], batch_size)
                 bound = elbo(images, decoded, assignment, cluster_kl)
                 outputs += [bound]
-                clusters = np.where(bound < self.manifest.reject_thresholds[clusters], UNKNOWN, clusters)
+                unknown = (bound < self.manifest.reject_thresholds[clusters]) | (contrast(images) < self.manifest.least_contrast)
+                clusters = np.where(unknown, UNKNOWN, clusters)
         return Answers(clusters, confidence, assignment, embedding, bound, finite_rows(outputs))
 
     def predict(self, images: Images, *, batch_size: int = 64) -> NDArray[np.int64]:

@@ -59,7 +59,7 @@ class Tally:
         share, expected = rejected / count, scored.quantile
         # Thresholds are quantiles of a sample, too: those of 1,000 images are off by as much as a batch of 1,000 is.
         spread = np.sqrt(expected * (1 - expected) * (1 / count + 1 / max(1, scored.images)))
-        said = f"{share:.1%} of the images score below their cluster's threshold, {expected:.0%} were expected"
+        said = f"{share:.1%} of the images are unlike all clusters, {expected:.0%} were expected"
         return said, bool(share > 2 * expected and share > expected + UNLIKELY * spread)
 
     def _shares(self) -> tuple[str, str]:

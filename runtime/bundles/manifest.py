@@ -70,6 +70,8 @@ class Scoring(msgspec.Struct, frozen=True, kw_only=True):
     """Share of them that lies below the thresholds."""
     mean: float
     standard_deviation: float
+    least_contrast: float = 0.0
+    """`scoring.contrast` below which an image is unknown, whatever its score; 0: never. A blank frame is easily explained."""
 
 
 class Quantisation(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,6 +184,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """(K,); minus infinity for a cluster that rejects nothing."""
         thresholds = [cluster.reject_threshold for cluster in self.clusters]
         return np.array([-np.inf if value is None else value for value in thresholds], np.float32)
+
+    @property
+    def least_contrast(self) -> float:
+        """The contrast below which an image is unknown; 0 rejects nothing."""
+        return self.scoring.least_contrast if self.scoring else 0.0
 
     @property
     def groups(self) -> list[int]:

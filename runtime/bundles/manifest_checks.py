@@ -49,6 +49,8 @@ def require_sense(manifest: "Manifest", where: str) -> None:
         raise DataError(f"{where} has the background {manifest.preprocess.background}, expected 0 to 255")
     if not all(0 <= cluster.share <= 1 for cluster in manifest.clusters):
         raise DataError(f"{where} has shares of clusters that do not lie between 0 and 1")
+    if not 0 <= manifest.least_contrast <= 127.5:
+        raise DataError(f"{where} has the least contrast {manifest.least_contrast}, expected 0 to 127.5, the most that pixels have")
     if "cpu" not in manifest.tolerances:
         raise DataError(f"{where} has no tolerance for the CPU")
     K, D = len(manifest.clusters), manifest.latent

@@ -79,9 +79,10 @@ def _unlike(manifest: Manifest) -> str:
     if scoring is None:
         return f"{every}: this bundle cannot tell, it was exported without images to score."
     source = "that were held back from training" if scoring.held_back else "of training: there were too few to hold any back"
+    faint = f" Nor is a frame known whose pixels deviate by less than {scoring.least_contrast:g} of 255." if scoring.least_contrast else ""
     return (
         f"{every}. `--score` calls it unknown where it scores below its cluster's threshold, as at most {scoring.quantile:.0%}"
-        f" of {scoring.images:,} images did {source}."
+        f" of {scoring.images:,} images did {source}.{faint}"
     )
 
 

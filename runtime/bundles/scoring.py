@@ -4,7 +4,7 @@
 
 The expectation is taken over two antithetic draws z = mean +- exp(log_variance / 2) * eps. eps is the same for every image, so a score
 depends on the image alone: not on its neighbours, the batch, or a seed. Training images score within a band; something the model has never
-seen lies far below it.
+seen lies far below it, unless there is little on it: a frame without contrast is easily explained, and told by that instead.
 """
 
 import math
@@ -29,6 +29,11 @@ def score_latents(mean: Floats, log_variance: Floats) -> Floats:
     """The latents to decode, (2N, D): the N draws with +eps, then those with -eps."""
     spread = np.exp(0.5 * log_variance) * shared_noise(mean.shape[1])
     return np.concatenate([mean + spread, mean - spread])
+
+
+def contrast(images: NDArray[np.uint8]) -> Floats:
+    """Standard deviation of each image's pixels about the mean of their channel, (N,), for images (N, H, W, C): from 0 to 127.5."""
+    return np.sqrt(images.var(axis=(1, 2), dtype=np.float32).mean(axis=1))
 
 
 def elbo(images: NDArray[np.uint8], decoded: Floats, assignment: Floats, cluster_kl: Floats) -> Floats:

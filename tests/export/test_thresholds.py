@@ -6,7 +6,7 @@ import pytest
 from catvae.core.images.data import load_data
 from catvae.core.images.held_back import LEAST, Calibration, read_calibration, split
 from catvae.export.bundle_writer import export_bundle
-from catvae.export.thresholds import ENOUGH, QUANTILE, _quantile, calibrate
+from catvae.export.thresholds import ENOUGH, QUANTILE, _quantile, calibrate, least_contrast
 from catvae.runtime.bundles.answers import UNKNOWN, Answers
 from catvae.runtime.bundles.bundle import Bundle
 
@@ -83,6 +83,15 @@ def test_images_that_all_score_alike_are_not_unknown():
 
     thresholds, _ = calibrate(Same(), Calibration(np.zeros((0, 1, 1, 1), np.uint8), np.zeros((2 * ENOUGH, 1, 1, 1), np.uint8)))
     assert np.float32(-12.3454) >= thresholds[0] > -12.4
+
+
+def test_blank_images_are_unknown_unless_there_were_some_in_training(bundle):
+    digits = load_data("digits").images
+    assert bundle.manifest.least_contrast == least_contrast(digits[split(len(digits)).held_back]) > 30
+    blank = np.full((3, *bundle.preprocess.shape), 15, np.uint8)
+    assert (bundle.examine(blank, score=True).clusters == UNKNOWN).all()
+    mixed = np.concatenate([digits[:200], np.repeat(blank, 2, 0)])
+    assert least_contrast(mixed) == 0
 
 
 def test_a_small_set_holds_nothing_back():

@@ -14,6 +14,7 @@ export interface Manifest {
   schema: number;
   model_id: string;
   clusters: { name: string; share: number; mean_confidence: number; reject_threshold?: number | null }[];
+  scoring?: { least_contrast?: number } | null;
   delta: number;
   lambda: number;
   preprocess: Preprocess;

@@ -1,10 +1,26 @@
-// How well the model explains an image: the evidence lower bound of runtime/scoring.py, in nats, with the same draws.
+// How well the model explains an image, and how much there is on it, as runtime/bundles/scoring.py has it, with the same draws.
 
 const SMALLEST = 1e-6; // probability that a pixel is kept away from 0 and 1
 
 /** The two latents to decode: mean +- exp(log_variance / 2) * noise. */
 export function scoreLatents(mean: Float32Array, logVariance: Float32Array, noise: number[]): Float32Array[] {
   return [1, -1].map((sign) => mean.map((value, i) => value + sign * Math.exp(0.5 * logVariance[i]) * noise[i]));
+}
+
+/** Standard deviation of bytes (H, W, C) about the mean of their channel. */
+export function contrast(pixels: Uint8Array, channels: number): number {
+  const counted = pixels.length / channels;
+  let variance = 0;
+  for (let c = 0; c < channels; c++) {
+    let sum = 0;
+    let squares = 0;
+    for (let i = c; i < pixels.length; i += channels) {
+      sum += pixels[i];
+      squares += pixels[i] ** 2;
+    }
+    variance += (squares - sum ** 2 / counted) / counted / channels;
+  }
+  return Math.sqrt(variance);
 }
 
 /** Of bytes (H, W, C), what the decoder made of both latents, q(c|x) and the divergence of each cluster. */

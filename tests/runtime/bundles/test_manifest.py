@@ -40,6 +40,7 @@ def images(bundle):
         (lambda m: m["preprocess"].update(height=14), "expected \\[14, 28, 1\\]"),
         (lambda m: m["preprocess"].update(background=256), "background 256"),
         (lambda m: m["clusters"][0].update(share=-0.05), "shares of clusters"),
+        (lambda m: m["scoring"].update(least_contrast=128), "least contrast 128.0, expected 0 to 127.5"),
         (lambda m: m.update(tolerances={}), "no tolerance for the CPU"),
         (lambda m: m["clusters"][3].update(name=""), "has the cluster name '', expected 1 to 255 printable"),
         (lambda m: m["clusters"][3].update(name="a\nb"), "printable characters"),

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from catvae.runtime.bundles.answers import UNKNOWN
-from catvae.runtime.bundles.scoring import elbo, score_latents
+from catvae.runtime.bundles.bundle import Bundle
+from catvae.runtime.bundles.scoring import contrast, elbo, score_latents
 
 
 def test_the_bound_is_the_formula():
@@ -52,3 +53,26 @@ def test_the_packaged_bundle_calls_noise_unknown(bundle):
     drawn = np.where(bundle.decode(bundle.means) > 0.5, 255, 0).astype(np.uint8)
     assert np.array_equal(bundle.examine(drawn, score=True).clusters, np.arange(len(bundle.names)))
     assert (bundle.examine(noise).clusters >= 0).all()  # without scores nothing is refused
+
+
+def test_contrast_is_the_deviation_from_the_mean_of_each_channel():
+    images = np.random.default_rng(3).integers(0, 256, (5, 7, 4, 3), dtype=np.uint8)
+    expected = [np.sqrt(np.mean([np.var(image[..., c].astype(float)) for c in range(3)])) for image in images]
+    np.testing.assert_allclose(contrast(images), expected, rtol=1e-6)
+    tinted = np.broadcast_to(np.array([250, 180, 90], np.uint8), (1, 9, 9, 3))
+    assert contrast(tinted) == 0
+    halves = np.zeros((1, 2, 2, 1), np.uint8)
+    halves[:, 0] = 255
+    assert contrast(halves) == 127.5
+    assert contrast(np.zeros((0, 3, 3, 1), np.uint8)).shape == (0,)
+
+
+@pytest.mark.parametrize("level", [0, 3, 128, 255])
+def test_blank_frames_are_unknown_to_the_packaged_bundle(level):
+    """A black one scores like a thin digit: it is told by what is not on it."""
+    bundle = Bundle.load()
+    noise = np.random.default_rng(4).normal(0, 4, (20, *bundle.preprocess.shape))  # of a sensor
+    frames = np.clip(level + noise, 0, 255).astype(np.uint8)
+    frames[0] = level
+    assert (bundle.examine(frames, score=True).clusters == UNKNOWN).all()
+    assert (bundle.examine(frames).clusters >= 0).all()
