@@ -173,10 +173,15 @@ class RunFolder:
             return False
         return all((self.path / name).is_file() for name in RESULTS)
 
+    @property
+    def weights(self) -> Path:
+        """The file of the trained weights."""
+        return self.path / "model.safetensors"
+
     def read_model(self) -> CatVAE:
         """The trained network, in evaluation mode, on the CPU."""
         model = CatVAE(self.read_record().spec)
-        load_weights(model, self.path / "model.safetensors")
+        load_weights(model, self.weights)
         return model.eval()
 
     def _read(self, name: str, type_: Any) -> Any:

@@ -179,7 +179,7 @@ class Session:
         self._picture("final", pictures.picture_samples(model, names, seed))
         self._picture("clusters", pictures.picture_clusters(assignment, data, names))
         self._picture("reconstructions", pictures.picture_reconstructions(model, data))
-        atomic_write(self.folder.path / "model.safetensors", weights_bytes(model))
+        atomic_write(self.folder.weights, weights_bytes(model))
         self._update()
         page = run_report(model, data, assignment, record, self.folder.read_config(), trainer.position.rows)
         atomic_write(self.folder.path / "report.html", page)

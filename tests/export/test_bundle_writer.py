@@ -60,7 +60,7 @@ def test_contents(exported):
 def test_either_all_clusters_or_none_are_said_with_their_name(exported, names, said):
     manifest = Bundle.load(exported).manifest
     clusters = tuple(msgspec.structs.replace(cluster, name=name) for cluster, name in zip(manifest.clusters[:3], names, strict=True))
-    found = bundle_writer.summary(bundle_writer.Exported(msgspec.structs.replace(manifest, clusters=clusters), [], ()))
+    found = bundle_writer.summary(bundle_writer.Exported(msgspec.structs.replace(manifest, clusters=clusters), (), ()))
     assert found["clusters"] == said
 
 
