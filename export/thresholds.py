@@ -1,6 +1,7 @@
 """Reject thresholds of a bundle: how low training-like images may score, and how little contrast have, before one is called unknown.
 
-Scores are the finished graphs' own, in their precision, of images that were held back from training.
+Scores are the finished graphs' own, in their precision, of images that were held back from training, or where there are none of some that
+were not. Contrast asks no model: it is read from both.
 """
 
 import math
@@ -17,7 +18,9 @@ from catvae.runtime.errors import DataError
 QUANTILE = 0.01
 """Share of images like those trained on that is called unknown."""
 FAINT = 0.5
-"""Share of the `QUANTILE` of contrasts below which an image is unknown: far from what was trained on, and 0 where blank images were."""
+"""The least contrast, as a part of the `QUANTILE` of contrasts: 0 where that is 0, because some images of training were blank."""
+PIECE = 512
+"""Images whose contrast is read at a time."""
 ENOUGH = 100
 """Images of a cluster that give it a threshold of its own: the lowest of a hundred is its first percentile."""
 
@@ -51,14 +54,15 @@ def calibrate(bundle: Bundle, calibration: Calibration) -> tuple[list[float], Sc
         quantile=QUANTILE,
         mean=round(float(scores.mean()), 3),
         standard_deviation=round(float(scores.std()), 3),
-        least_contrast=least_contrast(images),
+        least_contrast=least_contrast(np.concatenate([calibration.held_back, calibration.trained])),
     )
     return thresholds, record
 
 
 def least_contrast(images: NDArray[np.uint8]) -> float:
     """The contrast that images like these (N, H, W, C) do not fall below."""
-    return _rounded_down(FAINT * _quantile(contrast(images).astype(np.float64)))
+    found = [contrast(images[i : i + PIECE]) for i in range(0, len(images), PIECE)]
+    return _rounded_down(FAINT * _quantile(np.concatenate(found).astype(np.float64)))
 
 
 def _rounded_down(threshold: float) -> float:

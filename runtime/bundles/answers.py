@@ -21,7 +21,7 @@ class Answers(NamedTuple):
     embedding: NDArray[np.float32] | None
     """(N, D), if asked for."""
     score: NDArray[np.float32] | None
-    """(N,), if asked for."""
+    """(N,), if asked for. What has too little contrast is unknown whatever it is."""
     finite: NDArray[np.bool_]
     """(N,) whether every number of the row is finite; the others answer nothing."""
 

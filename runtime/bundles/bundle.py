@@ -10,12 +10,10 @@ import threading
 from functools import cached_property
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, UsageError
-from ..files import sha256
 from ..images.image_files import image_of_array, read_image
 from ..images.preprocess import Preprocess
 from .answers import UNKNOWN, Answers
@@ -115,7 +113,7 @@ class Bundle:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that the manifest says, names and thresholds too: what rows depend on."""
-        return sha256(msgspec.json.encode(self.manifest))
+        return self.manifest.seal
 
     @property
     def preprocess(self) -> Preprocess:

@@ -61,7 +61,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scoring(msgspec.Struct, frozen=True, kw_only=True):
-    """Evidence lower bounds of images that were not trained on, in nats: what reject thresholds were read from."""
+    """Evidence lower bounds in nats, and contrast, of images like those trained on: what reject thresholds were read from."""
 
     images: int
     held_back: bool

@@ -33,7 +33,10 @@ def score_latents(mean: Floats, log_variance: Floats) -> Floats:
 
 def contrast(images: NDArray[np.uint8]) -> Floats:
     """Standard deviation of each image's pixels about the mean of their channel, (N,), for images (N, H, W, C): from 0 to 127.5."""
-    return np.sqrt(images.var(axis=(1, 2), dtype=np.float32).mean(axis=1))
+    pixels = max(1, math.prod(images.shape[1:3]))
+    # whole numbers, so that the same pixels give the same answer however they lie in memory
+    sums, squares = images.sum((1, 2), dtype=np.int64), np.einsum("nhwc,nhwc->nc", images, images, dtype=np.int64)
+    return (np.sqrt((pixels * squares - sums * sums).mean(1)) / pixels).astype(np.float32)
 
 
 def elbo(images: NDArray[np.uint8], decoded: Floats, assignment: Floats, cluster_kl: Floats) -> Floats:

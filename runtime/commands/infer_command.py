@@ -41,7 +41,11 @@ BATCH = 64
     help="Also copy each image into DIR, into a folder per cluster; nothing is moved or written over.",
 )
 @click.option("--embed", is_flag=True, help="Add the posterior mean to each row (jsonl).")
-@click.option("--score", is_flag=True, help="Add how well the model explains the image, in nats; cluster -1 where it does not.")
+@click.option(
+    "--score",
+    is_flag=True,
+    help="Add how well the model explains the image, in nats; cluster -1 where it does not, or there is hardly anything on it.",
+)
 @click.option("--invert", is_flag=True, help="Swap black and white first: for dark ink on white, when the model saw white on black.")
 @click.option("--resume", is_flag=True, help="Go on with the rows an interrupted call left beside -o.")
 @click.option("--shard", metavar="I/N", help="Only the I-th of N parts of the images, by a hash of the path.")

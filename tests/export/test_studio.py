@@ -66,6 +66,15 @@ def test_a_drawing_is_sorted(page):
     assert np.abs(rebuilt - 255 * bundle.decode(bundle.transform(seen))[0, ..., 0]).max() <= 1
     assert page.is_visible("#unlike") == (bundle.examine(seen, score=True).clusters[0] == UNKNOWN)
     page.click("#clear")
+    page.uncheck("#centre-drawing")  # which makes a dot as large as a digit
+    stroke(page, (150, 150), (152, 150), lift=False)
+    settled(page)
+    assert not page.is_visible("#unlike")  # a dot may become anything
+    page.mouse.up()
+    settled(page)
+    assert page.is_visible("#unlike")
+    page.check("#centre-drawing")
+    page.click("#clear")
     assert "Draw" in page.inner_text("#verdict")
     page.check("#invert")  # an empty pad is no image, in either sense
     settled(page)

@@ -87,11 +87,12 @@ def test_images_that_all_score_alike_are_not_unknown():
 
 def test_blank_images_are_unknown_unless_there_were_some_in_training(bundle):
     digits = load_data("digits").images
-    assert bundle.manifest.least_contrast == least_contrast(digits[split(len(digits)).held_back]) > 30
+    assert 30 < bundle.manifest.least_contrast == pytest.approx(least_contrast(digits), abs=2)
     blank = np.full((3, *bundle.preprocess.shape), 15, np.uint8)
     assert (bundle.examine(blank, score=True).clusters == UNKNOWN).all()
-    mixed = np.concatenate([digits[:200], np.repeat(blank, 2, 0)])
-    assert least_contrast(mixed) == 0
+    many = digits[:1000]
+    assert least_contrast(np.concatenate([many, blank])) > 30
+    assert least_contrast(np.concatenate([many, np.repeat(blank, 5, 0)])) == 0
 
 
 def test_a_small_set_holds_nothing_back():

@@ -30,6 +30,7 @@ export function startSort(
   const drawn = rules.channels === 1; // nobody draws a photograph
   let source: ImageData | "pad" | null = null; // an opened image, what was drawn, or nothing yet
   let answer: Answer | null = null;
+  let stroking = false; // half a drawing is unlike everything
 
   pad.width = SIDE;
   pad.height = Math.round((SIDE * rules.height) / rules.width);
@@ -45,6 +46,7 @@ export function startSort(
     paint(byId<HTMLCanvasElement>("seen"), pixels, rules);
     paint(byId<HTMLCanvasElement>("rebuilt"), answer.rebuilt, rules);
     showAnswer(answer);
+    byId("unlike").hidden = !answer.unknown || stroking;
     onAnswer(answer);
     answered(true);
     if (!performance.getEntriesByName(FIRST).length) performance.mark(FIRST);
@@ -102,7 +104,8 @@ export function startSort(
   };
 
   if (drawn) {
-    drawOn(pad, context, ink, () => {
+    drawOn(pad, context, ink, (underWay) => {
+      stroking = underWay;
       given("pad");
       sort();
     });
@@ -157,8 +160,7 @@ export function startSort(
   void working(showExamples());
 }
 
-function showAnswer({ classes, unknown }: Answer): void {
-  byId("unlike").hidden = !unknown;
+function showAnswer({ classes }: Answer): void {
   byId("verdict").replaceChildren(
     Object.assign(document.createElement("strong"), { textContent: classes[0].name }),
     ` ${percent(classes[0].share)} sure`,
@@ -189,7 +191,7 @@ function blank({ width, height, channels, background }: Bundle["manifest"]["prep
 }
 
 /** Freehand lines with pointer or finger; `changed` is called with every stroke's progress. */
-function drawOn(pad: HTMLCanvasElement, context: CanvasRenderingContext2D, ink: string, changed: () => void): void {
+function drawOn(pad: HTMLCanvasElement, context: CanvasRenderingContext2D, ink: string, changed: (underWay: boolean) => void): void {
   let last: [number, number] | null = null;
   const at = (event: PointerEvent): [number, number] => {
     const box = pad.getBoundingClientRect();
@@ -205,7 +207,7 @@ function drawOn(pad: HTMLCanvasElement, context: CanvasRenderingContext2D, ink: 
     context.lineTo(...point);
     context.stroke();
     last = point;
-    changed();
+    changed(true);
   };
   pad.addEventListener("pointerdown", (event) => {
     if (!event.isPrimary || event.button) return;
@@ -217,5 +219,11 @@ function drawOn(pad: HTMLCanvasElement, context: CanvasRenderingContext2D, ink: 
   pad.addEventListener("pointermove", (event) => {
     if (last && event.isPrimary) for (const passed of event.getCoalescedEvents?.() ?? [event]) line(passed);
   });
-  for (const kind of ["pointerup", "pointercancel"]) pad.addEventListener(kind, () => (last = null));
+  for (const kind of ["pointerup", "pointercancel"]) {
+    pad.addEventListener(kind, () => {
+      if (!last) return;
+      last = null;
+      changed(false);
+    });
+  }
 }

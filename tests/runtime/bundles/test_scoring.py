@@ -65,6 +65,10 @@ def test_contrast_is_the_deviation_from_the_mean_of_each_channel():
     halves[:, 0] = 255
     assert contrast(halves) == 127.5
     assert contrast(np.zeros((0, 3, 3, 1), np.uint8)).shape == (0,)
+    assert np.array_equal(contrast(images), contrast(np.asfortranarray(images)))
+    large = np.full((1, 600, 600, 1), 255, np.uint8)  # sums beyond what float32 holds
+    large[:, ::2] = 254
+    assert contrast(large) == 0.5
 
 
 @pytest.mark.parametrize("level", [0, 3, 128, 255])
