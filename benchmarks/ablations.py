@@ -21,8 +21,8 @@ from catvae.core.images.pieces import to_float
 from catvae.core.images.views import ViewPolicy, random_view
 from catvae.core.machine.devices import resolve_precision
 from catvae.core.runs.evaluation import assign
-from catvae.core.runs.run_folder import RunFolder
-from catvae.core.runs.run_record import Origin
+from catvae.core.runs.folder import RunFolder
+from catvae.core.runs.record import Origin
 from catvae.core.runs.session import Session
 from catvae.core.vae.model import CatVAE
 

@@ -45,7 +45,7 @@ DECODE = (
 )
 """Without numpy and the bundle, as the second process of `catvae-infer` does."""
 TORCH = (
-    "import numpy, PIL.Image, torch; from catvae.core.runs.run_folder import RunFolder; from catvae.core.runs.evaluation import assign;"
+    "import numpy, PIL.Image, torch; from catvae.core.runs.folder import RunFolder; from catvae.core.runs.evaluation import assign;"
     "from catvae.runtime.images.image_files import read_image; f = RunFolder({run!r}); m = f.read_model();"
     "x = read_image({image!r}, f.read_record().data.preprocess); print(assign(m, x[None]).argmax())"
 )

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catvae.core.runs.run_folder import RunFolder
-from catvae.core.runs.run_record import RunRecord
+from catvae.core.runs.folder import RunFolder
+from catvae.core.runs.record import RunRecord
 
 TRAIN = str(Path(sys.executable).parent / "catvae-train")
 

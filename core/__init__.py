@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .config import TrainConfig, resolve
     from .estimator import InfoCatVAE
     from .images.data import ImageData, load_data
-    from .runs.run_folder import RunFolder
+    from .runs.folder import RunFolder
     from .training.trainer import Trainer
     from .vae.model import CatVAE, ModelSpec
 
@@ -19,7 +19,7 @@ _HOMES = {
     "ImageData": "images.data",
     "InfoCatVAE": "estimator",
     "ModelSpec": "vae.model",
-    "RunFolder": "runs.run_folder",
+    "RunFolder": "runs.folder",
     "TrainConfig": "config",
     "Trainer": "training.trainer",
     "load_data": "images.data",

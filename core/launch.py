@@ -9,9 +9,9 @@ from typing import NamedTuple
 import msgspec
 import torch
 
-from catvae.runtime.commands.command import say
-from catvae.runtime.errors import DataError, UsageError, typed
+from catvae.runtime.errors import DataError, UsageError
 from catvae.runtime.interruption import Interrupted, stop_on_signals
+from catvae.runtime.wording import say, typed
 
 from .config import Device, TrainConfig
 from .images.data import NAMED, ImageData, is_image_folder, load_data
@@ -19,8 +19,8 @@ from .images.held_back import split
 from .machine.devices import keep_freed_memory, resolve_device
 from .machine.ranks import Ranks, join, started_by_torchrun
 from .progress import announce, conclude, train_with_bar
-from .runs.run_folder import RunFolder
-from .runs.run_record import Origin, RunRecord, source_of
+from .runs.folder import RunFolder
+from .runs.record import Origin, RunRecord, source_of
 from .runs.seeds import folder_of, is_planned, plan, train_seeds
 from .runs.session import Session, as_begun
 from .training.feasible import trainable, within_memory

@@ -7,12 +7,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from catvae.kernels import kernel_status
-from catvae.runtime.commands.command import say
-from catvae.runtime.errors import typed
-from catvae.runtime.wording import counted
+from catvae.runtime.wording import counted, say, typed
 
 from .clusters.metrics import UNRELATED
-from .runs.run_record import RunRecord
+from .runs.record import RunRecord
 from .runs.session import Session
 from .training.trainer import Trainer
 from .vae.objective import BatchLoss

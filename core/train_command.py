@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from catvae.runtime.commands.command import Choice, FilePath, SourceText, command_entry, say
+from catvae.runtime.commands.command import Choice, FilePath, SourceText, command_entry
 from catvae.runtime.errors import UsageError
+from catvae.runtime.wording import say
 
 if TYPE_CHECKING:
     from .config import TrainConfig

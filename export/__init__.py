@@ -1,1 +1,1 @@
-"""From a run folder to a bundle: tracing, the parity gate, the manifest, and the `catvae-export` command."""
+"""From a run folder to a bundle, and from a bundle to a page or a model repository: the `catvae-export` command."""

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catvae.core.images.held_back import Calibration, read_calibration
-from catvae.core.runs.run_folder import RunFolder
-from catvae.core.runs.run_summary import training_of
+from catvae.core.runs.folder import RunFolder
+from catvae.core.runs.summary import training_of
 from catvae.core.vae.model import CatVAE
 from catvae.runtime.bundles.bundle import Bundle
 from catvae.runtime.bundles.bundle_files import BESIDE, refuse_inside
@@ -17,11 +17,13 @@ from catvae.runtime.bundles.latents import prior_means
 from catvae.runtime.bundles.manifest import Manifest, Quantisation
 from catvae.runtime.bundles.manifest_seal import sealed
 from catvae.runtime.bundles.model_card import model_card
+from catvae.runtime.bundles.pictures import preview
 from catvae.runtime.bundles.session import require_runtime
-from catvae.runtime.commands.generate import preview
-from catvae.runtime.errors import DataError, UsageError, typed
+from catvae.runtime.errors import DataError, UsageError
 from catvae.runtime.files import atomic_write, sha256
+from catvae.runtime.ours import CARD, MANIFEST, PREVIEW
 from catvae.runtime.whole_folder import refuse_strangers, whole_folder
+from catvae.runtime.wording import typed
 
 from .agreement import BATCHES, Speed, check_agreement, compare_speed
 from .description import OLDEST_RUNTIME, describe, graph_metadata
@@ -102,7 +104,7 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
 
     contents = {manifest.graphs[role].name: data for role, data in built.graphs.items()}
     contents |= {manifest.golden.name: built.golden, manifest.training.name: training}
-    contents |= {"manifest.json": sealed(manifest), "MODEL_CARD.md": model_card(manifest).encode()}
+    contents |= {MANIFEST: sealed(manifest), CARD: model_card(manifest).encode()}
     _write_all(output, contents, overwrite)
     return Exported(manifest, built.speeds, record.verdict.reasons if record.verdict else ())
 
@@ -165,7 +167,7 @@ def _write_all(output: Path, files: dict[str, bytes], overwrite: bool) -> None:
         for name, data in files.items():
             atomic_write(staging / name, data)
         bundle = Bundle.load(staging)
-        atomic_write(staging / "preview.png", preview(bundle, bundle.names))
+        atomic_write(staging / PREVIEW, preview(bundle, bundle.names))
         if staging.parent != output:  # what has appeared there while all this took its time is not ours to remove
             _check_target(output, overwrite)
 

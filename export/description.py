@@ -11,7 +11,7 @@ import torch
 
 from catvae.core.config import TrainConfig
 from catvae.core.images.held_back import split
-from catvae.core.runs.run_record import RunRecord
+from catvae.core.runs.record import RunRecord
 from catvae.runtime.bundles.manifest import (
     SCHEMA,
     Cluster,

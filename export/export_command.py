@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from catvae.runtime.commands.command import FilePath, command_entry, say
-from catvae.runtime.errors import UsageError, typed
+from catvae.runtime.commands.command import FilePath, command_entry
+from catvae.runtime.errors import UsageError
+from catvae.runtime.wording import say, typed
 
 if TYPE_CHECKING:
     from .precision import Precision

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from catvae.core.launch import can_go_on
-from catvae.core.runs.run_folder import RunFolder
+from catvae.core.runs.folder import RunFolder
 from catvae.runtime.bundles.bundle_files import PRETRAINED
 
 

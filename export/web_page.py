@@ -13,6 +13,7 @@ from catvae.runtime.bundles.bundle import Bundle
 from catvae.runtime.bundles.scoring import shared_noise
 from catvae.runtime.errors import DataError
 from catvae.runtime.files import sha256
+from catvae.runtime.ours import MANIFEST
 from catvae.runtime.whole_folder import refuse_others, write_folder
 
 PAGE = (
@@ -49,7 +50,7 @@ def write_page(bundle: Path | None, output: Path, *, overwrite: bool = False) ->
     files: dict[str, bytes | str] = {**page_files()}
     for record in loaded.manifest.graphs.values():
         files[f"model/{record.name}"] = loaded.file(record)
-    files["model/manifest.json"] = (loaded.path / "manifest.json").read_bytes()
+    files["model/manifest.json"] = (loaded.path / MANIFEST).read_bytes()
     files["model/noise.json"] = json.dumps(shared_noise(loaded.manifest.latent).tolist())
     write_folder(output, files, overwrite=overwrite)
     return loaded

@@ -4,11 +4,6 @@ Messages are one line and say what was found, what was expected, which file or o
 """
 
 
-def one_line(text: object) -> str:
-    """Its words with single spaces between them."""
-    return " ".join(str(text).split())
-
-
 class CatVAEError(Exception):
     """Base of every failure this project raises on purpose; as it stands, of memory that is not enough."""
 
@@ -51,23 +46,3 @@ class ImageError(CatVAEError):
     def __init__(self, code: str, message: str):
         super().__init__(message)
         self.code = code
-
-
-def printable(text: str) -> str:
-    """`text` without anything that could move a terminal's cursor; bytes that are no UTF-8 shown escaped."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in encodable(text))
-
-
-def encodable(text: str) -> str:
-    """`text` with what is no UTF-8 shown escaped: a file name's bytes, or half a letter, as names on Windows may hold."""
-    try:
-        return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    except UnicodeEncodeError:
-        return text.encode(errors="backslashreplace").decode()
-
-
-def typed(path: object) -> str:
-    """A path as it is typed in a shell: quoted where it holds spaces and the like."""
-    import shlex
-
-    return shlex.quote(str(path))

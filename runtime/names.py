@@ -4,7 +4,8 @@ import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from .errors import printable
+from .errors import UsageError
+from .wording import printable
 
 LONGEST_NAME = 255
 """Characters that a name may have."""
@@ -45,3 +46,32 @@ def class_names(values: Sequence[str]) -> tuple[str, ...]:
             name = next(text for text in numbered if text not in times and text not in found)
         found.append(name)
     return tuple(found)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """Names to tell clusters apart by in a picture: one that several share comes with each one's number."""
+    shared = Counter(names)
+    return [f"{name} ({cluster})" if shared[name] > 1 else name for cluster, name in enumerate(names)]
+
+
+def find_cluster(text: str, names: list[str]) -> int:
+    """The cluster of a name, or of a number where no cluster has that name; ``#3`` is the number, whatever clusters are called.
+
+    Raises
+    ------
+    UsageError
+        When there is none, or several clusters share the name.
+    """
+    number = text.removeprefix("#")
+    counted = number.isdecimal() and len(number) <= 9 and int(number) < len(names)  # Python refuses to read thousands of digits
+    if text.startswith("#") and counted and text not in names:
+        return int(number)
+    found = [i for i, name in enumerate(names) if name == text]
+    if len(found) == 1:
+        return found[0]
+    if len(found) > 1:
+        raise UsageError(f"the clusters {', '.join(map(str, found))} are all named '{text}': give the number of one, #{found[0]} say")
+    if counted:
+        return int(number)
+    named = "" if names == [str(i) for i in range(len(names))] else f", or one of {', '.join(names)}"
+    raise UsageError(f"there is no cluster '{text}': expected 0 to {len(names) - 1}{named}")

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from .errors import OutputError, UsageError
 from .files import atomic_write, make_folder, umask
+from .ours import MANIFEST
 
-LAST = ("manifest.json", "index.html")
+LAST = (MANIFEST, "index.html")
 """Files whose presence marks a folder as complete; they are moved last."""
 
 

@@ -1,1 +1,1 @@
-"""Clusters: joint distributions, merging, the choice of K, changes of the output layer, collapse, the verdict, scores."""
+"""Clusters: joint distributions, merging, the choice of K, changes of the output layer, collapse, scores."""

@@ -6,7 +6,7 @@ Views keep a background just as they keep a thing, and nothing in training knows
 import numpy as np
 from numpy.typing import NDArray
 
-from catvae.runtime.evenly import scattered
+from catvae.runtime.sampling import scattered
 
 from ..images.edges import edges
 

@@ -17,6 +17,7 @@ from catvae.runtime.files import sha256
 from catvae.runtime.images.preprocess import Preprocess
 from catvae.runtime.images.sources import is_image_name
 from catvae.runtime.names import class_names
+from catvae.runtime.ours import PLAN, RECORD
 
 from .arrays import read_arrays
 from .edges import background_of
@@ -108,7 +109,7 @@ def is_named(source: str) -> bool:
     """Whether a data set of that name is meant: not where a folder is called so, unless it is one of `catvae-train`'s."""
     if source not in NAMED:
         return False
-    return not os.path.isdir(source) or not {"run.json", "seeds.json"}.isdisjoint(os.listdir(source))
+    return not os.path.isdir(source) or not {RECORD, PLAN}.isdisjoint(os.listdir(source))
 
 
 def _load_named(name: str) -> ImageData:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from catvae.runtime.evenly import scattered
+from catvae.runtime.sampling import scattered
 
 Pixels = NDArray[np.uint8]
 

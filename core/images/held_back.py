@@ -12,8 +12,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from catvae.runtime.errors import DataError
-from catvae.runtime.evenly import scattered
 from catvae.runtime.files import atomic_write
+from catvae.runtime.sampling import scattered
 
 FILE = "calibration.safetensors"
 SHARE = 0.05

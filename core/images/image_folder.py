@@ -7,8 +7,7 @@ So images are fitted in with their aspect ratio kept only where nobody sees the 
 import contextlib
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +15,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from catvae.runtime.errors import DataError, ImageError, printable
-from catvae.runtime.evenly import scattered
+from catvae.runtime.errors import DataError, ImageError
 from catvae.runtime.images.decoding import Decoding
 from catvae.runtime.images.image_files import image_size_of, may_be_transparent, read_image
 from catvae.runtime.images.preprocess import Preprocess
-from catvae.runtime.images.sources import SUFFIXES, is_image_name, left_by_us
+from catvae.runtime.images.sources import SUFFIXES, walk_images
+from catvae.runtime.sampling import scattered
+from catvae.runtime.wording import printable
 
 from .edges import edges
 
@@ -41,6 +41,8 @@ MOSTLY = 0.9
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+Sizes = Set[tuple[int, int]]
+"""(width, height) of images."""
 
 
 class FolderImages(NamedTuple):
@@ -69,18 +71,18 @@ def read_folder(folder: Path, image_size: int | None, warn: Callable[[str], None
     if not files:
         raise DataError(f"{folder} holds no images: expected {', '.join(sorted(SUFFIXES))} files in it or in its sub-folders")
     size_of = _sizes(files, warn)
-    preprocess = fitting(list(size_of), Counter(size_of.values()), image_size)
+    preprocess = fitting(list(size_of), set(size_of.values()), image_size)
     images, readable = _decoded(list(size_of), preprocess, warn)
     if not readable:
         raise DataError(f"{folder}: none of its {len(files):,} image files can be read")
-    sizes = Counter(size_of[file] for file in readable)
+    sizes = {size_of[file] for file in readable}
     if len(readable) < len(size_of) and (better := fitting(readable, sizes, image_size)) != preprocess:
         preprocess = better  # what cannot be read has no say in how the others are fitted in
         images, readable = _decoded(readable, preprocess, warn)
     if all((image[..., :1] == image).all() for image in images):  # grey pictures saved as RGB train as grey
         images, preprocess = images[..., :1].copy(), msgspec.structs.replace(preprocess, channels=1)
     labels, names = _labels(readable, folder)
-    notes = _note(sizes, preprocess)
+    notes = _notes_on_sizes(sizes, preprocess)
     if skipped := len(files) - len(readable):
         notes.insert(0, f"{skipped:,} of {len(files):,} image files could not be read and were left out")
     inside = sum(file.parent != folder for file in readable)
@@ -125,7 +127,7 @@ def _decoded(files: Sequence[Path], rules: Preprocess, warn: Callable[[str], Non
     return images[: len(readable)], readable
 
 
-def fitting(files: Sequence[Path], sizes: Counter[tuple[int, int]], image_size: int | None) -> Preprocess:
+def fitting(files: Sequence[Path], sizes: Sizes, image_size: int | None) -> Preprocess:
     """How images of these (width, height) become images of one size; `image_size` is the side of a square."""
     height, width = _target_size(sizes, image_size)
     stretched = Preprocess(height=height, width=width, channels=3, fit="stretch")  # also for new images, where these need no bars
@@ -134,7 +136,7 @@ def fitting(files: Sequence[Path], sizes: Counter[tuple[int, int]], image_size: 
     return stretched if background is None else msgspec.structs.replace(stretched, fit="pad", background=background)
 
 
-def _bars(sizes: Counter[tuple[int, int]], preprocess: Preprocess) -> bool:
+def _needs_bars(sizes: Sizes, preprocess: Preprocess) -> bool:
     """Whether some image is of another shape than the frame."""
     return any(width * preprocess.height != height * preprocess.width for width, height in sizes)
 
@@ -187,20 +189,15 @@ def _labels(files: Sequence[Path], folder: Path) -> tuple[Labels | None, tuple[s
 
 
 def _image_files(folder: Path, warn: Callable[[str], None]) -> Iterator[Path]:
-    """Images below `folder` in sorted order; hidden files and folders are passed over, and runs and bundles of ours."""
-    for parent, folders, names in os.walk(folder, onerror=lambda error: warn(f"left out: {error}")):
-        if what := left_by_us(names):
-            warn(f"left out {parent}: it is {what}")
-            folders.clear()
-            continue
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in folders:
-            if (Path(parent) / name).is_symlink():  # os.walk does not follow them: one may lead back to where it is
-                warn(f"left out {Path(parent) / name}: a link to a folder")
-        yield from (Path(parent) / name for name in sorted(names) if is_image_name(name))
+    """Images below `folder` as `walk_images` finds them, without folders that cannot be listed."""
+    for path in map(Path, walk_images(os.fspath(folder), warn)):
+        if path.is_dir():
+            warn(f"left out {path}: a folder that cannot be listed")
+        else:
+            yield path
 
 
-def _target_size(sizes: Counter[tuple[int, int]], image_size: int | None) -> tuple[int, int]:
+def _target_size(sizes: Sizes, image_size: int | None) -> tuple[int, int]:
     """(H, W) that images of these (width, height) are fitted into."""
     if not sizes:
         return 1, 1
@@ -212,7 +209,7 @@ def _target_size(sizes: Counter[tuple[int, int]], image_size: int | None) -> tup
     return side, side
 
 
-def _note(sizes: Counter[tuple[int, int]], preprocess: Preprocess) -> list[str]:
+def _notes_on_sizes(sizes: Sizes, preprocess: Preprocess) -> list[str]:
     """A line about what was done to the sizes, where anything was."""
     frame = f"{preprocess.width} x {preprocess.height} pixels"
     if len(sizes) > 1:
@@ -222,7 +219,7 @@ def _note(sizes: Counter[tuple[int, int]], preprocess: Preprocess) -> list[str]:
         if (width, height) == (preprocess.width, preprocess.height):
             return []
         what = f"images of {width} x {height} were"
-    if not _bars(sizes, preprocess):
+    if not _needs_bars(sizes, preprocess):
         return [f"{what} resized to {frame}"]
     if preprocess.fit == "stretch":
         return [f"{what} stretched to {frame}, since bars beside them would be seen: they have no plain background in common"]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as nnF
 from numpy.typing import NDArray
 
-from catvae.runtime.evenly import scattered
+from catvae.runtime.sampling import scattered
 
 MIRRORED = 0.62
 """Mean correlation with their own mirror image from which on grey images are of things, not of writing."""

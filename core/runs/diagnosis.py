@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from ..clusters.borders import predicted_by_borders
 from ..clusters.joints import estimate_joints
 from ..clusters.metrics import health
-from ..clusters.verdict import Evidence, Verdict, verdict
 from ..machine.devices import seeded
 from ..training.trainer import Trainer
 from . import evaluation
+from .verdict import Evidence, Verdict, verdict
 
 
 class Diagnosis(NamedTuple):

@@ -21,7 +21,7 @@ from ..training.labelled import LabelledImages
 from ..vae.layers import DropoutReLU
 from ..vae.likelihood import likelihood
 from ..vae.model import CatVAE
-from .run_record import ClusterRecord
+from .record import ClusterRecord
 
 DRAWN = 320
 """Images drawn to see how many return to their cluster: two of a hundred are seen, and a thousand clusters cost no more than ten."""

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from catvae.runtime.evenly import evenly, scattered
 from catvae.runtime.images.grid import grid
+from catvae.runtime.sampling import evenly, scattered
 
 from ..images.data import ImageData
 from ..vae.model import CatVAE

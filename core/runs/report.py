@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from catvae.runtime.bundles.training_record import Training
-from catvae.runtime.evenly import scattered
 from catvae.runtime.report.facts import EXAMINED, Examined, Facts, confusion, health_table, pictured, scores_table
 from catvae.runtime.report.page import render
+from catvae.runtime.sampling import scattered
 from catvae.runtime.wording import counted
 
 from ..config import TrainConfig
@@ -18,8 +18,8 @@ from ..images.data import ImageData
 from ..images.held_back import split
 from ..vae.model import CatVAE
 from .evaluation import encode_mean
-from .run_record import RunRecord
-from .run_summary import training_of
+from .record import RunRecord
+from .summary import training_of
 
 
 class NetworkDrawer(NamedTuple):

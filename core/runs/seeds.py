@@ -16,23 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
-from catvae.runtime.commands.command import say
 from catvae.runtime.errors import DataError, NumericError
-from catvae.runtime.evenly import scattered
 from catvae.runtime.files import atomic_write, make_folder, pretty_json
+from catvae.runtime.ours import PLAN, RECORD
+from catvae.runtime.sampling import scattered
+from catvae.runtime.wording import say
 
 from ..config import TrainConfig
 from ..images.data import ImageData
 from ..machine.devices import seeded
-from ..training.checkpoint import read_position
+from ..training.checkpoint import POSITION, read_position
 from ..training.labelled import LabelledImages
 from .evaluation import assign
+from .folder import RunFolder
+from .record import Origin, RunRecord, SeedRecord
 from .report import run_report
-from .run_folder import RunFolder
-from .run_record import Origin, RunRecord, SeedRecord
 from .session import Session, require_same
 
-PLAN = "seeds.json"
 Agreements = dict[int, dict[int, float]]
 """Adjusted Rand index of each run's clusters with those of each other one."""
 COMPARED = 10_000
@@ -102,7 +102,7 @@ def train_seeds(
                 run.write_record(record)
             continue
         with run.locked():
-            if (run.path / "state.json").is_file():
+            if (run.path / POSITION).is_file():
                 session = Session.resume(run, data, labelled, origin=origin, device=config.device, named=folder.path)
             else:
                 session = Session.start(run, data, msgspec.structs.replace(config, seed=seed), origin, labelled)
@@ -136,7 +136,7 @@ def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -
         for seed, record in records.items()
     ]
     for source in runs[best].files():
-        if source.name != "run.json":
+        if source.name != RECORD:
             target = folder.path / source.relative_to(runs[best].path)
             make_folder(target.parent)
             atomic_write(target, source.read_bytes())
@@ -145,7 +145,7 @@ def _keep_best(folder: RunFolder, data: ImageData, runs: dict[int, RunFolder]) -
     model, config, position = runs[best].read_model(), runs[best].read_config(), read_position(runs[best].path)
     with seeded(best):
         assignment = assign(model, data.images, dropout=config.legacy)
-    atomic_write(folder.path / "report.html", run_report(model, data, assignment, record, config, position.rows))  # now with all seeds
+    atomic_write(folder.page, run_report(model, data, assignment, record, config, position.rows))  # now with all seeds
     folder.write_record(record)
     return record
 
@@ -187,9 +187,9 @@ def _agreements(clusters: dict[int, NDArray[np.int64]]) -> Agreements:
 def folder_of(path: Path) -> RunFolder:
     """The folder whose records describe a planned result: the first run's while none is kept yet. Raises `DataError` before that began."""
     folder = RunFolder(path)
-    if is_planned(folder) and not (path / "run.json").is_file():
+    if is_planned(folder) and not (path / RECORD).is_file():
         first = RunFolder(path / "seeds" / str(read_plan(folder)[0]))
-        if not (first.path / "run.json").is_file():
+        if not (first.path / RECORD).is_file():
             raise DataError(f"{path} was stopped before its first run began: start it again with --overwrite")
         return first
     return folder

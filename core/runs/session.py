@@ -11,10 +11,11 @@ import msgspec
 from PIL.Image import Image
 
 from catvae.kernels import kernel_status
-from catvae.runtime.errors import DataError, NumericError, OutputError, typed
+from catvae.runtime.errors import DataError, NumericError, OutputError
 from catvae.runtime.files import atomic_write, pretty_json, sha256
 from catvae.runtime.images.grid import png_bytes
 from catvae.runtime.interruption import Interrupted, stop_on_signals
+from catvae.runtime.wording import typed
 
 from ..config import Device, TrainConfig
 from ..images.data import ImageData
@@ -27,9 +28,9 @@ from ..training.trainer import Hooks, Trainer
 from ..vae.objective import BatchLoss
 from . import evaluation, pictures
 from .diagnosis import diagnose
+from .folder import RunFolder
+from .record import DataRecord, Origin, RunRecord, versions
 from .report import run_report
-from .run_folder import RunFolder
-from .run_record import DataRecord, Origin, RunRecord, versions
 
 SAVE_EVERY = 20.0
 """Seconds between two saved states, at least."""
@@ -182,7 +183,7 @@ class Session:
         atomic_write(self.folder.weights, weights_bytes(model))
         self._update()
         page = run_report(model, data, assignment, record, self.folder.read_config(), trainer.position.rows)
-        atomic_write(self.folder.path / "report.html", page)
+        atomic_write(self.folder.page, page)
         self._save_state()
         self._write("finished")
         return record

@@ -1,6 +1,6 @@
 """The training loop: starts, epochs, signals.
 
-A step is in `steps`, the score of a start in `starts`, what is measured after training in `evaluation`, files in `run_folder`.
+A step is in `steps`, the score of a start in `starts`, what is measured after training in `evaluation`, files in `runs`.
 """
 
 import signal

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catvae.kernels import mixture_kl
-from catvae.runtime.evenly import scattered
+from catvae.runtime.sampling import scattered
 
 from ..images.pieces import to_float
 from .model import CatVAE, Posterior

@@ -5,13 +5,15 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import DataError, UsageError, typed
+from ..errors import DataError, UsageError
 from ..files import real_path, sha256
+from ..ours import CARD, MANIFEST, PREVIEW, is_bundle, is_run
+from ..wording import typed
 from .manifest import MAX_BYTES, FileRecord, Manifest, parse_manifest
 
 MAX_GRAPH_BYTES = 2**30
 PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
-BESIDE = ("manifest.json", "MODEL_CARD.md", "preview.png")
+BESIDE = (MANIFEST, CARD, PREVIEW)
 """Files of a bundle that no hash vouches for: the manifest itself, and what only people look at."""
 
 
@@ -34,7 +36,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a bundle that holds what it names and nothing else; raises `DataError`."""
     try:
         is_folder, exists = folder.is_dir(), folder.exists()
-        is_run = is_folder and not (folder / "manifest.json").exists() and (folder / "run.json").exists()
+        run = is_run(folder)
         names = os.listdir(folder) if is_folder else []
     except OSError as error:
         raise DataError(f"cannot read {folder}: {error.strerror or error}") from error
@@ -42,16 +44,16 @@ def read_manifest(folder: Path) -> Manifest:
         if exists:
             raise DataError(f"{folder} is not a bundle: it is a file, a bundle is a folder")
         raise DataError(f"{folder} is not a bundle: no such folder; catvae-export --onnx RUN -o {typed(folder)} makes one")
-    if is_run:
+    if run:
         raise DataError(f"{folder} is a run, not a bundle: catvae-export --onnx {typed(folder)} makes one of it, in {folder / 'bundle'}")
-    manifest = parse_manifest(manifest_bytes(folder), str(folder / "manifest.json"))
+    manifest = parse_manifest(manifest_bytes(folder), str(folder / MANIFEST))
     _refuse_others(folder, names, manifest)
     return manifest
 
 
 def manifest_bytes(folder: Path) -> bytes:
     """The bytes of `manifest.json`; raises `DataError`."""
-    return _read(folder / "manifest.json", MAX_BYTES)
+    return _read(folder / MANIFEST, MAX_BYTES)
 
 
 def read_verified(folder: Path, record: FileRecord) -> bytes:
@@ -67,13 +69,9 @@ def read_verified(folder: Path, record: FileRecord) -> bytes:
 def refuse_inside(folder: Path | None, output: Path, option: str = "-o") -> None:
     """Raise `UsageError` when `output` is the bundle `folder`, or lies in it or in any other, which would hold what it does not name."""
     place = real_path(output)
-    inside = folder if folder and place.is_relative_to(real_path(folder)) else next(filter(_is_bundle, place.parents), None)
+    inside = folder if folder and place.is_relative_to(real_path(folder)) else next(filter(is_bundle, place.parents), None)
     if inside:
         raise UsageError(f"{option} {output} lies in the bundle {inside}, which holds its own files alone: choose a place outside")
-
-
-def _is_bundle(folder: Path) -> bool:
-    return (folder / "manifest.json").is_file() and (folder / "classifier.onnx").is_file()
 
 
 def _refuse_others(folder: Path, names: Sequence[str], manifest: Manifest) -> None:

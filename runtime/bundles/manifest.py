@@ -4,15 +4,13 @@ Unknown fields are ignored within one schema number, so that older runtimes read
 """
 
 import json
-from collections import Counter
-from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, UsageError
+from ..errors import DataError
 from ..images.preprocess import Preprocess
 from .manifest_checks import require_distinct_keys, require_sense
 from .manifest_seal import require_seal
@@ -195,35 +193,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """The first cluster with the same name, per cluster: clusters that share a name are one class."""
         first: dict[str, int] = {}
         return [first.setdefault(cluster.name, i) for i, cluster in enumerate(self.clusters)]
-
-
-def distinct(names: Sequence[str]) -> list[str]:
-    """Names to tell clusters apart by in a picture: one that several share comes with each one's number."""
-    shared = Counter(names)
-    return [f"{name} ({cluster})" if shared[name] > 1 else name for cluster, name in enumerate(names)]
-
-
-def find_cluster(text: str, names: list[str]) -> int:
-    """The cluster of a name, or of a number where no cluster has that name; ``#3`` is the number, whatever clusters are called.
-
-    Raises
-    ------
-    UsageError
-        When there is none, or several clusters share the name.
-    """
-    number = text.removeprefix("#")
-    counted = number.isdecimal() and len(number) <= 9 and int(number) < len(names)  # Python refuses to read thousands of digits
-    if text.startswith("#") and counted and text not in names:
-        return int(number)
-    found = [i for i, name in enumerate(names) if name == text]
-    if len(found) == 1:
-        return found[0]
-    if len(found) > 1:
-        raise UsageError(f"the clusters {', '.join(map(str, found))} are all named '{text}': give the number of one, #{found[0]} say")
-    if counted:
-        return int(number)
-    named = "" if names == [str(i) for i in range(len(names))] else f", or one of {', '.join(names)}"
-    raise UsageError(f"there is no cluster '{text}': expected 0 to {len(names) - 1}{named}")
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:

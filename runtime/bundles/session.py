@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, DeviceError, one_line
+from ..errors import DataError, DeviceError
 from ..processors import default_threads
+from ..wording import one_line
 from .cuda import installed_wheels, obstacles
 from .external_data import has_external_data
 

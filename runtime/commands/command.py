@@ -19,9 +19,10 @@ from typing import Any, NoReturn
 
 import click
 
-from ..errors import CatVAEError, DataError, OutputError, one_line, printable
+from ..errors import CatVAEError, DataError, OutputError
 from ..interruption import Interrupted
 from ..processors import NO_BLAS_THREADS
+from ..wording import one_line, say
 
 UNEXPECTED = CatVAEError.exit_code
 """Exit code of errors that nobody foresaw and of too little memory: what was written by then is incomplete."""
@@ -73,16 +74,6 @@ class Choice(click.Choice):
             hint = f", did you mean '{near[0]}'?" if near else ""
             self.fail(f"'{value}' is not one of {', '.join(self.choices)}{hint}", param, ctx)
         return super().convert(value, param, ctx)
-
-
-def say(line: str, *, quiet: bool = False) -> None:
-    """One line on standard error, which belongs to people; standard output belongs to results."""
-    if quiet:
-        return
-    try:
-        print(printable(line), file=sys.stderr, flush=True)
-    except OSError:  # a full disc, or a reader that went away: what is said must not end what is done
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ..errors import printable
+from ..wording import printable
 from .command import bundle_option, command_entry
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import DataError, ImageError, UsageError
-from .command import Choice, FilePath, SourceText, bundle_option, command_entry, say
+from ..wording import say
+from .command import Choice, FilePath, SourceText, bundle_option, command_entry
 
 if TYPE_CHECKING:
     from ..bundles.bundle import Bundle, Images
-    from .generate import Picture
+    from ..bundles.pictures import Picture
 
 MOST_IMAGES = 100
 """Given images in one picture."""
@@ -63,10 +64,10 @@ def generate(
     """
     from ..bundles.bundle import Bundle
     from ..bundles.bundle_files import refuse_inside
-    from ..bundles.manifest import find_cluster
+    from ..bundles.pictures import interpolation, ring, samples, walks
     from ..files import atomic_write, refuse_to_replace
     from ..images.grid import BEGINNING, MARK, grid, png_bytes
-    from .generate import interpolation, ring, samples, walks
+    from ..names import find_cluster
 
     if output.suffix.lower() not in ("", ".png"):
         raise UsageError(f"-o is '{output}': pictures are written as PNG, expected a name that ends in .png")
@@ -109,7 +110,7 @@ def generate(
 
 
 def _of_images(bundle: Bundle, images: Images, how: str, number: int) -> Picture:
-    from .generate import class_transfer, image_interpolation, reconstructions
+    from ..bundles.pictures import class_transfer, image_interpolation, reconstructions
 
     if how == "--reconstruct":
         return reconstructions(bundle, images, number)

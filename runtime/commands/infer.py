@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from ..errors import UsageError
 from ..interruption import Interrupted, Signals
-from .command import loading, say
+from ..wording import say
+from .command import loading
 
 SAY_EVERY = 60.0
 """Seconds between two lines that say how many images are answered."""

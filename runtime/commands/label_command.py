@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from ..errors import UsageError
-from .command import Choice, FilePath, command_entry, say
+from ..wording import say
+from .command import Choice, FilePath, command_entry
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -79,8 +80,7 @@ def label(
 
 
 def _names_by_hand(single: tuple[str, ...], merged: tuple[str, ...], names: list[str]) -> dict[int, str]:
-    from ..bundles.manifest import find_cluster
-    from ..names import refusal
+    from ..names import find_cluster, refusal
 
     found: dict[int, str] = {}
     for option, text in [("--name", text) for text in single] + [("--merge", text) for text in merged]:

@@ -19,12 +19,13 @@ from ..bundles.manifest import Manifest
 from ..bundles.manifest_seal import require_seal, sealed
 from ..bundles.matching import contingency, match_counts, most_frequent, winners
 from ..bundles.model_card import model_card
+from ..bundles.pictures import preview
 from ..errors import UsageError
 from ..files import atomic_write, real_path
 from ..images.labelled import LabelledImages
 from ..names import unnamed
+from ..ours import CARD, MANIFEST, PREVIEW
 from ..whole_folder import write_folder
-from .generate import preview
 
 LEAST = 0.1
 """With one cluster for each class: the least share of a class's images, by soft assignment, that must be in the cluster named after it."""
@@ -115,13 +116,13 @@ def write_names(bundle: Bundle, manifest: Manifest, output: Path) -> None:
         When it cannot be written.
     """
     written = json.loads(manifest_bytes(bundle.path))  # with what a newer version has written there
-    require_seal(written, str(bundle.path / "manifest.json"))
+    require_seal(written, str(bundle.path / MANIFEST))
     for cluster, name in zip(written["clusters"], manifest.names, strict=True):
         cluster["name"] = name
     named: dict[str, bytes | str] = {
-        "MODEL_CARD.md": model_card(manifest),
-        "preview.png": preview(bundle, manifest.names),
-        "manifest.json": sealed(written),
+        CARD: model_card(manifest),
+        PREVIEW: preview(bundle, manifest.names),
+        MANIFEST: sealed(written),
     }
     require_place(bundle, output)
     if real_path(output) == real_path(bundle.path):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import DataError, ImageError, UsageError, typed
-from .command import Choice, FilePath, SourceText, command_entry, say
+from ..errors import DataError, ImageError, UsageError
+from ..wording import say, typed
+from .command import Choice, FilePath, SourceText, command_entry
 
 if TYPE_CHECKING:
     from ..bundles.bundle import Bundle
@@ -35,6 +36,7 @@ def report(bundle_path: Path | None, images: tuple[str, ...], output: Path, inve
     from ..bundles.bundle_files import refuse_inside
     from ..files import atomic_write, refuse_to_replace
     from ..images.sources import is_image_name
+    from ..ours import PAGE, is_run
     from ..report.page import BEGINNING, render
     from ..wording import counted
 
@@ -43,9 +45,9 @@ def report(bundle_path: Path | None, images: tuple[str, ...], output: Path, inve
     if output.is_dir():
         raise UsageError(f"{output} is a folder, expected the name of the page: -o {output / 'report.html'}")
     refuse_to_replace(output, BEGINNING, "made by catvae-report")
-    if output.name == "report.html" and (output.absolute().parent / "run.json").is_file():
+    if output.name == PAGE and is_run(output.absolute().parent):
         raise UsageError(f"-o is '{output}', the page of the run in whose folder it lies: choose another name")
-    if bundle_path is not None and (bundle_path / "run.json").is_file() and not (bundle_path / "manifest.json").is_file():
+    if bundle_path is not None and is_run(bundle_path):
         if invert or device != "cpu":
             raise UsageError(f"{bundle_path} is a run, whose page is copied: leave out {'--invert' if invert else '--device'}")
         refuse_inside(None, output)
@@ -77,11 +79,11 @@ def _page_of_run(run: Path, images: tuple[str, ...]) -> bytes:
 def _facts(bundle: Bundle, arguments: tuple[str, ...], invert: bool, quiet: bool) -> Facts:
     import numpy as np
 
-    from ..evenly import scattered
     from ..images.image_files import read_image
     from ..images.sources import expand
     from ..report.facts import EXAMINED
     from ..report.of_bundle import facts_of_bundle
+    from ..sampling import scattered
 
     paths = list(expand(arguments, lambda line: say(f"catvae-report: {line}")))
     if arguments and not paths:

@@ -12,8 +12,9 @@ from typing import Any, TextIO
 
 import msgspec
 
-from ..errors import UsageError, encodable, printable
+from ..errors import UsageError
 from ..images.sources import STDIN
+from ..wording import encodable, printable
 
 Row = dict[str, Any]
 Writer = Callable[[list[Row]], None]

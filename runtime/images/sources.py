@@ -1,17 +1,16 @@
-"""From the arguments of `catvae-infer` to a stream of image sources, in the order given, folders sorted."""
+"""Which files are images, and from arguments, lists and folders to a stream of them, in the order given, folders sorted."""
 
 import glob
 import itertools
 import os
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..errors import DataError, UsageError
+from ..ours import left_by_us
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """Suffixes of the formats that `image_files` reads."""
-OURS = {"a run folder": {"run.json", "config.json"}, "a bundle": {"manifest.json", "classifier.onnx"}}
-"""Names of files by which folders that our commands have written are known."""
 STDIN = "-"
 LINE = 20
 """Bytes of a path in a list, at least, usually."""
@@ -20,8 +19,8 @@ LINE = 20
 def expand(arguments: Iterable[str], warn: Callable[[str], None] = lambda _line: None) -> Iterator[str]:
     """Yield file paths: files as they are, folders searched for images, patterns expanded, ``-`` passed on.
 
-    What does not exist, or matches nothing, is yielded too, and becomes an error row in its place. `warn` receives a line for each link to
-    a folder inside a folder, which is passed over.
+    What does not exist, or matches nothing, is yielded too, and becomes an error row in its place. `warn` receives a line for what is
+    passed over inside a folder, see `walk_images`.
     """
     for argument in arguments:
         if argument == STDIN or os.path.isfile(argument):
@@ -112,12 +111,6 @@ def walk_images(folder: str, warn: Callable[[str], None] = lambda _line: None) -
                 warn(f"left out {linked}: a link to a folder")
         yield from (os.path.join(parent, name) for name in sorted(names) if is_image_name(name))
     yield from closed
-
-
-def left_by_us(names: Collection[str]) -> str:
-    """``a run folder`` or ``a bundle``, by the names of its files: its pictures are no images to sort. Empty for other folders."""
-    present = set(names)
-    return next((what for what, files in OURS.items() if files <= present), "")
 
 
 def is_image_name(name: str) -> bool:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundles.latents import prior_samples
-from ..bundles.manifest import distinct
 from ..bundles.matching import contingency
-from ..evenly import scattered
+from ..names import distinct
+from ..sampling import scattered
 from .maps import Map, maps_of
 
 SHOWN = 8

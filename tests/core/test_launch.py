@@ -13,7 +13,7 @@ from PIL import Image
 
 from catvae.core import launch, train_command
 from catvae.core.runs import session
-from catvae.core.runs.run_folder import RunFolder
+from catvae.core.runs.folder import RunFolder
 from catvae.runtime.errors import CatVAEError, DeviceError, UsageError
 from catvae.runtime.interruption import Interrupted
 

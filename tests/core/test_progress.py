@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from catvae.core import progress
-from catvae.core.clusters.verdict import Verdict
-from catvae.core.runs.run_folder import RunFolder
-from catvae.core.runs.run_record import Origin
+from catvae.core.runs.folder import RunFolder
+from catvae.core.runs.record import Origin
 from catvae.core.runs.session import Session
+from catvae.core.runs.verdict import Verdict
 
 
 def at(step: int, *, left: int, steps: int = 100, warm: int = 40):

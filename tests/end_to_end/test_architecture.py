@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,13 @@ def test_files_say_what_they_hold_and_stay_short(path):
     assert len(text.splitlines()) <= 400
 
 
+def test_every_folder_is_packaged():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    packages = (path for room in ROOMS for path in (ROOT / room).rglob("__init__.py") if "node_modules" not in path.parts)
+    folders = {path.parent.relative_to(ROOT) for path in packages}
+    assert set(listed) == {".".join(("catvae", *folder.parts)) for folder in folders}
+
+
 def test_rooms_are_not_importable_by_accident(tmp_path):
     code = "import importlib.util as u; print([n for n in ('core', 'kernels', 'export', 'runtime') if u.find_spec(n)])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
@@ -138,4 +146,4 @@ def test_the_map_names_every_source_file():
         }
         assert files <= named, sorted(files - named)
         gone = {name for name in named if re.fullmatch(r"[\w/]+\.(py|h|c|cuh|cu)", name) and not (ROOT / room / name).is_file()}
-        assert gone <= {"setup.py", "training/runtime/images/labelled.py"}, gone
+        assert gone <= {"setup.py"}, gone

@@ -6,7 +6,7 @@ import re
 import msgspec
 
 from catvae.core import config
-from catvae.core.runs import run_folder
+from catvae.core.runs.folder import FILES
 
 from .conftest import ROOT
 
@@ -38,7 +38,7 @@ def test_every_error_code_is_there():
 
 def test_every_file_is_there():
     rest = PAGE[PAGE.index("## A run folder") :]
-    for name in (*run_folder.FILES, "samples/", "seeds/"):
+    for name in (*FILES, "samples/", "seeds/"):
         assert f"`{name}`" in rest, name
     for file in (ROOT / "runtime" / "pretrained" / "digits").iterdir():
         assert f"`{file.name}`" in rest[rest.index("## A bundle") :], file.name

@@ -8,8 +8,8 @@ pytest.importorskip("torch")
 
 from catvae.core.config import resolve
 from catvae.core.images.data import load_data
-from catvae.core.runs.run_folder import RunFolder
-from catvae.core.runs.run_record import Origin
+from catvae.core.runs.folder import RunFolder
+from catvae.core.runs.record import Origin
 from catvae.core.runs.session import Session
 from catvae.export.web_page import write_page
 from catvae.runtime.bundles.bundle_files import PRETRAINED

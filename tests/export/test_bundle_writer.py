@@ -13,7 +13,7 @@ from PIL import Image
 from catvae.core.images.data import load_data
 from catvae.core.images.held_back import read_calibration
 from catvae.core.runs.evaluation import assign
-from catvae.core.runs.run_folder import RunFolder
+from catvae.core.runs.folder import RunFolder
 from catvae.core.training.checkpoint import weights_bytes
 from catvae.export import bundle_writer
 from catvae.export.bundle_writer import export_bundle

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from catvae.core.images.held_back import Calibration, read_calibration
-from catvae.core.runs.run_folder import RunFolder
+from catvae.core.runs.folder import RunFolder
 from catvae.export import agreement, bundle_writer
 from catvae.export.agreement import check_agreement, compare_speed
 from catvae.export.bundle_writer import export_bundle

@@ -5,8 +5,8 @@ import pytest
 
 from catvae.core.clusters.borders import predicted_by_borders
 from catvae.core.clusters.metrics import health
-from catvae.core.clusters.verdict import Evidence, verdict
-from catvae.runtime.evenly import scattered
+from catvae.core.runs.verdict import Evidence, verdict
+from catvae.runtime.sampling import scattered
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import torch
 from catvae.core.clusters.guard import watch
 from catvae.core.clusters.joints import estimate_joints
 from catvae.core.clusters.metrics import health, label_scores
-from catvae.core.clusters.verdict import Evidence, verdict
 from catvae.core.runs.evaluation import assign
+from catvae.core.runs.verdict import Evidence, verdict
 from catvae.core.training.trainer import Hooks, Trainer
 
 

@@ -6,7 +6,7 @@ import pytest
 from catvae.core.images import symmetry
 from catvae.core.images.symmetry import UPRIGHT, flip_correlation, upright_accuracy
 from catvae.core.images.views import choose_policy
-from catvae.runtime.evenly import scattered
+from catvae.runtime.sampling import scattered
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from catvae.core.runs.run_folder import RunFolder  # noqa: E402
-from catvae.core.runs.run_record import Origin  # noqa: E402
+from catvae.core.runs.folder import RunFolder  # noqa: E402
+from catvae.core.runs.record import Origin  # noqa: E402
 from catvae.core.runs.session import Session  # noqa: E402
 from catvae.runtime.interruption import Interrupted  # noqa: E402
 

@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from catvae.core.runs.run_folder import RunFolder
-from catvae.core.runs.run_record import Origin
-from catvae.core.runs.run_summary import CURVES
+from catvae.core.runs.folder import RunFolder
+from catvae.core.runs.record import Origin
 from catvae.core.runs.seeds import plan, train_seeds
 from catvae.core.runs.session import Session
+from catvae.core.runs.summary import CURVES
 from catvae.core.vae.objective import Terms
 from catvae.runtime.report.facts import HEALTH
 

@@ -7,11 +7,11 @@ from typing import cast
 
 import pytest
 
-from catvae.core.clusters.verdict import Verdict
-from catvae.core.runs.run_folder import RunFolder
-from catvae.core.runs.run_record import Origin, RunRecord
+from catvae.core.runs.folder import RunFolder
+from catvae.core.runs.record import Origin, RunRecord
 from catvae.core.runs.seeds import PLAN, _agreement, _eligible, best_seed, folder_of, plan, read_plan, train_seeds
 from catvae.core.runs.session import Session
+from catvae.core.runs.verdict import Verdict
 from catvae.runtime.errors import DataError, NumericError, OutputError
 from catvae.runtime.interruption import Interrupted
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from catvae.core.runs import evaluation
-from catvae.core.runs.run_folder import RunFolder
-from catvae.core.runs.run_record import Origin
+from catvae.core.runs.folder import RunFolder
+from catvae.core.runs.record import Origin
 from catvae.core.runs.session import Session
 from catvae.core.training.checkpoint import read_position
 from catvae.runtime.errors import DataError, NumericError, OutputError, UsageError

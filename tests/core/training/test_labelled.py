@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from catvae.core.runs.evaluation import assign, cluster_names
-from catvae.core.runs.run_folder import RunFolder
-from catvae.core.runs.run_record import Origin
+from catvae.core.runs.folder import RunFolder
+from catvae.core.runs.record import Origin
 from catvae.core.runs.session import Session
 from catvae.core.training.labelled import LabelledImages, clusters_of_classes
 from catvae.core.training.trainer import Trainer

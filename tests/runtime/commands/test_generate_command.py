@@ -85,7 +85,7 @@ def test_options_that_change_nothing_are_refused(run, png):
 
 
 def test_style_moved_to_an_images_own_cluster_is_its_reconstruction(bundle):
-    from catvae.runtime.commands.generate import class_transfer, reconstructions
+    from catvae.runtime.bundles.pictures import class_transfer, reconstructions
 
     images = np.round(bundle.sample(6, 3, seed=2) * 255).astype(np.uint8)
     own = bundle.predict(images)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from catvae.runtime.bundles.manifest import distinct
 from catvae.runtime.images import grid as grids
 from catvae.runtime.images.grid import grid, picture, png_bytes
+from catvae.runtime.names import distinct
 
 
 def test_every_image_is_where_its_row_and_column_say():

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundles.bundle import Bundle, Images
-from ..bundles.latents import interpolate, prior_samples, transfer, walk
-from ..bundles.manifest import distinct
 from ..images.grid import grid, png_bytes
+from ..names import distinct
+from .bundle import Bundle, Images
+from .latents import interpolate, prior_samples, transfer, walk
 
 
 class Picture(NamedTuple):

@@ -3,9 +3,9 @@
 import math
 
 from catvae.core.config import resolve
-from catvae.core.runs.run_folder import RunFolder
-from catvae.core.runs.run_record import DataRecord, Origin, RunRecord
-from catvae.core.runs.run_summary import POINTS, training_of
+from catvae.core.runs.folder import RunFolder
+from catvae.core.runs.record import DataRecord, Origin, RunRecord
+from catvae.core.runs.summary import POINTS, training_of
 from catvae.core.vae.model import ModelSpec
 from catvae.runtime.images.preprocess import Preprocess
 

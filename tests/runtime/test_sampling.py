@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from catvae.runtime.evenly import evenly, scattered
+from catvae.runtime.sampling import evenly, scattered
 
 
 def test_evenly_chosen_rows_are_distinct_and_reach_both_ends():

@@ -20,28 +20,31 @@ import msgspec
 from catvae.runtime.bundles.bundle_files import refuse_inside
 from catvae.runtime.errors import DataError, OutputError, UsageError
 from catvae.runtime.files import atomic_write, half_written, lock, make_folder, pretty_json, require_writable, sha256
+from catvae.runtime.ours import CONFIG, MANIFEST, PAGE, PLAN, RECORD
 
 from ..config import TrainConfig
-from ..training.checkpoint import load_weights
+from ..images import held_back
+from ..training.checkpoint import POSITION, PREVIOUS, TENSORS, load_weights
 from ..vae.model import CatVAE
-from .run_record import SCHEMA, RunRecord
+from .record import SCHEMA, RunRecord
 
-RESULTS = ("model.safetensors", "report.html")
+WEIGHTS, METRICS = "model.safetensors", "metrics.csv"
+RESULTS = (WEIGHTS, PAGE)
 """Files that a finished run must have; one that lost any of them is finished again."""
 FILES = (
-    "config.json",
-    "model.safetensors",
-    "state.safetensors",
-    "state.previous.safetensors",
-    "state.json",
-    "metrics.csv",
-    "calibration.safetensors",
-    "report.html",
-    "seeds.json",
-    "run.json",
+    CONFIG,
+    WEIGHTS,
+    TENSORS,
+    PREVIOUS,
+    POSITION,
+    METRICS,
+    held_back.FILE,
+    PAGE,
+    PLAN,
+    RECORD,
 )
 """In the order of removal: the files that identify a run folder come last, so that an interrupted removal can be repeated."""
-IDENTIFYING: dict[str, dict[str, type]] = {"run.json": {"status": str, "spec": dict, "config_hash": str}, "seeds.json": {"seeds": list}}
+IDENTIFYING: dict[str, dict[str, type]] = {RECORD: {"status": str, "spec": dict, "config_hash": str}, PLAN: {"seeds": list}}
 """Files that identify a run folder of any version, and keys that each of them must hold."""
 PICTURES = ("final.png", "clusters.png", "reconstructions.png", "epoch-*.png")
 
@@ -99,7 +102,7 @@ class RunFolder:
         """Remove what an earlier run left; raises `OutputError` where it cannot be."""
         try:
             for folder in (self.path / "seeds").glob("[0-9]*"):
-                if folder.name.isdecimal() and any((folder / name).is_file() for name in ("config.json", "run.json")):
+                if folder.name.isdecimal() and any((folder / name).is_file() for name in (CONFIG, RECORD)):
                     RunFolder(folder).clear()
                     _remove_empty(folder)
             _remove_empty(self.path / "seeds")
@@ -117,22 +120,22 @@ class RunFolder:
 
     def write_config(self, config: TrainConfig) -> None:
         """Write every setting, as `config.json`; raises `OutputError`."""
-        atomic_write(self.path / "config.json", pretty_json(config))
+        atomic_write(self.path / CONFIG, pretty_json(config))
 
     def write_record(self, record: RunRecord) -> None:
         """Write the record of the run so far, as `run.json`; raises `OutputError`."""
-        atomic_write(self.path / "run.json", pretty_json(record))
+        atomic_write(self.path / RECORD, pretty_json(record))
 
     def write_metrics(self, rows: list[dict[str, float | None]]) -> None:
         """Rewrite `metrics.csv`; floats keep six significant digits, terms that were not computed are left empty."""
         if not rows:  # killed before its state was saved, a run may have left some
-            (self.path / "metrics.csv").unlink(missing_ok=True)
+            (self.path / METRICS).unlink(missing_ok=True)
             return
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows({key: "" if value is None else f"{value:.6g}" for key, value in row.items()} for row in rows)
-        atomic_write(self.path / "metrics.csv", text.getvalue())
+        atomic_write(self.path / METRICS, text.getvalue())
 
     def read_metrics(self) -> list[dict[str, float | None]]:
         """Rows of `metrics.csv`, terms that were not computed as None; no rows where there is no such file.
@@ -142,7 +145,7 @@ class RunFolder:
         DataError
             When it is something else.
         """
-        path = self.path / "metrics.csv"
+        path = self.path / METRICS
         if not path.is_file():
             return []
         try:
@@ -153,30 +156,35 @@ class RunFolder:
 
     def read_config(self) -> TrainConfig:
         """The settings in `config.json`; raises `DataError` where it is missing or damaged."""
-        return self._read("config.json", TrainConfig)
+        return self._read(CONFIG, TrainConfig)
 
     def config_hash(self) -> str:
         """SHA-256 of `config.json` as it is; a later version may know settings that it does not name."""
-        return sha256((self.path / "config.json").read_bytes())
+        return sha256((self.path / CONFIG).read_bytes())
 
     def read_record(self) -> RunRecord:
         """The record in `run.json`; raises `DataError` where it is missing, damaged, or of another version."""
-        record = self._read("run.json", RunRecord)
+        record = self._read(RECORD, RunRecord)
         if record.schema != SCHEMA:
-            raise DataError(f"{self.path / 'run.json'} has schema {record.schema}, this version reads {SCHEMA}")
+            raise DataError(f"{self.path / RECORD} has schema {record.schema}, this version reads {SCHEMA}")
         return record
 
     @property
     def complete(self) -> bool:
         """Whether the run is finished and its results are still there."""
-        if not (self.path / "run.json").is_file() or self.read_record().status != "finished":
+        if not (self.path / RECORD).is_file() or self.read_record().status != "finished":
             return False
         return all((self.path / name).is_file() for name in RESULTS)
 
     @property
+    def page(self) -> Path:
+        """The file of the report."""
+        return self.path / PAGE
+
+    @property
     def weights(self) -> Path:
         """The file of the trained weights."""
-        return self.path / "model.safetensors"
+        return self.path / WEIGHTS
 
     def read_model(self) -> CatVAE:
         """The trained network, in evaluation mode, on the CPU."""
@@ -189,7 +197,7 @@ class RunFolder:
         if not self.path.is_dir():
             raise DataError(f"{self.path} is not a run folder: no such folder; catvae-train -o makes one")
         if not path.is_file():
-            if (self.path / "manifest.json").is_file():
+            if (self.path / MANIFEST).is_file():
                 raise DataError(f"{self.path} is a bundle, not a run: a bundle is made of a run, by catvae-export --onnx")
             raise DataError(f"{self.path} is not a run folder: it has no {name}; catvae-train -o makes one")
         try:

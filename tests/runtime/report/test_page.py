@@ -17,7 +17,7 @@ from catvae.runtime.report.facts import Examined, Facts, cards, confusion, pictu
 from catvae.runtime.report.of_bundle import facts_of_bundle
 from catvae.runtime.report.page import render
 
-from ..browser import chromium
+from ...browser import chromium
 
 HOSTILE = "<script>alert(1)</script>\"' &\udcff"
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from catvae.core.clusters.joints import Joints
 from catvae.core.clusters.metrics import health
-from catvae.core.clusters.verdict import Evidence, merged_clusters, split_clusters, verdict
+from catvae.core.runs.verdict import Evidence, merged_clusters, split_clusters, verdict
 
 
 def joint_of(classes: list[int], between: float = 0.0004, within: float = 0.05, own: float = 0.05) -> np.ndarray:

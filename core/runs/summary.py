@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import msgspec
 
 from catvae.runtime.bundles.training_record import Training
-from catvae.runtime.evenly import evenly
+from catvae.runtime.sampling import evenly
 
 from ..config import TrainConfig
-from .run_record import RunRecord
+from .record import RunRecord
 
 CURVES = {
     "elbo": "evidence lower bound",

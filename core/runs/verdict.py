@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from catvae.runtime.wording import counted
 
-from .grouping import unequal_is_clearer
-from .guard import said_of, watch
-from .joints import Joints
-from .metrics import Health
-from .separation import inner_separations, separations
+from ..clusters.grouping import unequal_is_clearer
+from ..clusters.guard import said_of, watch
+from ..clusters.joints import Joints
+from ..clusters.metrics import Health
+from ..clusters.separation import inner_separations, separations
 
 LEAST_HALF = 0.3
 """Part of an equal share that each half of a merged cluster must hold."""

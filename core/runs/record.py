@@ -1,4 +1,4 @@
-"""The record of a run, `run.json`, and its parts. The folder itself is in `run_folder`."""
+"""The record of a run, `run.json`, and its parts. The folder itself is in `folder`."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -9,10 +9,10 @@ import msgspec
 
 from catvae.runtime.images.preprocess import Preprocess
 
-from ..clusters.verdict import Verdict
 from ..images.data import is_named
 from ..training.checkpoint import Event
 from ..vae.model import ModelSpec
+from .verdict import Verdict
 
 SCHEMA = 3
 
@@ -34,7 +34,8 @@ class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One cluster after training."""
 
     name: str
-    """Name of the class it was matched with, where there are labels (never used in training), else its number."""
+    """Name of the class it was matched with, where there are labels (never used in training), else ``cluster 3``; its number where no class
+    is known."""
     share: float
     """Share of the training images."""
     mean_confidence: float
