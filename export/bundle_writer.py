@@ -31,7 +31,7 @@ from .golden import golden_bytes, graph_outputs, probe_images, probe_latents, to
 from .graphs import OPSET, GraphSpec, graph_specs, trace
 from .parity import check_files, check_parity
 from .precision import Graphs, Precision, reduce_precision
-from .thresholds import calibrate
+from .thresholds import with_thresholds
 
 GOLDEN = 10
 """Probe inputs kept in the bundle."""
@@ -98,7 +98,7 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
         parity=parity,
         quantisation=built.quantisation,
     )
-    manifest = _with_thresholds(manifest, built.graphs, calibration)
+    manifest = with_thresholds(manifest, built.graphs, calibration)
     bundle = Bundle(manifest, built.graphs, UNWRITTEN)
     check_files(bundle, bundle.predict_proba if built.quantisation else lambda images: _torch_assignment(specs, images))
 
@@ -134,15 +134,6 @@ def _torch_assignment(specs: list[GraphSpec], images: NDArray[np.uint8]) -> NDAr
     """What PyTorch assigns to images: (N, K)."""
     classifier = [spec for spec in specs if spec.role == "classifier"]
     return torch_outputs(classifier, images, np.zeros((0, 0), np.float32))["classifier"]["assignment"]
-
-
-def _with_thresholds(manifest: Manifest, graphs: Graphs, calibration: Calibration) -> Manifest:
-    thresholds, scoring = calibrate(Bundle(manifest, graphs, UNWRITTEN), calibration)
-    clusters = [
-        msgspec.structs.replace(cluster, reject_threshold=threshold)
-        for cluster, threshold in zip(manifest.clusters, thresholds, strict=True)
-    ]
-    return msgspec.structs.replace(manifest, clusters=clusters, scoring=scoring)
 
 
 def _check_target(output: Path, overwrite: bool) -> None:

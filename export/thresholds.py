@@ -5,30 +5,58 @@ were not. Contrast asks no model: it is read from both.
 """
 
 import math
+from pathlib import Path
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from catvae.core.images.held_back import Calibration
 from catvae.runtime.bundles.bundle import Bundle
-from catvae.runtime.bundles.manifest import Scoring
-from catvae.runtime.bundles.scoring import contrast
+from catvae.runtime.bundles.manifest import Manifest, Scoring
+from catvae.runtime.bundles.scoring import contrast, pixel_entropy
 from catvae.runtime.errors import DataError
 
+from .precision import Graphs
+
 QUANTILE = 0.01
-"""Share of images like those trained on that is called unknown."""
+"""Share of images like those trained on that is called unknown, about."""
+EACH = QUANTILE / 2
+"""Share that lies below either threshold, of the bound and of the relative bound."""
 FAINT = 0.5
 """The least contrast, as a part of the `QUANTILE` of contrasts: 0 where that is 0, because some images of training were blank."""
 PIECE = 512
 """Images whose contrast is read at a time."""
 ENOUGH = 100
-"""Images of a cluster that give it a threshold of its own: the lowest of a hundred is its first percentile."""
+"""Images of a cluster that give it thresholds of its own: the lowest of a hundred is its first percentile."""
 
 
-def calibrate(bundle: Bundle, calibration: Calibration) -> tuple[list[float], Scoring]:
-    """A threshold for each cluster, in nats, and what they were read from.
+class Thresholds(NamedTuple):
+    """Of one cluster, in nats."""
 
-    Where a cluster has too few images, it gets the threshold of all.
+    bound: float
+    """Below which the evidence lower bound of an image is too low."""
+    relative: float
+    """The same of the bound relative to the most that the image's pixels allow."""
+
+
+def with_thresholds(manifest: Manifest, graphs: Graphs, calibration: Calibration) -> Manifest:
+    """The manifest of these graphs with thresholds of their own; any that it has are forgotten."""
+    bare = [msgspec.structs.replace(cluster, reject_threshold=None, reject_relative=None) for cluster in manifest.clusters]
+    manifest = msgspec.structs.replace(manifest, clusters=bare, scoring=None)
+    thresholds, scoring = calibrate(Bundle(manifest, graphs, Path("the exported graphs")), calibration)
+    clusters = [
+        msgspec.structs.replace(cluster, reject_threshold=own.bound, reject_relative=own.relative)
+        for cluster, own in zip(bare, thresholds, strict=True)
+    ]
+    return msgspec.structs.replace(manifest, clusters=clusters, scoring=scoring)
+
+
+def calibrate(bundle: Bundle, calibration: Calibration) -> tuple[list[Thresholds], Scoring]:
+    """Thresholds for each cluster, and what they were read from.
+
+    Where a cluster has too few images, it gets the thresholds of all.
 
     Raises
     ------
@@ -38,31 +66,34 @@ def calibrate(bundle: Bundle, calibration: Calibration) -> tuple[list[float], Sc
     held_back = len(calibration.held_back) > 0
     images = calibration.held_back if held_back else calibration.trained
     answers = bundle.examine(images, score=True)
-    answers = answers.only(answers.finite)
-    if not len(answers.assignment):
+    if not answers.finite.any():
         raise DataError(f"the model answers none of {len(images):,} of its own images with finite numbers: train it again")
+    answers, images = answers.only(answers.finite), images[answers.finite]
     assert answers.score is not None
-    clusters, scores = answers.clusters, answers.score.astype(np.float64)  # not yet unknown: there is no threshold to score below
-    overall = _quantile(scores)
-    thresholds = []
-    for cluster in range(len(bundle.names)):
-        own = scores[clusters == cluster]
-        thresholds.append(_rounded_down(_quantile(own) if len(own) >= ENOUGH else overall))
+    bounds = answers.score.astype(np.float64)
+    scores = np.stack([bounds, bounds + pixel_entropy(images)])  # (2, N); no cluster is unknown yet: there are no thresholds
+    own = [scores[:, answers.clusters == cluster] for cluster in range(len(bundle.names))]
+    thresholds = [_thresholds(some if some.shape[1] >= ENOUGH else scores) for some in own]
     record = Scoring(
         images=len(images),
         held_back=held_back,
         quantile=QUANTILE,
-        mean=round(float(scores.mean()), 3),
-        standard_deviation=round(float(scores.std()), 3),
+        mean=round(float(bounds.mean()), 3),
+        standard_deviation=round(float(bounds.std()), 3),
         least_contrast=least_contrast(np.concatenate([calibration.held_back, calibration.trained])),
     )
     return thresholds, record
 
 
+def _thresholds(scores: NDArray[np.float64]) -> Thresholds:
+    bound, relative = (_rounded_down(_quantile(some, EACH)) for some in scores)
+    return Thresholds(bound, relative)
+
+
 def least_contrast(images: NDArray[np.uint8]) -> float:
     """The contrast that images like these (N, H, W, C) do not fall below."""
     found = [contrast(images[i : i + PIECE]) for i in range(0, len(images), PIECE)]
-    return _rounded_down(FAINT * _quantile(np.concatenate(found).astype(np.float64)))
+    return _rounded_down(FAINT * _quantile(np.concatenate(found).astype(np.float64), QUANTILE))
 
 
 def _rounded_down(threshold: float) -> float:
@@ -70,6 +101,6 @@ def _rounded_down(threshold: float) -> float:
     return math.floor(1000 * threshold) / 1000
 
 
-def _quantile(values: NDArray[np.float64]) -> float:
-    """The `QUANTILE`, from below, so that no more than this share lies under it."""
-    return float(np.sort(values)[math.floor(QUANTILE * (len(values) - 1))])
+def _quantile(values: NDArray[np.float64], share: float) -> float:
+    """A quantile, from below, so that no more than this share lies under it."""
+    return float(np.sort(values)[math.floor(share * (len(values) - 1))])

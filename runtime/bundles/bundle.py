@@ -22,7 +22,7 @@ from .bundle_files import find_bundle, read_manifest, read_verified
 from .latents import prior_means, prior_samples
 from .manifest import FileRecord, Manifest, Role
 from .matching import winners
-from .scoring import contrast, elbo, score_latents
+from .scoring import contrast, elbo, pixel_entropy, score_latents
 from .session import OutOfMemory, Session, finite_rows, require_runtime
 from .training_record import Training, parse_training
 
@@ -250,9 +250,13 @@ class Bundle:
                 (decoded,) = self._run("decoder", score_latents(mean, log_variance), ["image"], batch_size)
                 bound = elbo(images, decoded, assignment, cluster_kl)
                 outputs += [bound]
-                unknown = (bound < self.manifest.reject_thresholds[clusters]) | (contrast(images) < self.manifest.least_contrast)
-                clusters = np.where(unknown, UNKNOWN, clusters)
+                clusters = np.where(self._unknown(images, clusters, bound), UNKNOWN, clusters)
         return Answers(clusters, confidence, assignment, embedding, bound, finite_rows(outputs))
+
+    def _unknown(self, images: Images, clusters: NDArray[np.int64], bound: Floats) -> NDArray[np.bool_]:
+        """(N,) whether images are like none of training, from their decided clusters and scores."""
+        low, relatively_low = self.manifest.reject_thresholds[:, clusters]
+        return (bound < low) | (bound + pixel_entropy(images) < relatively_low) | (contrast(images) < self.manifest.least_contrast)
 
     def predict(self, images: Images, *, batch_size: int = 64) -> NDArray[np.int64]:
         """Most likely cluster of each image, (N,) int64; `images` and errors as for `predict_proba`."""

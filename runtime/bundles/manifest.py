@@ -56,6 +56,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     mean_confidence: float
     reject_threshold: float | None = None
     """Evidence lower bound in nats below which an image is none of this cluster's; None: never."""
+    reject_relative: float | None = None
+    """The same of the bound relative to the most that the image's pixels allow, see `scoring`."""
 
 
 class Scoring(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,9 +181,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reject_thresholds(self) -> NDArray[np.float32]:
-        """(K,); minus infinity for a cluster that rejects nothing."""
-        thresholds = [cluster.reject_threshold for cluster in self.clusters]
-        return np.array([-np.inf if value is None else value for value in thresholds], np.float32)
+        """(2, K), of the bound and of the relative bound; minus infinity where a cluster rejects nothing."""
+        thresholds = [[c.reject_threshold for c in self.clusters], [c.reject_relative for c in self.clusters]]
+        return np.array([[-np.inf if value is None else value for value in row] for row in thresholds], np.float32)
 
     @property
     def least_contrast(self) -> float:

@@ -24,12 +24,9 @@ def model_card(manifest: Manifest) -> str:
         f"{', inverted' if q.invert else ''}. `golden.npz` holds inputs and the answers expected to them.",
         "",
         "## Clusters",
-        "| cluster | name | share of training images | mean confidence | unknown below, nats |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {i} | {c.name.replace('|', chr(92) + '|')} | {c.share:.1%} | {c.mean_confidence:.3f} | {_threshold(c)} |"
-            for i, c in enumerate(manifest.clusters)
-        ),
+        "| cluster | name | share of training images | mean confidence | unknown below, nats | relatively |",
+        "|---|---|---|---|---|---|",
+        *(_row(i, cluster) for i, cluster in enumerate(manifest.clusters)),
         "",
         "## Known quality",
     ]
@@ -68,8 +65,14 @@ def model_card(manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
-def _threshold(cluster: Cluster) -> str:
-    return "never" if cluster.reject_threshold is None else f"{cluster.reject_threshold:.1f}"
+def _row(number: int, cluster: Cluster) -> str:
+    name = cluster.name.replace("|", chr(92) + "|")
+    thresholds = f"{_nats(cluster.reject_threshold)} | {_nats(cluster.reject_relative)}"
+    return f"| {number} | {name} | {cluster.share:.1%} | {cluster.mean_confidence:.3f} | {thresholds} |"
+
+
+def _nats(threshold: float | None) -> str:
+    return "never" if threshold is None else f"{threshold:.1f}"
 
 
 def _unlike(manifest: Manifest) -> str:
@@ -79,11 +82,14 @@ def _unlike(manifest: Manifest) -> str:
     if scoring is None:
         return f"{every}: this bundle cannot tell, it was exported without images to score."
     source = "that were held back from training" if scoring.held_back else "of training: there were too few to hold any back"
-    faint = f" Nor is a frame known whose pixels deviate by less than {scoring.least_contrast:g} of 255." if scoring.least_contrast else ""
-    return (
-        f"{every}. `--score` calls it unknown where it scores below its cluster's threshold, as at most {scoring.quantile:.0%}"
-        f" of {scoring.images:,} images did {source}.{faint}"
+    said = (
+        f"{every}. `--score` calls it unknown where its evidence lower bound is below its cluster's threshold, or is so relative to the"
+        f" most that its pixels allow, as about {scoring.quantile:.0%} of {scoring.images:,} images were {source}."
     )
+    if not scoring.least_contrast:
+        return said
+    faint = f"{scoring.least_contrast:.1f} of 255"
+    return f"{said} A frame with hardly anything on it, whose pixels deviate by less than {faint}, is unknown too."
 
 
 def _reduced(manifest: Manifest) -> list[str]:

@@ -1,10 +1,14 @@
 """How well a model explains an image: the evidence lower bound, from the three graphs' outputs, in nats.
 
-    ELBO(x) = E log p(x|z) - sum_c q(c|x) KL_c - KL(q(c|x) || uniform)      section 3 of arXiv 1806.08240
+    ELBO(x)     = E log p(x|z) - sum_c q(c|x) KL_c - KL(q(c|x) || uniform)      section 3 of arXiv 1806.08240
+    relative(x) = ELBO(x) + sum_i H(x_i)                                        at most 0
 
 The expectation is taken over two antithetic draws z = mean +- exp(log_variance / 2) * eps. eps is the same for every image, so a score
 depends on the image alone: not on its neighbours, the batch, or a seed. Training images score within a band; something the model has never
-seen lies far below it, unless there is little on it: a frame without contrast is easily explained, and told by that instead.
+seen lies far below it, in one way or the other. No decoder gives a pixel of intensity x_i more than -H(x_i) = x_i log x_i + (1 - x_i)
+log(1 - x_i): 0 for black and white, -log 2 for grey. The bound alone is therefore high for all that is dark or bright, noise too; relative
+to the most that these pixels allow it is high for much that is grey (`python -m benchmarks.strange`). Where there is little on an image,
+either is high: a frame without contrast is told by that instead.
 """
 
 import math
@@ -18,6 +22,10 @@ SMALLEST = 1e-6
 """Probability that a pixel is kept away from 0 and 1; the decoder's sigmoid is rounded to them in float32."""
 
 Floats = NDArray[np.float32]
+LEVELS = np.arange(256) / 255
+OF_ONES = -LEVELS * np.log(LEVELS, out=np.zeros(256), where=LEVELS > 0)
+ENTROPY = (OF_ONES + OF_ONES[::-1]).astype(np.float32)
+"""H of the 256 intensities of a pixel, in nats."""
 
 
 def shared_noise(latent: int) -> Floats:
@@ -29,6 +37,11 @@ def score_latents(mean: Floats, log_variance: Floats) -> Floats:
     """The latents to decode, (2N, D): the N draws with +eps, then those with -eps."""
     spread = np.exp(0.5 * log_variance) * shared_noise(mean.shape[1])
     return np.concatenate([mean + spread, mean - spread])
+
+
+def pixel_entropy(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """sum_i H(x_i) of each image (N, H, W, C), (N,), in nats."""
+    return ENTROPY[images].sum((1, 2, 3), dtype=np.float64)
 
 
 def contrast(images: NDArray[np.uint8]) -> Floats:

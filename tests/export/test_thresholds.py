@@ -6,7 +6,7 @@ import pytest
 from catvae.core.images.data import load_data
 from catvae.core.images.held_back import LEAST, Calibration, read_calibration, split
 from catvae.export.bundle_writer import export_bundle
-from catvae.export.thresholds import ENOUGH, QUANTILE, _quantile, calibrate, least_contrast
+from catvae.export.thresholds import EACH, ENOUGH, QUANTILE, _quantile, calibrate, least_contrast
 from catvae.runtime.bundles.answers import UNKNOWN, Answers
 from catvae.runtime.bundles.bundle import Bundle
 
@@ -20,9 +20,10 @@ def bundle(finished_run, tmp_path_factory):
 
 def test_the_quantile_lies_among_the_scores():
     scores = np.arange(1000.0)
-    assert _quantile(scores) == 9
-    assert (scores < _quantile(scores)).mean() <= QUANTILE
-    assert _quantile(np.array([3.0, 2.0])) == 2
+    assert _quantile(scores, 0.01) == 9
+    assert _quantile(scores, EACH) == 4
+    assert (scores < _quantile(scores, EACH)).mean() <= EACH
+    assert _quantile(np.array([3.0, 2.0]), EACH) == 2
 
 
 def test_thresholds_are_of_images_that_were_not_trained_on(bundle, finished_run):
@@ -63,8 +64,8 @@ def test_a_large_cluster_has_a_threshold_of_its_own():
     empty = np.zeros((0, 1, 1, 1), np.uint8)
     held = np.zeros((10 + 2 * ENOUGH, 1, 1, 1), np.uint8)
     thresholds, record = calibrate(TwoClusters(), Calibration(empty, held))
-    assert thresholds[0] == -(len(held) - 2)
-    assert thresholds[1] == -500
+    assert thresholds[0].bound == thresholds[0].relative == -(len(held) - 1)  # black pixels allow certainty
+    assert thresholds[1].bound == -500
     assert record.held_back
     _, record = calibrate(TwoClusters(), Calibration(held, empty))
     assert not record.held_back
@@ -82,7 +83,7 @@ def test_images_that_all_score_alike_are_not_unknown():
             return Answers(np.zeros(len(images), int), ones[:, 0], ones, None, ones[:, 0] * np.float32(-12.3454), ones[:, 0] > 0)
 
     thresholds, _ = calibrate(Same(), Calibration(np.zeros((0, 1, 1, 1), np.uint8), np.zeros((2 * ENOUGH, 1, 1, 1), np.uint8)))
-    assert np.float32(-12.3454) >= thresholds[0] > -12.4
+    assert np.float32(-12.3454) >= thresholds[0].bound > -12.4
 
 
 def test_blank_images_are_unknown_unless_there_were_some_in_training(bundle):

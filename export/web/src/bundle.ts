@@ -4,7 +4,7 @@ import * as ort from "onnxruntime-web/wasm";
 
 import { type Manifest, ROLES, type Role, StudioError, fetchBytes, parseManifest, parseNoise, text, unpacked, verify } from "./files";
 import { priorMeans } from "./latent";
-import { contrast, elbo, scoreLatents } from "./score";
+import { contrast, elbo, entropy, scoreLatents } from "./score";
 
 declare const ENGINE_BYTES: number; // of the packed engine, known when the page is built
 const ENGINE = "ort/ort-wasm-simd-threaded.wasm.gz";
@@ -98,7 +98,8 @@ export class Bundle {
     const [rebuilt, ...drawn] = await this.decode([mean, ...scoreLatents(mean, logVariance, this.noise)]);
     const decision = decide(assignment, this.names);
     const score = elbo(pixels, drawn, assignment, kl);
-    const low = score < (this.manifest.clusters[decision.cluster].reject_threshold ?? -Infinity);
+    const own = this.manifest.clusters[decision.cluster];
+    const low = score < (own.reject_threshold ?? -Infinity) || score + entropy(pixels) < (own.reject_relative ?? -Infinity);
     const unknown = low || contrast(pixels, channels) < (this.manifest.scoring?.least_contrast ?? 0);
     return { ...decision, assignment, mean, rebuilt, score, unknown };
   }

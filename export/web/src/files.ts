@@ -13,7 +13,7 @@ export interface FileRecord {
 export interface Manifest {
   schema: number;
   model_id: string;
-  clusters: { name: string; share: number; mean_confidence: number; reject_threshold?: number | null }[];
+  clusters: { name: string; share: number; mean_confidence: number; reject_threshold?: number | null; reject_relative?: number | null }[];
   scoring?: { least_contrast?: number } | null;
   delta: number;
   lambda: number;

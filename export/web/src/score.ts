@@ -7,6 +7,12 @@ export function scoreLatents(mean: Float32Array, logVariance: Float32Array, nois
   return [1, -1].map((sign) => mean.map((value, i) => value + sign * Math.exp(0.5 * logVariance[i]) * noise[i]));
 }
 
+/** The sum of the entropies of pixels, in nats: what even the best decoder is short of certainty. */
+export function entropy(pixels: Uint8Array): number {
+  const nats = (p: number) => (p > 0 && p < 1 ? -p * Math.log(p) - (1 - p) * Math.log1p(-p) : 0);
+  return pixels.reduce((sum, byte) => sum + nats(byte / 255), 0);
+}
+
 /** Standard deviation of bytes (H, W, C) about the mean of their channel. */
 export function contrast(pixels: Uint8Array, channels: number): number {
   const counted = pixels.length / channels;

@@ -1,11 +1,12 @@
 """The evidence lower bound of single images: against the formula written out, and against what images deserve."""
 
+import msgspec
 import numpy as np
 import pytest
 
 from catvae.runtime.bundles.answers import UNKNOWN
 from catvae.runtime.bundles.bundle import Bundle
-from catvae.runtime.bundles.scoring import contrast, elbo, score_latents
+from catvae.runtime.bundles.scoring import contrast, elbo, pixel_entropy, score_latents
 
 
 def test_the_bound_is_the_formula():
@@ -24,6 +25,21 @@ def test_the_bound_is_the_formula():
     np.testing.assert_allclose(elbo(images, decoded, a, kl), expected, rtol=1e-5)
 
 
+def test_pixels_have_the_entropy_of_their_intensity():
+    images = np.array([[0, 255], [64, 128]], np.uint8).reshape(2, 2, 1, 1)
+    p = np.array([64, 128]) / 255
+    np.testing.assert_allclose(pixel_entropy(images), [0, -np.sum(p * np.log(p) + (1 - p) * np.log(1 - p))])
+
+
+def test_no_decoder_scores_above_zero():
+    """The best there is: pixels drawn as they are, one cluster, nothing said by the latent."""
+    images = np.random.default_rng(5).integers(1, 255, (3, 4, 4, 1), dtype=np.uint8)
+    exact = np.tile(images / np.float32(255), (2, 1, 1, 1))
+    ones, zeros = np.ones((3, 1), np.float32), np.zeros((3, 1), np.float32)
+    np.testing.assert_allclose(elbo(images, exact, ones, zeros) + pixel_entropy(images), 0, atol=1e-5)
+    assert (elbo(images, exact * 0.9, ones, zeros) + pixel_entropy(images) < 0).all()
+
+
 def test_draws_are_antithetic_and_the_same_for_every_image():
     mean, log_variance = np.zeros((3, 5), np.float32), np.zeros((3, 5), np.float32)
     z = score_latents(mean, log_variance)
@@ -36,6 +52,27 @@ def test_scores_do_not_depend_on_company(bundle):
     whole = bundle.score_samples(images)
     assert np.array_equal(whole, bundle.score_samples(images, batch_size=2))
     assert np.array_equal(whole[::-1], bundle.score_samples(images[::-1]))
+
+
+def test_relative_to_their_pixels_scores_are_at_most_zero(bundle):
+    images = np.random.default_rng(6).integers(0, 256, (9, *bundle.preprocess.shape), dtype=np.uint8)
+    images[:3] //= 8  # dark ones
+    images[3] = 128
+    assert (bundle.score_samples(images) + pixel_entropy(images) <= 0).all()
+
+
+@pytest.mark.parametrize("which", ["reject_threshold", "reject_relative"])
+def test_either_threshold_makes_an_image_unknown(bundle, which):
+    images = np.round(bundle.decode(bundle.means) * 255).astype(np.uint8)
+    thresholds = bundle.score_samples(images) + (pixel_entropy(images) if which == "reject_relative" else 0)
+    for off, unknown in ((-0.01, False), (0.01, True)):
+        own = {c: {"reject_threshold": None, "reject_relative": None, which: float(t) + off} for c, t in enumerate(thresholds)}
+        clusters = [msgspec.structs.replace(cluster, **own[c]) for c, cluster in enumerate(bundle.manifest.clusters)]
+        manifest = msgspec.structs.replace(bundle.manifest, clusters=clusters, scoring=None)
+        changed = Bundle(manifest, {role: bundle.file(graph) for role, graph in bundle.manifest.graphs.items()}, bundle.path)
+        decided = bundle.predict(images)
+        assert np.array_equal(decided, np.arange(len(images)))
+        assert ((changed.examine(images, score=True).clusters == UNKNOWN) == unknown).all()
 
 
 def test_what_the_model_draws_scores_above_noise(bundle):
