@@ -2,8 +2,8 @@
 
 Half of the images set thresholds, as an export does; the other half is *known*, and every other row a kind of image that nobody trained on.
 `bound` and `relative` are shares of images below the hundredth of the evidence lower bound, and of what it is relative to the most that the
-pixels allow; `unknown` is what the bundle says, which asks for both at half of that share, and for contrast. 0.01 is right for what is known,
-1 for what is strange, and something between for what is known in another light.
+pixels allow; `unknown` is what the bundle says, which asks for both at half of that share, and for contrast. 0.01 is right for what is
+known, 1 for what is strange, and something between for what is known in another light.
 """
 
 from collections.abc import Iterator

@@ -259,7 +259,8 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"cannot read the configuration {path}: {error.strerror or error}") from error
     except (msgspec.DecodeError, ValueError) as error:
-        raise DataError(f"{path} is not valid {'TOML' if toml else 'JSON'}: {error}") from error
+        expected = "TOML" if toml else "JSON, which is expected of all but .toml files"
+        raise DataError(f"{path} is not valid {expected}: {error}") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} holds a {type(values).__name__}, expected an object of settings")
     return values

@@ -154,6 +154,6 @@ def _images(X: NDArray[np.uint8]) -> NDArray[np.uint8]:
     images = np.asarray(X)
     images = images[..., None] if images.ndim == 3 else images
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
-        scaled = "; scale them, (X * (255 / X.max())).round().astype('uint8')" if images.dtype.kind == "f" else ""
+        scaled = "; of floats in 0..1, (X * 255).round().astype('uint8')" if images.dtype.kind == "f" else ""
         raise UsageError(f"images must be uint8 (N, H, W) or (N, H, W, 1 or 3): got {images.dtype} {np.shape(X)}{scaled}")
     return images

@@ -222,5 +222,5 @@ def _notes_on_sizes(sizes: Sizes, preprocess: Preprocess) -> list[str]:
     if not _needs_bars(sizes, preprocess):
         return [f"{what} resized to {frame}"]
     if preprocess.fit == "stretch":
-        return [f"{what} stretched to {frame}, since bars beside them would be seen: they have no plain background in common"]
+        return [f"{what} stretched to {frame}: without a plain background in common, bars beside them would be seen"]
     return [f"{what} fitted into {frame}, aspect ratio kept, on their common background (grey level {preprocess.background})"]

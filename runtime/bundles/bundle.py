@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..errors import DataError, UsageError
 from ..images.image_files import image_of_array, read_image
 from ..images.preprocess import Preprocess
+from ..names import UNKNOWN_NAME
 from .answers import UNKNOWN, Answers
 from .arguments import images_like, rows_of_numbers, whole_number
 from .bundle_files import find_bundle, read_manifest, read_verified
@@ -109,6 +110,14 @@ class Bundle:
         if device == "cuda":  # who insists on it should hear now
             bundle.session("classifier")
         return bundle
+
+    def name_of(self, cluster: int) -> str:
+        """The name of a cluster that `predict` or `examine` gave, ``unknown`` for -1; `names` of a list would take that for its last."""
+        return UNKNOWN_NAME if cluster == UNKNOWN else self.names[cluster]
+
+    def __repr__(self) -> str:
+        provenance, size = self.manifest.provenance, self.manifest.preprocess.size
+        return f"<Bundle of {provenance.data}: {len(self.names)} clusters, {size}, {self.manifest.precision}>"
 
     @property
     def fingerprint(self) -> str:

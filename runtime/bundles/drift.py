@@ -54,13 +54,13 @@ class Tally:
         """A line on rejected images, and whether there are too many of them."""
         rejected, scored = self.clusters[UNKNOWN], self.manifest.scoring
         count = rejected + self._known
-        if not (scored and rejected and count >= ENOUGH):
+        if not (scored and rejected):
             return "", False
         share, expected = rejected / count, scored.quantile
         # Thresholds are quantiles of a sample, too: those of 1,000 images are off by as much as a batch of 1,000 is.
         spread = np.sqrt(expected * (1 - expected) * (1 / count + 1 / max(1, scored.images)))
-        said = f"{share:.1%} of the images are unlike all clusters, {expected:.0%} were expected"
-        return said, bool(share > 2 * expected and share > expected + UNLIKELY * spread)
+        said = f"{rejected:,} of {count:,} images ({share:.1%}) are unlike all clusters, {expected:.0%} were expected"
+        return said, bool(count >= ENOUGH and share > 2 * expected and share > expected + UNLIKELY * spread)
 
     def _shares(self) -> tuple[str, str]:
         """Shares of the clusters beside those in training, and the warning where they differ; empty where there is nothing to say."""

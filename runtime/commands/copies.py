@@ -59,7 +59,7 @@ class Copies:
         """Raise `UsageError` when copies would be found among the images, or an image is on standard input."""
         for source in sources:
             if source == STDIN:
-                raise UsageError("--copy-to copies files: the image on standard input (-) is none")
+                raise UsageError("--copy-to copies files, and the image on standard input (-) has none")
             if any(self._here.is_relative_to(real_path(searched)) for searched in folders_searched(source)):
                 raise UsageError(f"--copy-to {self.folder} lies in {source}: copies would be sorted too; choose a folder outside")
 

@@ -18,7 +18,6 @@ from ..bundles.session import OutOfMemory
 from ..errors import ImageError
 from ..images.decoder_process import DecoderProcess
 from ..images.decoding import Block, Decoding
-from ..names import UNKNOWN_NAME
 from .rows import Row
 
 DIGITS = 7
@@ -104,7 +103,7 @@ def _answers(bundle: Bundle, images: NDArray[np.uint8], options: Options) -> Ite
 
 def _answer_rows(bundle: Bundle, images: NDArray[np.uint8], options: Options) -> Iterator[Row]:
     answers = bundle.examine(images, embed=options.embed, score=options.score, batch_size=options.batch_size)
-    names, provider = {UNKNOWN: UNKNOWN_NAME, **dict(enumerate(bundle.names))}, bundle.provider
+    names, provider = {cluster: bundle.name_of(cluster) for cluster in range(UNKNOWN, len(bundle.names))}, bundle.provider
     columns = {"cluster": answers.clusters.tolist(), "name": [names[cluster] for cluster in answers.clusters.tolist()]}
     numbers = {"confidence": answers.confidence, "assignment": answers.assignment, "score": answers.score, "embedding": answers.embedding}
     columns |= {name: _rounded(values) for name, values in numbers.items() if values is not None}

@@ -54,8 +54,9 @@ class GrowingFile:
             raise DataError(f"{note} does not say what the rows of {self._part} were made with: start again without --resume") from error
         for key, value in self._made_with.items():
             if not isinstance(before, dict) or before.get(key) != value:
+                name = f"choice of --{key}" if isinstance(value, bool) else key
                 raise UsageError(
-                    f"the rows in {self._part} were made with another {key}: give the same one, or start again without --resume"
+                    f"the rows in {self._part} were made with another {name}: give the same one, or start again without --resume"
                 )
         with self._part.open("rb") as file:
             yield from _whole_rows(file, self._part)

@@ -12,7 +12,7 @@ from ..errors import DataError, ImageError
 from ..names import UNKNOWN_NAME, refusal
 from .image_files import read_image
 from .preprocess import Preprocess
-from .sources import SUFFIXES, is_image_name, walk_images
+from .sources import NOT_READ, SUFFIXES, is_image_name, walk_images
 
 HEADERS = frozenset({"path", "file", "filename", "file_name", "image", "image_path"})
 """Names that the first cell of a CSV file's header may have."""
@@ -20,8 +20,6 @@ ANSWERS = ["path", "ok", "cluster", "name"]
 """Beginning of the header of rows that `catvae-infer` wrote. Their paths are relative to the folder it was called in."""
 CLASSES = "class", "label", "category", "kind", "name"
 """Names that the column of classes may have where there are more than two; `catvae-infer` writes names."""
-NOT_READ = frozenset({".heic", ".heif", ".avif", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd", ".svg", ".ppm", ".pgm", ".tga"})
-"""Suffixes of pictures that `image_files` does not read."""
 
 
 class LabelledImages(NamedTuple):
@@ -86,11 +84,12 @@ def _folder_pairs(folder: Path) -> list[tuple[str, str]]:
             continue
         if entry.is_symlink():
             refuse(f"{entry.name} is a link to a folder")
-        images = list(walk_images(str(entry), refuse))
         files = [file for file in entry.rglob("*") if file.is_file() and not _hidden(file, entry)]
-        unread = next((file for file in files if file.suffix.lower() in NOT_READ), None) or (files[0] if files and not images else None)
-        if unread:
-            refuse(f"{unread.relative_to(folder)} is not of a kind that is read ({', '.join(sorted(SUFFIXES))})")
+        unread = [file for file in files if file.suffix.lower() in NOT_READ]
+        images = [] if unread else list(walk_images(str(entry), refuse))
+        if unread or (files and not images):
+            first = (unread or files)[0]
+            refuse(f"{first.relative_to(folder)} is not of a kind that is read ({', '.join(sorted(SUFFIXES))})")
         pairs += [(path, entry.name) for path in images]
     return pairs
 

@@ -4,13 +4,17 @@ import glob
 import itertools
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..errors import DataError, UsageError
 from ..ours import left_by_us
+from ..wording import counted
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """Suffixes of the formats that `image_files` reads."""
+NOT_READ = frozenset({".heic", ".heif", ".avif", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".psd", ".svg", ".ppm", ".pgm", ".tga"})
+"""Suffixes of pictures that it does not read."""
 STDIN = "-"
 LINE = 20
 """Bytes of a path in a list, at least, usually."""
@@ -95,9 +99,10 @@ def walk_images(folder: str, warn: Callable[[str], None] = lambda _line: None) -
     """Image files below `folder`, depth first, each folder in sorted order; hidden files and folders are passed over.
 
     A folder that cannot be listed is yielded itself and becomes an error row. `warn` receives a line for each link to a folder, which is
-    not followed, and for each run and bundle, which are passed over.
+    not followed, for each run and bundle, which are passed over, and for pictures of formats that are not read.
     """
     closed: list[str] = []
+    unread: Counter[str] = Counter()
     for parent, folders, names in os.walk(folder, onerror=lambda error: closed.append(error.filename)):
         yield from closed
         closed.clear()
@@ -110,7 +115,10 @@ def walk_images(folder: str, warn: Callable[[str], None] = lambda _line: None) -
             if os.path.islink(linked := os.path.join(parent, name)):
                 warn(f"left out {linked}: a link to a folder")
         yield from (os.path.join(parent, name) for name in sorted(names) if is_image_name(name))
+        unread.update(suffix for name in names if (suffix := os.path.splitext(name)[1].lower()) in NOT_READ and not name.startswith("."))
     yield from closed
+    for suffix, count in sorted(unread.items()):
+        warn(f"left out {counted(count, suffix + ' file')} below {folder}: convert to PNG or JPEG first")
 
 
 def is_image_name(name: str) -> bool:

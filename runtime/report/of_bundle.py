@@ -34,8 +34,6 @@ def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | 
         images = np.concatenate([to_uint8(bundle.sample(c, DRAWN, 1)) for c in range(len(manifest.clusters))])
     images, labels, answers = _answered(bundle, images, labels)
     clusters, _ = bundle.decide(answers.assignment)
-    assert answers.embedding is not None
-    examined = Examined(images, clusters, answers.confidence, answers.assignment, answers.embedding)
     tally = Tally(manifest)
     tally.clusters.update(answers.clusters.tolist())
     source = manifest.provenance
@@ -52,8 +50,17 @@ def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | 
         curves=training.curves,
         confusion=confusion(clusters, labels, classes, len(manifest.clusters)) if labels is not None else None,
         tables=_tables(manifest, training),
-        **pictured(examined, bundle, [cluster.share for cluster in manifest.clusters]),  # pyright: ignore[reportArgumentType]
+        **pictured(_known(images, clusters, answers), bundle, [cluster.share for cluster in manifest.clusters]),  # pyright: ignore[reportArgumentType]
     )
+
+
+def _known(images: Images, clusters: NDArray[np.int64], answers: Answers) -> Examined:
+    """What cards and maps show: unknown images belong to no cluster, unless all are unknown."""
+    known = answers.clusters != UNKNOWN
+    known = known if known.any() else np.ones_like(known)
+    shown = answers.only(known)
+    assert shown.embedding is not None
+    return Examined(images[known], clusters[known], shown.confidence, shown.assignment, shown.embedding)
 
 
 def _answered(bundle: Bundle, images: Images, labels: NDArray[np.int64] | None) -> tuple[Images, NDArray[np.int64] | None, Answers]:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catvae.runtime.bundles.answers import UNKNOWN
 from catvae.runtime.bundles.bundle import Bundle
 from catvae.runtime.bundles.bundle_files import PRETRAINED
 from catvae.runtime.errors import DataError, DeviceError, UsageError
@@ -323,3 +324,8 @@ def test_cuda_is_strict(images):
 def test_what_is_no_picture_cannot_be_read(bundle, given):
     with pytest.raises(UsageError, match=r"read\(\) takes a file's path, its bytes, or an array of one picture, got (None|a int|a list)"):
         bundle.read(given)
+
+
+def test_names_of_answers_know_the_unknown(bundle):
+    assert [bundle.name_of(c) for c in (UNKNOWN, 0, len(bundle.names) - 1)] == ["unknown", bundle.names[0], bundle.names[-1]]
+    assert repr(bundle).startswith(f"<Bundle of {bundle.manifest.provenance.data}: {len(bundle.names)} clusters, ")

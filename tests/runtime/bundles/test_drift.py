@@ -46,6 +46,13 @@ def test_a_few_images_say_nothing(bundle):
     assert tally(bundle, [3] * (ENOUGH - 1)).summary() == []
 
 
+def test_a_few_unknown_images_are_counted_without_alarm(bundle):
+    assert bundle.manifest.scoring is not None
+    found = tally(bundle, [3, 3, UNKNOWN])
+    assert found.summary() == ["unknown   1 of 3 images (33.3%) are unlike all clusters, 1% were expected"]
+    assert found.warnings() == []
+
+
 def test_failed_rows_count_as_failed_only(bundle):
     found = Tally(bundle.manifest)
     found.add({"ok": False})
@@ -56,7 +63,7 @@ def test_many_unknown_images_are_told(bundle):
     mix = np.random.default_rng(0).choice(len(bundle.names), 300, p=shares(bundle))
     assert bundle.manifest.scoring is not None  # the packaged one has thresholds
     lines = tally(bundle, [*mix, *[UNKNOWN] * 100]).summary()
-    assert lines[-1].startswith("unknown   25.0%")
+    assert lines[-1].startswith("unknown   100 of 400 images (25.0%)")
     assert "another kind" in lines[-1]
     assert "another kind" not in tally(bundle, [*mix, UNKNOWN, UNKNOWN]).summary()[-1]
 

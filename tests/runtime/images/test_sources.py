@@ -52,6 +52,17 @@ def test_links_to_folders_are_passed_over_and_said_to_be(tree):
     assert said == ["left out ./again: a link to a folder", "left out ./x/loop: a link to a folder"]
 
 
+def test_pictures_that_cannot_be_read_are_counted(tree):
+    for name in ("x/1.HEIC", "x/2.heic", "3.avif", ".hidden.heic", "x/notes.txt"):
+        (tree / name).write_bytes(b"")
+    said = []
+    assert len(list(walk_images(".", said.append))) == 3
+    assert said[-2:] == [
+        "left out 1 .avif file below .: convert to PNG or JPEG first",
+        "left out 2 .heic files below .: convert to PNG or JPEG first",
+    ]
+
+
 @pytest.mark.parametrize("text", ["one.png\ntwo.png\n", "\ufeffone.png\r\ntwo.png\r\n", "one.png\n\n\ntwo.png"])
 def test_lists_of_any_system(tmp_path, text):
     (tmp_path / "list").write_text(text, encoding="utf-8", newline="")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from catvae.runtime.bundles.bundle import Bundle
 from catvae.runtime.bundles.training_record import parse_training
 from catvae.runtime.errors import DataError
 from catvae.runtime.report import charts, facts, maps
@@ -372,3 +373,15 @@ def test_images_without_a_finite_answer_have_no_place_on_the_page(bundle, monkey
     monkeypatch.setattr(type(bundle), "examine", spoilt(6))
     with pytest.raises(DataError, match="none of the images with finite numbers"):
         facts_of_bundle(bundle, images)
+
+
+def test_unknown_images_are_on_no_cluster_s_card():
+    bundle = Bundle.load()
+    digits = np.round(bundle.decode(bundle.means) * 255).astype(np.uint8)
+    digits = np.where(digits > 127, 255, 0).astype(np.uint8)
+    blank = np.zeros((6, *bundle.preprocess.shape), np.uint8)
+    facts = facts_of_bundle(bundle, np.concatenate([blank, digits]))
+    assert facts.tiles["unknown to the model"] == "37.5%"
+    assert {card.share for card in facts.cards} == {0.1}
+    assert all(image.any() for card in facts.cards for image in (*card.nearest, *card.borderline))
+    assert facts_of_bundle(bundle, blank).tiles["unknown to the model"] == "100.0%"
