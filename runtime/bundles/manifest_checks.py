@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from ..files import sha256
-from ..images.image_files import MAX_PIXELS
+from ..images.opening import MAX_PIXELS
 from ..names import LONGEST_NAME, is_name
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..errors import ImageError
 from ..processors import default_threads
 from .decoder_process import MANY, DecoderProcess, second_process
-from .image_files import MAX_BYTES, DecodedBlock, decode_all
+from .image_files import DecodedBlock, decode_all
+from .opening import MAX_BYTES
 from .preprocess import Preprocess
 from .sources import STDIN
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from catvae.runtime.errors import ImageError
-from catvae.runtime.images.image_files import MAX_BYTES, decode_image, image_size_of, read_image
+from catvae.runtime.images.image_files import decode_image, image_size_of, read_image
+from catvae.runtime.images.opening import MAX_BYTES
 from catvae.runtime.images.preprocess import Preprocess
 
 GREY = Preprocess(height=8, width=8, channels=1)
