@@ -139,7 +139,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise UsageError(f"regroup is {list(self.regroup)}, expected shares of the steps between 0 and 1")
         if not 0 <= self.warm_start <= 1:
             raise UsageError(f"warm_start is {self.warm_start}, expected a share of the steps between 0 and 1")
-        if self.choose_clusters and not self.merges:
+        if self.chooses_clusters and not self.merges:
             raise UsageError("-k auto needs over-clusters and their merges, which the recipe robust has")
         if not 0 <= self.tone <= 1:
             raise UsageError(f"tone is {self.tone}, expected 0 to 1")
@@ -149,7 +149,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise UsageError(f"--legacy belongs to --recipe paper, got --recipe {self.recipe}")
 
     @property
-    def choose_clusters(self) -> bool:
+    def chooses_clusters(self) -> bool:
         """Whether K is to be chosen."""
         return self.clusters == "auto"
 

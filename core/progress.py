@@ -25,7 +25,7 @@ def announce(session: Session, quiet: bool, prefix: str = "") -> None:
     """One line on images, model and machine. `prefix` says which of several runs."""
     data, trainer = session.data, session.trainer
     spec = trainer.spec
-    clusters = f"K={spec.clusters}, D={spec.clusters * spec.delta}" if not trainer.config.choose_clusters else f"K at most {spec.clusters}"
+    clusters = f"K={spec.clusters}, D={spec.clusters * spec.delta}" if not trainer.config.chooses_clusters else f"K at most {spec.clusters}"
     views = f"views '{trainer.policy.name}'" if trainer.config.invariance_weight or trainer.config.information_views else "no views"
     say(
         f"{prefix}{data.name}: {len(data.images):,} images of {data.preprocess.size};"

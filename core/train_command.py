@@ -183,7 +183,7 @@ def _checked(given: dict[str, Any], config_file: Path | None, seeds: int, *, has
         raise UsageError("--label-weight needs --labels PATH")
     if config.seed + seeds - 1 > LARGEST_SEED:
         raise UsageError(f"--seeds {seeds} from --seed {config.seed} on goes beyond {LARGEST_SEED:,}, the largest seed")
-    if "max_clusters" in given and not config.choose_clusters:
+    if "max_clusters" in given and not config.chooses_clusters:
         raise UsageError(f"--max-clusters belongs to -k auto, got -k {config.clusters}")
     return config
 

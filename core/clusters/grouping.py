@@ -111,7 +111,7 @@ def sizes_and_number(joints: Joints, config: TrainConfig) -> tuple[bool, int]:
     smaller one all rare classes would be one group either way, or one of a few groups would be taken for a kind that fills the set.
     """
     at_most = config.most_clusters
-    if not config.choose_clusters:
+    if not config.chooses_clusters:
         return config.sizes == "unequal" or (config.sizes == "auto" and unequal_is_clearer(joints, at_most)), at_most
     if config.sizes == "unequal":
         return True, choose_clusters(joints, at_most, unequal=True)

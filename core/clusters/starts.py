@@ -47,7 +47,7 @@ def worth(joints: Joints, config: TrainConfig, *, merges: bool) -> float:
     merges : bool
         Whether over-clusters are about to be merged.
     """
-    if config.choose_clusters:
+    if config.chooses_clusters:
         return (mutual_information(joints.neighbours) + mutual_information(joints.pixels)) / 2
     if merges:
         clusters = config.most_clusters

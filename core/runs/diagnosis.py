@@ -43,7 +43,7 @@ def diagnose(trainer: Trainer, images: NDArray[np.uint8], assignment: NDArray[np
         state,
         joints if config.invariance_weight else None,
         unequal=trainer.position.unequal,
-        chosen=config.choose_clusters,
+        chosen=config.chooses_clusters,
         steps=trainer.position.step,
         returned=returned,
         by_borders=by_borders,

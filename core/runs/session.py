@@ -36,7 +36,7 @@ SAVE_EVERY = 20.0
 """Seconds between two saved states, at least."""
 SHOW_EVERY = 1.0
 """Seconds between two writings of metrics.csv, at least: a thousand epochs of one step would rewrite it a thousand times."""
-PICTURES = 8
+DRAWINGS = 8
 """Sample grids drawn while training, about: one every so many epochs."""
 
 
@@ -194,7 +194,7 @@ class Session:
         if time.monotonic() - self._shown > SHOW_EVERY:
             self._show()
         drawing = trainer.start_chosen and trainer.position.step > trainer.warm_steps  # before, the generator has not begun
-        if drawing and epoch % max(1, trainer.epochs // PICTURES) == 0 and not trainer.finished:
+        if drawing and epoch % max(1, trainer.epochs // DRAWINGS) == 0 and not trainer.finished:
             names = [str(i) for i in range(trainer.model.spec.clusters)]
             self._picture(f"epoch-{epoch:04d}", pictures.picture_samples(trainer.model, names, trainer.config.seed))
         if time.monotonic() - self._saved > SAVE_EVERY:

@@ -27,7 +27,7 @@ def trainable(config: TrainConfig, count: int, labelled: LabelledImages | None =
     """
     if count < 2:
         raise UsageError(f"there {'is 1 image' if count else 'are no images'}: training needs at least 2")
-    if config.choose_clusters and config.max_clusters > count:
+    if config.chooses_clusters and config.max_clusters > count:
         config = msgspec.structs.replace(config, max_clusters=count)
     if config.most_clusters > count:
         raise UsageError(f"--clusters is {config.most_clusters}, but only {count:,} images are trained on: choose at most {count}")
@@ -56,7 +56,7 @@ def within_memory(config: TrainConfig, resizable: Callable[[], bool]) -> Iterato
             raise
         raise CatVAEError(
             f"not enough memory for batches of {config.batch_size} images and {config.most_clusters} clusters: lower --batch-size"
-            f"{', --image-size' if resizable() else ''} or {'--max-clusters' if config.choose_clusters else '-k'}"
+            f"{', --image-size' if resizable() else ''} or {'--max-clusters' if config.chooses_clusters else '-k'}"
         ) from error
 
 

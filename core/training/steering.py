@@ -112,13 +112,13 @@ class Steering:
         if self.config.sizes == "auto" and position.unequal:
             what = "groups of unequal size clearly hold together better than equal ones: clusters may be of any size (else: --sizes equal)"
             position.events.append(Event(step=step, what=what))
-        if self.config.choose_clusters:
+        if self.config.chooses_clusters:
             position.events.append(Event(step=step, what=f"K = {clusters} chosen of at most {self.config.most_clusters}"))
         return clusters
 
     def _guard(self, step: int, trained: Trained, position: Position) -> bool:
         """Act on clusters that collapsed, see `guard`; returns whether it did."""
-        undecided = self.config.choose_clusters and step <= self.merge_steps[0]
+        undecided = self.config.chooses_clusters and step <= self.merge_steps[0]
         if step < max(GUARD_PATIENCE, position.guard_from) or undecided or position.guard_acts >= GUARD_ACTS or not position.shares:
             return False
         alarm = watch(np.array(position.shares), unequal=position.unequal and bool(position.group))

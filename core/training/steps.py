@@ -85,7 +85,7 @@ class Steps:
         """The images that decisions about clusters are read from."""
         self.steering = Steering(config, self.steps, self.sample, self.policy, labelled)
         self.warm_steps = round(config.warm_start * self.steps) if config.invariance_weight else 0
-        if config.choose_clusters:
+        if config.chooses_clusters:
             self.warm_steps = max(self.warm_steps, self.steering.merge_steps[0])  # the generator waits until K is known
         self.consistent = True
         """Whether weights, moments and position belong together: not in the middle of a step."""

@@ -91,17 +91,17 @@ def answer(request: Request) -> int:
         _refuse_places_inside(bundle, request)
         if not request.quiet:
             _say_beforehand(bundle, request)
-        count = _Count(bundle, request)
+        answering = _Answering(bundle, request)
         if request.output is None:
             write = row_writer(request.format, stdout, score=request.score)
-            count.written(blocks, _at_once(write, stdout) if request.live else write)
-            return count.conclude()
+            answering.written(blocks, _at_once(write, stdout) if request.live else write)
+            return answering.conclude()
         from .row_file import is_complete
 
         if request.resume and is_complete(request.output):
-            return _nothing_left(request.output, bundle, paths, request, count)
-        _grow(request.output, bundle, paths, blocks, request, count)
-        return count.conclude()
+            return _nothing_left(request.output, bundle, paths, request, answering)
+        _grow(request.output, bundle, paths, blocks, request, answering)
+        return answering.conclude()
 
 
 def _opened(request: Request, helper: DecoderProcess | None) -> tuple[Bundle, Iterator[str], Iterator[list[Row]]]:
@@ -157,7 +157,7 @@ def _say_fallback() -> None:
         say(f"catvae-infer: on the CPU: {'; '.join(obstacles()) or 'CUDA did not start'}")
 
 
-class _Count:
+class _Answering:
     """What is done with every row: counted for the tally, and its image copied."""
 
     def __init__(self, bundle: Bundle, request: Request):
@@ -230,7 +230,7 @@ def _at_once(write: Writer, stream: TextIO) -> Writer:
     return write_through
 
 
-def _nothing_left(output: Path, bundle: Bundle, paths: Iterator[str], request: Request, count: _Count) -> int:
+def _nothing_left(output: Path, bundle: Bundle, paths: Iterator[str], request: Request, answering: _Answering) -> int:
     """`--resume` with a finished file: whether it answers these sources, and as they would be now; returns the exit code."""
     from .row_file import complete_rows, complete_rows_of, made_otherwise
 
@@ -239,10 +239,10 @@ def _nothing_left(output: Path, bundle: Bundle, paths: Iterator[str], request: R
         answered = (row for row in rows if row["ok"] and row["path"] != "-" and not made_otherwise(row, bundle.names, fields))
         _require_same_answers([*itertools.islice(answered, ASKED_AGAIN)], bundle, request)  # before any image is copied
     for row in complete_rows_of(output, paths, bundle.names, fields):
-        count.answered(row)
-    count.say_copies()
+        answering.answered(row)
+    answering.say_copies()
     say(f"catvae-infer: {output} is complete; nothing to resume", quiet=request.quiet)
-    return count.exit_code
+    return answering.exit_code
 
 
 def _require_same_answers(rows: list[Row], bundle: Bundle, request: Request) -> None:
@@ -259,7 +259,7 @@ def _require_same_answers(rows: list[Row], bundle: Bundle, request: Request) -> 
             )
 
 
-def _grow(output: Path, bundle: Bundle, paths: Iterator[str], blocks: Iterator[list[Row]], request: Request, count: _Count) -> None:
+def _grow(output: Path, bundle: Bundle, paths: Iterator[str], blocks: Iterator[list[Row]], request: Request, answering: _Answering) -> None:
     """Rows into a file that appears under its name once it is complete, after those that an interrupted call left."""
     from .row_file import growing_file, part_of, skip_answered
     from .rows import row_writer
@@ -268,9 +268,9 @@ def _grow(output: Path, bundle: Bundle, paths: Iterator[str], blocks: Iterator[l
     made_with = {"bundle": bundle.fingerprint} | {name: getattr(request, name) for name in ("embed", "score", "invert", "shard")}
     with growing_file(output, made_with, resume=request.resume, resumable=resumable) as growing:
         for row in skip_answered(growing.earlier(), paths, part_of(output)):
-            count.answered(row)
+            answering.answered(row)
         try:
-            count.written(blocks, row_writer(request.format, growing.stream, score=request.score))
+            answering.written(blocks, row_writer(request.format, growing.stream, score=request.score))
         except Interrupted:
             goes_on = "the same call with --resume goes on" if resumable else "only JSON Lines can be gone on with"
             say(f"catvae-infer: rows so far are in {part_of(output)}: {goes_on}", quiet=request.quiet)
