@@ -1,9 +1,9 @@
 """What `--score` calls unknown: `python -m benchmarks.strange my-images -b my-bundle --other other-images`.
 
-Half of the images set thresholds, as an export does; the other half is *known*, and every other row a kind of image that nobody trained on.
-`bound` and `relative` are shares of images below the hundredth of the evidence lower bound, and of what it is relative to the most that the
-pixels allow; `unknown` is what the bundle says, which asks for both at half of that share, and for contrast. 0.01 is right for what is
-known, 1 for what is strange, and something between for what is known in another light.
+Some of the images, at most half, set thresholds as an export does; the others are *known*, and every other row a kind of image that nobody
+trained on. `bound` and `relative` are shares of images below the hundredth of the evidence lower bound, and of what it is relative to the
+most that the pixels allow; `unknown` is what the bundle says, which asks for both at half of that share, and for contrast. 0.01 is right
+for what is known, 1 for what is strange, and something between for what is known in another light.
 """
 
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ from catvae.runtime.images.sources import walk_images
 from .record import write_csv
 
 Images = NDArray[np.uint8]
-COUNT = 4000
-"""Images looked at, at most."""
+HELD_BACK, COUNT = 1000, 2000
+"""Images that set thresholds, as many as an export has, and of those that are known, at most."""
 CHANGED = 300
 """Images of every other kind."""
 
@@ -39,10 +39,11 @@ def main(images_path: str, bundle_path: str | None, other: str | None, name: str
     """Count the unknown among images that are like those of training, and among others."""
     bundle, rng = Bundle.load(bundle_path), np.random.default_rng(0)
     images = _images(bundle, images_path)
-    calibration, known = np.array_split(images[rng.permutation(len(images))][:COUNT], 2)
+    images = images[rng.permutation(len(images))]
+    calibration, known = np.split(images[: HELD_BACK + COUNT], [min(HELD_BACK, len(images) // 2)])
     kinds = {"known": known, **dict(_strange(known[:CHANGED], rng))}
     if other:
-        kinds["another set"] = _images(bundle, other)[:CHANGED]
+        kinds["another set"] = rng.permutation(_images(bundle, other))[:CHANGED]
     graphs = {role: bundle.file(graph) for role, graph in bundle.manifest.graphs.items()}
     asked = Bundle(with_thresholds(bundle.manifest, graphs, Calibration(known[:0], calibration)), graphs, bundle.path)
     hundredth = np.quantile(_scores(asked, calibration), QUANTILE, axis=1)[:, None]
@@ -81,7 +82,7 @@ def _strange(known: Images, rng: np.random.Generator) -> Iterator[tuple[str, Ima
     for low, high in ((0, 255), (0, 60), (0, 120), (190, 255)):
         yield f"noise from {low} to {high}", rng.integers(low, high + 1, shape, dtype=np.uint8)
     for level in (0, 30, 128, 255):
-        yield f"flat at {level}", np.clip(level + rng.normal(0, 3, shape), 0, 255).astype(np.uint8)
+        yield f"nearly flat, {level}", np.clip(level + rng.normal(0, 3, shape), 0, 255).astype(np.uint8)
     stripes = (np.arange(shape[2]) // 3 % 2 * 120 + 20).astype(np.uint8)
     yield "stripes", np.broadcast_to(stripes[None, None, :, None], shape).copy()
 

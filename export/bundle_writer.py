@@ -31,12 +31,10 @@ from .golden import golden_bytes, graph_outputs, probe_images, probe_latents, to
 from .graphs import OPSET, GraphSpec, graph_specs, trace
 from .parity import check_files, check_parity
 from .precision import Graphs, Precision, reduce_precision
-from .thresholds import with_thresholds
+from .thresholds import UNWRITTEN, with_thresholds
 
 GOLDEN = 10
 """Probe inputs kept in the bundle."""
-UNWRITTEN = Path("the exported graphs")
-"""Stands for the folder of a bundle that is still in memory."""
 
 
 class Exported(NamedTuple):

@@ -5,6 +5,7 @@ were not. Contrast asks no model: it is read from both.
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,9 +28,11 @@ EACH = QUANTILE / 2
 FAINT = 0.5
 """The least contrast, as a part of the `QUANTILE` of contrasts: 0 where that is 0, because some images of training were blank."""
 PIECE = 512
-"""Images whose contrast is read at a time."""
-ENOUGH = 100
-"""Images of a cluster that give it thresholds of its own: the lowest of a hundred is its first percentile."""
+"""Images whose pixels are looked at a time."""
+ENOUGH = 200
+"""Images of a cluster that give it thresholds of its own: the lowest of two hundred is what `EACH` leaves below."""
+UNWRITTEN = Path("the exported graphs")
+"""Stands for the folder of a bundle that is still in memory."""
 
 
 class Thresholds(NamedTuple):
@@ -45,12 +48,12 @@ def with_thresholds(manifest: Manifest, graphs: Graphs, calibration: Calibration
     """The manifest of these graphs with thresholds of their own; any that it has are forgotten."""
     bare = [msgspec.structs.replace(cluster, reject_threshold=None, reject_relative=None) for cluster in manifest.clusters]
     manifest = msgspec.structs.replace(manifest, clusters=bare, scoring=None)
-    thresholds, scoring = calibrate(Bundle(manifest, graphs, Path("the exported graphs")), calibration)
+    thresholds, scoring = calibrate(Bundle(manifest, graphs, UNWRITTEN), calibration)
     clusters = [
         msgspec.structs.replace(cluster, reject_threshold=own.bound, reject_relative=own.relative)
         for cluster, own in zip(bare, thresholds, strict=True)
     ]
-    return msgspec.structs.replace(manifest, clusters=clusters, scoring=scoring)
+    return msgspec.structs.replace(manifest, clusters=clusters, scoring=scoring, seal="")
 
 
 def calibrate(bundle: Bundle, calibration: Calibration) -> tuple[list[Thresholds], Scoring]:
@@ -71,7 +74,7 @@ def calibrate(bundle: Bundle, calibration: Calibration) -> tuple[list[Thresholds
     answers, images = answers.only(answers.finite), images[answers.finite]
     assert answers.score is not None
     bounds = answers.score.astype(np.float64)
-    scores = np.stack([bounds, bounds + pixel_entropy(images)])  # (2, N); no cluster is unknown yet: there are no thresholds
+    scores = np.stack([bounds, bounds + _in_pieces(pixel_entropy, images)])  # (2, N); no cluster is unknown yet: there are no thresholds
     own = [scores[:, answers.clusters == cluster] for cluster in range(len(bundle.names))]
     thresholds = [_thresholds(some if some.shape[1] >= ENOUGH else scores) for some in own]
     record = Scoring(
@@ -80,7 +83,7 @@ def calibrate(bundle: Bundle, calibration: Calibration) -> tuple[list[Thresholds
         quantile=QUANTILE,
         mean=round(float(bounds.mean()), 3),
         standard_deviation=round(float(bounds.std()), 3),
-        least_contrast=least_contrast(np.concatenate([calibration.held_back, calibration.trained])),
+        least_contrast=least_contrast(calibration.held_back, calibration.trained),
     )
     return thresholds, record
 
@@ -90,10 +93,15 @@ def _thresholds(scores: NDArray[np.float64]) -> Thresholds:
     return Thresholds(bound, relative)
 
 
-def least_contrast(images: NDArray[np.uint8]) -> float:
-    """The contrast that images like these (N, H, W, C) do not fall below."""
-    found = [contrast(images[i : i + PIECE]) for i in range(0, len(images), PIECE)]
-    return _rounded_down(FAINT * _quantile(np.concatenate(found).astype(np.float64), QUANTILE))
+def least_contrast(*piles: NDArray[np.uint8]) -> float:
+    """The contrast that images like these, each (N, H, W, C), do not fall below."""
+    found = np.concatenate([_in_pieces(contrast, images) for images in piles])
+    return _rounded_down(FAINT * _quantile(found.astype(np.float64), QUANTILE))
+
+
+def _in_pieces(measure: Callable[[NDArray[np.uint8]], NDArray], images: NDArray[np.uint8]) -> NDArray:
+    """A number of every image, (N,)."""
+    return np.concatenate([measure(images[i : i + PIECE]) for i in range(0, max(1, len(images)), PIECE)])
 
 
 def _rounded_down(threshold: float) -> float:

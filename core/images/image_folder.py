@@ -191,7 +191,7 @@ def _labels(files: Sequence[Path], folder: Path) -> tuple[Labels | None, tuple[s
 def _image_files(folder: Path, warn: Callable[[str], None]) -> Iterator[Path]:
     """Images below `folder` as `walk_images` finds them, without folders that cannot be listed."""
     for path in map(Path, walk_images(os.fspath(folder), warn)):
-        if path.is_dir():
+        if os.path.isdir(path):  # Path's own raises where the folder may not be entered
             warn(f"left out {path}: a folder that cannot be listed")
         else:
             yield path

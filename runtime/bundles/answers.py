@@ -13,7 +13,7 @@ class Answers(NamedTuple):
     """A bundle's answers to N images."""
 
     clusters: NDArray[np.int64]
-    """(N,); `UNKNOWN` where scores were asked for and one lies below its cluster's threshold, or the image has too little contrast."""
+    """(N,); `UNKNOWN` where scores were asked for and an image is like none of training, see `scoring`."""
     confidence: NDArray[np.float32]
     """(N,)."""
     assignment: NDArray[np.float32]
@@ -21,7 +21,7 @@ class Answers(NamedTuple):
     embedding: NDArray[np.float32] | None
     """(N, D), if asked for."""
     score: NDArray[np.float32] | None
-    """(N,), if asked for. What has too little contrast is unknown whatever it is."""
+    """(N,) evidence lower bounds, if asked for. An image may be unknown for other reasons than this number, see `scoring`."""
     finite: NDArray[np.bool_]
     """(N,) whether every number of the row is finite; the others answer nothing."""
 

@@ -112,8 +112,17 @@ class Bundle:
         return bundle
 
     def name_of(self, cluster: int) -> str:
-        """The name of a cluster that `predict` or `examine` gave, ``unknown`` for -1; `names` of a list would take that for its last."""
-        return UNKNOWN_NAME if cluster == UNKNOWN else self.names[cluster]
+        """The name of a cluster that `predict` or `examine` gave, ``unknown`` for -1: indexing `names` with that gives the last one.
+
+        Raises
+        ------
+        UsageError
+            For a cluster that does not exist.
+        """
+        clusters = self.manifest.clusters
+        if not UNKNOWN <= cluster < len(clusters):
+            raise UsageError(f"there is no cluster {cluster}: expected -1 to {len(clusters) - 1}")
+        return UNKNOWN_NAME if cluster == UNKNOWN else clusters[cluster].name
 
     def __repr__(self) -> str:
         provenance, size = self.manifest.provenance, self.manifest.preprocess.size
@@ -121,7 +130,7 @@ class Bundle:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of everything that the manifest says, names and thresholds too: what rows depend on."""
+        """SHA-256 of everything that the manifest says, names and thresholds too: what rows depend on. Empty before it is written."""
         return self.manifest.seal
 
     @property

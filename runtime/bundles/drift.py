@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..wording import counted
 from .answers import UNKNOWN
 from .manifest import Manifest
 
@@ -34,7 +35,7 @@ class Tally:
             self.failed += 1
 
     def summary(self) -> list[str]:
-        """Lines that compare the batch with training; none for a batch that is too small."""
+        """Lines that compare the batch with training, and count the unknown; a batch that is too small is not compared."""
         unknown, unlike = self._unknown()
         shares, drift = self._shares()
         lines = [f"clusters  {shares}" if shares else "", f"drift     {drift}" if drift else ""]
@@ -59,7 +60,7 @@ class Tally:
         share, expected = rejected / count, scored.quantile
         # Thresholds are quantiles of a sample, too: those of 1,000 images are off by as much as a batch of 1,000 is.
         spread = np.sqrt(expected * (1 - expected) * (1 / count + 1 / max(1, scored.images)))
-        said = f"{rejected:,} of {count:,} images ({share:.1%}) are unlike all clusters, {expected:.0%} were expected"
+        said = f"{rejected:,} of {counted(count, 'image')} ({share:.1%}) unlike all clusters, {expected:.0%} were expected"
         return said, bool(count >= ENOUGH and share > 2 * expected and share > expected + UNLIKELY * spread)
 
     def _shares(self) -> tuple[str, str]:

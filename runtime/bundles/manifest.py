@@ -67,7 +67,7 @@ class Scoring(msgspec.Struct, frozen=True, kw_only=True):
     held_back: bool
     """False: the data was too small to hold images back, and these were trained on."""
     quantile: float
-    """Share of them that lies below the thresholds."""
+    """Share of them that lies below one of their cluster's two thresholds, about."""
     mean: float
     standard_deviation: float
     least_contrast: float = 0.0
@@ -180,10 +180,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return [*self.graphs.values(), self.golden, self.training]
 
     @property
-    def reject_thresholds(self) -> NDArray[np.float32]:
-        """(2, K), of the bound and of the relative bound; minus infinity where a cluster rejects nothing."""
+    def reject_thresholds(self) -> NDArray[np.float64]:
+        """(2, K), of the bound and of the relative bound; minus infinity where a cluster rejects nothing.
+
+        As they are written: in float32 one might be rounded above the score it was read from.
+        """
         thresholds = [[c.reject_threshold for c in self.clusters], [c.reject_relative for c in self.clusters]]
-        return np.array([[-np.inf if value is None else value for value in row] for row in thresholds], np.float32)
+        return np.array([[-np.inf if value is None else value for value in row] for row in thresholds], np.float64)
 
     @property
     def least_contrast(self) -> float:

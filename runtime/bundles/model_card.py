@@ -84,7 +84,7 @@ def _unlike(manifest: Manifest) -> str:
     source = "that were held back from training" if scoring.held_back else "of training: there were too few to hold any back"
     said = (
         f"{every}. `--score` calls it unknown where its evidence lower bound is below its cluster's threshold, or is so relative to the"
-        f" most that its pixels allow, as about {scoring.quantile:.0%} of {scoring.images:,} images were {source}."
+        f" most that its pixels allow, as were about {scoring.quantile:.0%} of {scoring.images:,} images {source}."
     )
     if not scoring.least_contrast:
         return said

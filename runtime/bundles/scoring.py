@@ -6,8 +6,8 @@
 The expectation is taken over two antithetic draws z = mean +- exp(log_variance / 2) * eps. eps is the same for every image, so a score
 depends on the image alone: not on its neighbours, the batch, or a seed. Training images score within a band; something the model has never
 seen lies far below it, in one way or the other. No decoder gives a pixel of intensity x_i more than -H(x_i) = x_i log x_i + (1 - x_i)
-log(1 - x_i): 0 for black and white, -log 2 for grey. The bound alone is therefore high for all that is dark or bright, noise too; relative
-to the most that these pixels allow it is high for much that is grey (`python -m benchmarks.strange`). Where there is little on an image,
+log(1 - x_i): 0 for black and white, -log 2 for grey. The bound alone may therefore be high for what is dark or bright, noise too; relative
+to the most that these pixels allow it may be high for what is grey (`python -m benchmarks.strange`). Where there is little on an image,
 either is high: a frame without contrast is told by that instead.
 """
 
@@ -49,7 +49,7 @@ def contrast(images: NDArray[np.uint8]) -> Floats:
     pixels = max(1, math.prod(images.shape[1:3]))
     # whole numbers, so that the same pixels give the same answer however they lie in memory
     sums, squares = images.sum((1, 2), dtype=np.int64), np.einsum("nhwc,nhwc->nc", images, images, dtype=np.int64)
-    return (np.sqrt((pixels * squares - sums * sums).mean(1)) / pixels).astype(np.float32)
+    return np.sqrt((squares / pixels - (sums / pixels) ** 2).clip(0).mean(1)).astype(np.float32)
 
 
 def elbo(images: NDArray[np.uint8], decoded: Floats, assignment: Floats, cluster_kl: Floats) -> Floats:

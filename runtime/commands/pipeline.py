@@ -34,7 +34,7 @@ class Options(NamedTuple):
     embed: bool = False
     """Add the posterior mean as ``embedding``."""
     score: bool = False
-    """Add the evidence lower bound as ``score``; one below its cluster's threshold, or without contrast, gets cluster -1."""
+    """Add the evidence lower bound as ``score``; an image like none of training gets cluster -1."""
     invert: bool = False
     """Swap black and white, on top of what the bundle asks for."""
     decoders: int | None = None

@@ -36,7 +36,7 @@ def report(bundle_path: Path | None, images: tuple[str, ...], output: Path, inve
     from ..bundles.bundle_files import refuse_inside
     from ..files import atomic_write, refuse_to_replace
     from ..images.sources import is_image_name
-    from ..ours import PAGE, is_run
+    from ..ours import PAGE, RECORD, is_run
     from ..report.page import BEGINNING, render
     from ..wording import counted
 
@@ -45,7 +45,7 @@ def report(bundle_path: Path | None, images: tuple[str, ...], output: Path, inve
     if output.is_dir():
         raise UsageError(f"{output} is a folder, expected the name of the page: -o {output / 'report.html'}")
     refuse_to_replace(output, BEGINNING, "made by catvae-report")
-    if output.name == PAGE and is_run(output.absolute().parent):
+    if output.name == PAGE and (output.absolute().parent / RECORD).is_file():
         raise UsageError(f"-o is '{output}', the page of the run in whose folder it lies: choose another name")
     if bundle_path is not None and is_run(bundle_path):
         if invert or device != "cpu":

@@ -59,6 +59,8 @@ class Examined(NamedTuple):
     """(N, K)."""
     embedding: Floats
     """(N, D)."""
+    among: int = 0
+    """Images in all, where some belong to no cluster and are not among these; 0: these are all."""
 
 
 class Card(NamedTuple):
@@ -138,7 +140,7 @@ def cards(examined: Examined, drawer: Drawer, training_shares: Sequence[float]) 
     sizes = np.bincount(examined.clusters, minlength=len(drawer.names))
     prototypes, names = drawer.decode(drawer.means), distinct(drawer.names)
     return [
-        _card(c, names[c], examined, drawer, prototypes[c], float(sizes[c] / max(1, sizes.sum())), training_shares[c])
+        _card(c, names[c], examined, drawer, prototypes[c], float(sizes[c] / max(1, examined.among, sizes.sum())), training_shares[c])
         for c in np.argsort(-sizes, kind="stable").tolist()
     ]
 

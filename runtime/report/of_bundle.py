@@ -34,6 +34,8 @@ def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | 
         images = np.concatenate([to_uint8(bundle.sample(c, DRAWN, 1)) for c in range(len(manifest.clusters))])
     images, labels, answers = _answered(bundle, images, labels)
     clusters, _ = bundle.decide(answers.assignment)
+    known = np.ones(len(images), bool) if drawn else answers.clusters != UNKNOWN
+    known = known if known.any() else ~known
     tally = Tally(manifest)
     tally.clusters.update(answers.clusters.tolist())
     source = manifest.provenance
@@ -48,19 +50,17 @@ def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | 
         notes=training.notes,
         tiles=_tiles(manifest, answers, drawn),
         curves=training.curves,
-        confusion=confusion(clusters, labels, classes, len(manifest.clusters)) if labels is not None else None,
+        confusion=confusion(clusters[known], labels[known], classes, len(manifest.clusters)) if labels is not None else None,
         tables=_tables(manifest, training),
-        **pictured(_known(images, clusters, answers), bundle, [cluster.share for cluster in manifest.clusters]),  # pyright: ignore[reportArgumentType]
+        **pictured(_shown(images, clusters, answers, known), bundle, [cluster.share for cluster in manifest.clusters]),  # pyright: ignore[reportArgumentType]
     )
 
 
-def _known(images: Images, clusters: NDArray[np.int64], answers: Answers) -> Examined:
+def _shown(images: Images, clusters: NDArray[np.int64], answers: Answers, known: NDArray[np.bool_]) -> Examined:
     """What cards and maps show: unknown images belong to no cluster, unless all are unknown."""
-    known = answers.clusters != UNKNOWN
-    known = known if known.any() else np.ones_like(known)
-    shown = answers.only(known)
-    assert shown.embedding is not None
-    return Examined(images[known], clusters[known], shown.confidence, shown.assignment, shown.embedding)
+    found = answers.only(known)
+    assert found.embedding is not None
+    return Examined(images[known], clusters[known], found.confidence, found.assignment, found.embedding, len(images))
 
 
 def _answered(bundle: Bundle, images: Images, labels: NDArray[np.int64] | None) -> tuple[Images, NDArray[np.int64] | None, Answers]:

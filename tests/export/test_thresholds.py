@@ -1,5 +1,6 @@
 """Reject thresholds: the lowest percent of images that were held back."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from catvae.export.bundle_writer import export_bundle
 from catvae.export.thresholds import EACH, ENOUGH, QUANTILE, _quantile, calibrate, least_contrast
 from catvae.runtime.bundles.answers import UNKNOWN, Answers
 from catvae.runtime.bundles.bundle import Bundle
+from catvae.runtime.bundles.scoring import pixel_entropy
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def test_a_large_cluster_has_a_threshold_of_its_own():
     empty = np.zeros((0, 1, 1, 1), np.uint8)
     held = np.zeros((10 + 2 * ENOUGH, 1, 1, 1), np.uint8)
     thresholds, record = calibrate(TwoClusters(), Calibration(empty, held))
-    assert thresholds[0].bound == thresholds[0].relative == -(len(held) - 1)  # black pixels allow certainty
+    assert thresholds[0].bound == thresholds[0].relative == -(len(held) - 2)  # black pixels allow certainty
     assert thresholds[1].bound == -500
     assert record.held_back
     _, record = calibrate(TwoClusters(), Calibration(held, empty))
@@ -82,8 +84,15 @@ def test_images_that_all_score_alike_are_not_unknown():
             ones = np.ones((len(images), 1), np.float32)
             return Answers(np.zeros(len(images), int), ones[:, 0], ones, None, ones[:, 0] * np.float32(-12.3454), ones[:, 0] > 0)
 
-    thresholds, _ = calibrate(Same(), Calibration(np.zeros((0, 1, 1, 1), np.uint8), np.zeros((2 * ENOUGH, 1, 1, 1), np.uint8)))
-    assert np.float32(-12.3454) >= thresholds[0].bound > -12.4
+    images = np.full((2 * ENOUGH, 30, 30, 1), 91, np.uint8)  # grey: a relative score in the hundreds
+    (own,), scoring = calibrate(Same(), Calibration(images[:0], images))
+    manifest = Bundle.load().manifest
+    one = msgspec.structs.replace(manifest.clusters[0], reject_threshold=own.bound, reject_relative=own.relative)
+    low, relatively_low = msgspec.structs.replace(manifest, clusters=[one]).reject_thresholds[:, 0]
+    bound = np.float32(-12.3454)
+    assert bound >= low > -12.4
+    assert bound + pixel_entropy(images[:1])[0] >= relatively_low > bound + pixel_entropy(images[:1])[0] - 0.01
+    assert scoring.least_contrast == 0
 
 
 def test_blank_images_are_unknown_unless_there_were_some_in_training(bundle):

@@ -32,7 +32,7 @@ export interface Answer {
   rebuilt: Float32Array;
   /** Evidence lower bound in nats. */
   score: number;
-  /** Whether the score lies below the threshold of the cluster, or there is hardly anything on the image: it is unlike those learnt from. */
+  /** Whether a score lies below the cluster's threshold, or there is hardly anything on the image: it is unlike those learnt from. */
   unknown: boolean;
 }
 

@@ -106,7 +106,7 @@ export function startSort(
   if (drawn) {
     drawOn(pad, context, ink, (underWay) => {
       stroking = underWay;
-      given("pad");
+      if (underWay) given("pad"); // the pad may have been cleared, or an image opened, before the pointer was lifted
       sort();
     });
   } else {

@@ -49,7 +49,7 @@ def test_a_few_images_say_nothing(bundle):
 def test_a_few_unknown_images_are_counted_without_alarm(bundle):
     assert bundle.manifest.scoring is not None
     found = tally(bundle, [3, 3, UNKNOWN])
-    assert found.summary() == ["unknown   1 of 3 images (33.3%) are unlike all clusters, 1% were expected"]
+    assert found.summary() == ["unknown   1 of 3 images (33.3%) unlike all clusters, 1% were expected"]
     assert found.warnings() == []
 
 

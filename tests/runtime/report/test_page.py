@@ -382,6 +382,6 @@ def test_unknown_images_are_on_no_cluster_s_card():
     blank = np.zeros((6, *bundle.preprocess.shape), np.uint8)
     facts = facts_of_bundle(bundle, np.concatenate([blank, digits]))
     assert facts.tiles["unknown to the model"] == "37.5%"
-    assert {card.share for card in facts.cards} == {0.1}
+    assert {card.share for card in facts.cards} == {1 / 16}
     assert all(image.any() for card in facts.cards for image in (*card.nearest, *card.borderline))
     assert facts_of_bundle(bundle, blank).tiles["unknown to the model"] == "100.0%"
