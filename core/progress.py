@@ -7,6 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from catvae.kernels import kernel_status
+from catvae.runtime.ours import PAGE
 from catvae.runtime.wording import counted, say, typed
 
 from .clusters.metrics import UNRELATED
@@ -123,7 +124,7 @@ def conclude(record: RunRecord, path: Path) -> None:
         )
     for line in record.seeds and seed_lines(record):
         print(line)
-    print(f"report    {path / 'report.html'}")
+    print(f"report    {path / PAGE}")
     print(f"next      catvae-export --onnx {typed(path)}{'' if sorts else ': draws, but do not rely on how it sorts'}")
 
 

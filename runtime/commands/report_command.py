@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import DataError, ImageError, UsageError
+from ..ours import PAGE, RECORD, is_run
 from ..wording import say, typed
 from .command import Choice, FilePath, SourceText, command_entry
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @click.version_option(package_name="catvae")
 @click.argument("bundle_path", metavar="[BUNDLE|RUN]", required=False, type=FilePath(readable=False))
 @click.argument("images", metavar="[IMAGES]...", nargs=-1, type=SourceText())
-@click.option("-o", "--output", type=FilePath(), default=Path("report.html"), show_default=True, help="Page to write.")
+@click.option("-o", "--output", type=FilePath(), default=Path(PAGE), show_default=True, help="Page to write.")
 @click.option("--invert", is_flag=True, help="Swap black and white first: for dark ink on white, when the model saw white on black.")
 @click.option("--device", type=Choice(["auto", "cpu", "cuda"]), default="cpu", show_default=True, help="Where to run.")
 @click.option("-q", "--quiet", is_flag=True, help="Only errors.")
@@ -36,14 +37,13 @@ def report(bundle_path: Path | None, images: tuple[str, ...], output: Path, inve
     from ..bundles.bundle_files import refuse_inside
     from ..files import atomic_write, refuse_to_replace
     from ..images.sources import is_image_name
-    from ..ours import PAGE, RECORD, is_run
     from ..report.page import BEGINNING, render
     from ..wording import counted
 
     if is_image_name(output.name):
         raise UsageError(f"-o is '{output}', the name of an image, which the page would replace: choose another")
     if output.is_dir():
-        raise UsageError(f"{output} is a folder, expected the name of the page: -o {output / 'report.html'}")
+        raise UsageError(f"{output} is a folder, expected the name of the page: -o {output / PAGE}")
     refuse_to_replace(output, BEGINNING, "made by catvae-report")
     if output.name == PAGE and (output.absolute().parent / RECORD).is_file():
         raise UsageError(f"-o is '{output}', the page of the run in whose folder it lies: choose another name")
@@ -69,11 +69,11 @@ def _page_of_run(run: Path, images: tuple[str, ...]) -> bytes:
             f"{run} is a run: its page shows what it was trained on; for other images export it, catvae-export --onnx {typed(run)}"
         )
     try:
-        return (run / "report.html").read_bytes()
+        return (run / PAGE).read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"{run} has no report.html: catvae-train --resume {typed(run)} finishes it and writes one") from error
+        raise DataError(f"{run} has no {PAGE}: catvae-train --resume {typed(run)} finishes it and writes one") from error
     except OSError as error:
-        raise DataError(f"cannot read {run / 'report.html'}: {error.strerror or error}") from error
+        raise DataError(f"cannot read {run / PAGE}: {error.strerror or error}") from error
 
 
 def _facts(bundle: Bundle, arguments: tuple[str, ...], invert: bool, quiet: bool) -> Facts:

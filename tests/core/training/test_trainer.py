@@ -30,6 +30,16 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
+def trained_alike(piles, config) -> bool:
+    """Whether the same configuration gives the same weights on all of them."""
+    found = []
+    for data in piles:
+        trainer = Trainer(data, config)
+        trainer.run()
+        found.append(weights(trainer))
+    return all(same(found[0], other) for other in found[1:])
+
+
 def test_obvious_clusters_are_found(blobs, quick):
     trainer = Trainer(blobs, quick(epochs=200, augment="none", learning_rate=3e-3))
     trainer.run()
@@ -206,13 +216,7 @@ def test_the_pile_is_held_once_however_it_lies_in_memory(blobs, quick):
     frozen = many.images[::-1][::-1].copy()
     frozen.flags.writeable = False
     mirrored = dataclasses.replace(many, images=many.images[::-1].copy()[::-1])
-    trained = []
-    for data in (many, dataclasses.replace(many, images=frozen), mirrored):
-        trainer = Trainer(data, quick(epochs=1))
-        trainer.run()
-        trained.append(weights(trainer))
-    assert same(trained[0], trained[1])
-    assert same(trained[0], trained[2])
+    assert trained_alike((many, dataclasses.replace(many, images=frozen), mirrored), quick(epochs=1))
 
 
 def test_every_image_is_seen_once_an_epoch(blobs, quick):
@@ -250,13 +254,7 @@ def test_training_never_sees_labels(blobs, quick):
 
     unlabelled = dataclasses.replace(blobs, labels=None, label_names=())
     shuffled = dataclasses.replace(blobs, labels=blobs.labels[::-1].copy())
-    results = []
-    for data in (blobs, unlabelled, shuffled):
-        trainer = Trainer(data, quick(epochs=2))
-        trainer.run()
-        results.append(weights(trainer))
-    assert same(results[0], results[1])
-    assert same(results[0], results[2])
+    assert trained_alike((blobs, unlabelled, shuffled), quick(epochs=2))
 
 
 def test_scoring_with_dropout_leaves_the_network_as_it_was(blobs, quick):

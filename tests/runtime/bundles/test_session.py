@@ -23,8 +23,9 @@ def images(bundle):
     return np.random.default_rng(0).integers(0, 256, (9, *bundle.preprocess.shape), dtype=np.uint8)
 
 
-def test_a_batch_that_does_not_fit_is_halved(bundle, images, monkeypatch):
-    expected, sizes, real = bundle.predict_proba(images), [], Session.run
+def little_memory(monkeypatch):
+    """No more than two images fit from now on; returns the sizes of the batches that are tried, as they come."""
+    sizes, real = [], Session.run
 
     def small(self, feed, outputs=None):
         (data,) = feed.values()
@@ -34,21 +35,17 @@ def test_a_batch_that_does_not_fit_is_halved(bundle, images, monkeypatch):
         return real(self, feed, outputs)
 
     monkeypatch.setattr(Session, "run", small)
+    return sizes
+
+
+def test_a_batch_that_does_not_fit_is_halved(bundle, images, monkeypatch):
+    expected, sizes = bundle.predict_proba(images), little_memory(monkeypatch)
     assert np.array_equal(bundle.predict_proba(images, batch_size=8), expected)
     assert sizes == [8, 4, 2, 2, 2, 2, 1]
 
 
 def test_what_was_seen_not_to_fit_is_not_tried_again(images, monkeypatch):
-    fresh, sizes, real = Bundle.load(PRETRAINED / "digits"), [], Session.run
-
-    def small(self, feed, outputs=None):
-        (data,) = feed.values()
-        sizes.append(len(data))
-        if len(data) > 2:
-            raise OutOfMemory("does not fit")
-        return real(self, feed, outputs)
-
-    monkeypatch.setattr(Session, "run", small)
+    fresh, sizes = Bundle.load(PRETRAINED / "digits"), little_memory(monkeypatch)
     for _ in range(2):
         fresh.predict_proba(images[:8], batch_size=8)
     assert sizes == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
