@@ -259,7 +259,7 @@ class Bundle:
     def _examined(self, images: Images, embed: bool, score: bool, batch_size: int) -> Answers:
         (assignment,) = self._run("classifier", images, ["assignment"], batch_size)
         clusters, confidence = winners(assignment, self.manifest.groups)  # of what is not finite too: its row says so
-        outputs, embedding, bound = [assignment], None, None
+        outputs, embedding, bound, blank = [assignment], None, None, None
         if embed or score:
             mean, log_variance, cluster_kl = self._run("encoder", images, ["mean", "log_variance", "cluster_kl"], batch_size)
             outputs += [mean]
@@ -268,13 +268,14 @@ class Bundle:
                 (decoded,) = self._run("decoder", score_latents(mean, log_variance), ["image"], batch_size)
                 bound = elbo(images, decoded, assignment, cluster_kl)
                 outputs += [bound]
-                clusters = np.where(self._unknown(images, clusters, bound), UNKNOWN, clusters)
-        return Answers(clusters, confidence, assignment, embedding, bound, finite_rows(outputs))
+                blank = contrast(images) < self.manifest.least_contrast
+                clusters = np.where(blank | self._unlikely(images, clusters, bound), UNKNOWN, clusters)
+        return Answers(clusters, confidence, assignment, embedding, bound, blank, finite_rows(outputs))
 
-    def _unknown(self, images: Images, clusters: NDArray[np.int64], bound: Floats) -> NDArray[np.bool_]:
-        """(N,) whether images are like none of training, from their decided clusters and scores."""
+    def _unlikely(self, images: Images, clusters: NDArray[np.int64], bound: Floats) -> NDArray[np.bool_]:
+        """(N,) whether images score below the thresholds of their decided clusters."""
         low, relatively_low = self.manifest.reject_thresholds[:, clusters]
-        return (bound < low) | (bound + pixel_entropy(images) < relatively_low) | (contrast(images) < self.manifest.least_contrast)
+        return (bound < low) | (bound + pixel_entropy(images) < relatively_low)
 
     def predict(self, images: Images, *, batch_size: int = 64) -> NDArray[np.int64]:
         """Most likely cluster of each image, (N,) int64; `images` and errors as for `predict_proba`."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..wording import counted
-from .answers import UNKNOWN
+from .answers import BLANK, UNKNOWN
 from .manifest import Manifest
 
 ENOUGH = 50
@@ -25,12 +25,13 @@ class Tally:
     def __init__(self, manifest: Manifest):
         self.manifest = manifest
         self.clusters: Counter[int] = Counter()
-        self.total = self.failed = 0
+        self.total = self.failed = self.blank = 0
 
     def add(self, row: dict[str, Any]) -> None:
         self.total += 1
         if row["ok"]:
             self.clusters[row["cluster"]] += 1
+            self.blank += row.get("reason") == BLANK
         else:
             self.failed += 1
 
@@ -60,7 +61,8 @@ class Tally:
         share, expected = rejected / count, scored.quantile
         # Thresholds are quantiles of a sample, too: those of 1,000 images are off by as much as a batch of 1,000 is.
         spread = np.sqrt(expected * (1 - expected) * (1 / count + 1 / max(1, scored.images)))
-        said = f"{rejected:,} of {counted(count, 'image')} ({share:.1%}) unlike all clusters, {expected:.0%} were expected"
+        blank = f", {self.blank:,} of them blank" if self.blank else ""
+        said = f"{rejected:,} of {counted(count, 'image')} ({share:.1%}) unlike all clusters{blank}, {expected:.0%} were expected"
         return said, bool(count >= ENOUGH and share > 2 * expected and share > expected + UNLIKELY * spread)
 
     def _shares(self) -> tuple[str, str]:

@@ -58,8 +58,8 @@ def classify_stream(bundle: Bundle, sources: Iterable[str], options: Options, de
     Yields
     ------
     list of dict
-        ``{"path", "ok": True, "cluster", "name", "confidence", "assignment", "provider"}``, with ``score``, ``embedding`` and ``frames``
-        where there are any, or ``{"path", "ok": False, "error": {"code", "message"}}``.
+        ``{"path", "ok": True, "cluster", "name", "confidence", "assignment", "provider"}``, with ``score``, ``embedding``, ``reason`` and
+        ``frames`` where there are any, or ``{"path", "ok": False, "error": {"code", "message"}}``.
     """
     with contextlib.closing(decoding or prepared(bundle, options)) as decoding:
         for block in decoding.blocks(iter(sources)):
@@ -107,9 +107,10 @@ def _answer_rows(bundle: Bundle, images: NDArray[np.uint8], options: Options) ->
     columns = {"cluster": answers.clusters.tolist(), "name": [names[cluster] for cluster in answers.clusters.tolist()]}
     numbers = {"confidence": answers.confidence, "assignment": answers.assignment, "score": answers.score, "embedding": answers.embedding}
     columns |= {name: _rounded(values) for name, values in numbers.items() if values is not None}
-    for finite, *values in zip(answers.finite.tolist(), *columns.values(), strict=True):
+    for finite, reason, *values in zip(answers.finite.tolist(), answers.reasons, *columns.values(), strict=True):
         if finite:
-            yield {"ok": True, **dict(zip(columns, values, strict=True)), "provider": provider}
+            why = {"reason": reason} if reason else {}
+            yield {"ok": True, **dict(zip(columns, values, strict=True)), **why, "provider": provider}
         else:
             yield {"ok": False, "error": {"code": "non_finite_output", "message": NOT_FINITE}}
 

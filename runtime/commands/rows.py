@@ -72,7 +72,7 @@ def _quick_lines(rows: list[Row]) -> str:
 def _csv(stream: TextIO, score: bool) -> Writer:
     writer = csv.writer(stream, lineterminator="\n")
     quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-    columns = ["cluster", "name", "confidence", *(["score"] if score else []), "provider"]
+    columns = ["cluster", "name", "confidence", *(["score", "reason"] if score else []), "provider"]
     writer.writerow(["path", "ok", *columns, "error"])
 
     def fields(row: Row) -> list[Any]:
@@ -80,7 +80,8 @@ def _csv(stream: TextIO, score: bool) -> Writer:
         if path.startswith(FORMULA) and path != STDIN:
             path = os.path.join(".", path)
         if row["ok"]:
-            return [path, "true", *(row[column] for column in columns), ""]
+            answer = {"reason": "", **row}  # of an unknown image alone there is one
+            return [path, "true", *(answer[column] for column in columns), ""]
         return [path, "false", *[""] * len(columns), f"{row['error']['code']}: {row['error']['message']}"]
 
     def write(rows: list[Row]) -> None:

@@ -61,7 +61,7 @@ def test_a_large_cluster_has_a_threshold_of_its_own():
             scores = np.where(small, -500, -np.arange(len(images))).astype(np.float32)
             finite = np.arange(len(images)) != 20  # what has no finite answer has no say
             scores[~finite] = np.nan
-            return Answers(assignment.argmax(1), assignment.max(1), assignment, None, scores, finite)
+            return Answers(assignment.argmax(1), assignment.max(1), assignment, None, scores, ~finite, finite)
 
     empty = np.zeros((0, 1, 1, 1), np.uint8)
     held = np.zeros((10 + 2 * ENOUGH, 1, 1, 1), np.uint8)
@@ -82,7 +82,8 @@ def test_images_that_all_score_alike_are_not_unknown():
         @staticmethod
         def examine(images, score):
             ones = np.ones((len(images), 1), np.float32)
-            return Answers(np.zeros(len(images), int), ones[:, 0], ones, None, ones[:, 0] * np.float32(-12.3454), ones[:, 0] > 0)
+            scores, none, every = ones[:, 0] * np.float32(-12.3454), np.zeros(len(images), bool), np.ones(len(images), bool)
+            return Answers(np.zeros(len(images), int), ones[:, 0], ones, None, scores, none, every)
 
     images = np.full((2 * ENOUGH, 30, 30, 1), 91, np.uint8)  # grey: a relative score in the hundreds
     (own,), scoring = calibrate(Same(), Calibration(images[:0], images))

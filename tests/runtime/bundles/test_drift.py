@@ -53,6 +53,13 @@ def test_a_few_unknown_images_are_counted_without_alarm(bundle):
     assert found.warnings() == []
 
 
+def test_blank_ones_are_counted_among_the_unknown(bundle):
+    found = tally(bundle, [3] * 4)
+    for reason in ("blank", "unlike", "blank"):
+        found.add({"ok": True, "cluster": UNKNOWN, "reason": reason})
+    assert found.summary() == ["unknown   3 of 7 images (42.9%) unlike all clusters, 2 of them blank, 1% were expected"]
+
+
 def test_failed_rows_count_as_failed_only(bundle):
     found = Tally(bundle.manifest)
     found.add({"ok": False})

@@ -71,6 +71,21 @@ def test_a_list_that_grows_is_answered_as_it_grows(bundle, names):
         assert len(asked) == count
 
 
+def test_rows_say_why_an_image_is_unknown(bundle, tmp_path):
+    shape = bundle.preprocess.shape[:2]
+    pictures = {
+        "drawn": np.where(bundle.decode(bundle.means[3:4])[0, ..., 0] > 0.5, 255, 0),
+        "blank": np.zeros(shape),
+        "noise": np.random.default_rng(5).integers(0, 256, shape),
+    }
+    for name, pixels in pictures.items():
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{name}.png")
+    sources = [str(tmp_path / f"{name}.png") for name in pictures]
+    rows = list(classify(bundle, sources, Options(score=True)))
+    assert [(row["cluster"], row.get("reason")) for row in rows] == [(3, None), (-1, "blank"), (-1, "unlike")]
+    assert not any("reason" in row for row in classify(bundle, sources, Options()))
+
+
 def test_frames_are_told(bundle, tmp_path):
     frames = [Image.new("L", (28, 28), level) for level in (0, 90, 180)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])

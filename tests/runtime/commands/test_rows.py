@@ -1,5 +1,6 @@
 """Rows as text: what any terminal, pipe and reader of JSON Lines takes."""
 
+import csv
 import io
 import json
 import os
@@ -56,14 +57,24 @@ def test_embeddings_go_to_json_lines_alone():
 
 @pytest.mark.parametrize("path", ["c\rd.png", "a\nb.png", 'q"uote,.png', "\udcff.png", HALF])
 def test_a_csv_row_is_one_whatever_the_name(path):
-    import csv
-
     stream = io.StringIO(newline="")
     row_writer("csv", stream)([{"path": path, **ANSWER}, {"path": path, "ok": False, "error": {"code": "missing", "message": "gone"}}])
     _, good, bad = csv.reader(io.StringIO(stream.getvalue(), newline=""))
     assert (good[1], bad[1]) == ("true", "false")
     assert (good[0] == bad[0] == path) or "\\" in good[0]
     assert float(good[4]) == ANSWER["confidence"]
+
+
+def test_csv_has_scores_and_reasons_where_they_were_asked_for():
+    rows = [{"path": "a", **ANSWER, "score": -7.5}, {"path": "b", **ANSWER, "score": -99.5, "cluster": -1, "reason": "blank"}]
+    stream = io.StringIO()
+    row_writer("csv", stream, score=True)(rows)
+    known, unknown = csv.DictReader(io.StringIO(stream.getvalue()))
+    assert (known["score"], known["reason"], known["provider"]) == ("-7.5", "", ANSWER["provider"])
+    assert (unknown["cluster"], unknown["score"], unknown["reason"]) == ("-1", "-99.5", "blank")
+    stream = io.StringIO()
+    row_writer("csv", stream)(rows)
+    assert stream.getvalue().splitlines()[0] == "path,ok,cluster,name,confidence,provider,error"
 
 
 @pytest.mark.parametrize("path", ["=1+2.png", "+1.png", "-1.png", "@x.png", "-", "a=b.png"])
