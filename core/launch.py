@@ -16,7 +16,7 @@ from catvae.runtime.wording import say, typed
 from .config import Device, TrainConfig
 from .images.data import NAMED, ImageData, is_image_folder, load_data
 from .images.held_back import split
-from .machine.devices import keep_freed_memory, resolve_device
+from .machine.devices import keep_freed_memory, resolve_device, stay_within_quota
 from .machine.ranks import Ranks, join, started_by_torchrun
 from .progress import announce, conclude, train_with_bar
 from .runs.folder import RunFolder
@@ -74,6 +74,7 @@ def launch(request: Request) -> int:
     CatVAEError
         Whatever kept it from being trained, with the exit code of its kind.
     """
+    stay_within_quota()
     keep_freed_memory()
     run = _new(request) if request.resume is None else _resumed(request.resume, request)
     if run.finished:

@@ -103,7 +103,7 @@ class RunRecord(msgspec.Struct, kw_only=True):
     events: list[Event] = []
     """What was done to the clusters while training."""
     resumed: list[str] = []
-    """Changes of device, kernel and versions on the way."""
+    """Changes of device, kernel, threads and versions on the way."""
     seeds: list[SeedRecord] = []
     """The runs this one was chosen from, when there were several."""
     epochs: int = 0
@@ -113,6 +113,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
     device: str = "cpu"
     kernel: str = ""
     """Which compiled kernel trained, or why none did."""
+    threads: int = 0
+    """Of the CPU, in each process; 0 where it was not noted."""
     ranks: int = 1
     """Processes that trained together."""
     versions: dict[str, str] = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+import torch
 from PIL.Image import Image
 
 from catvae.kernels import kernel_status
@@ -77,6 +78,7 @@ class Session:
             precision=trainer.precision,
             device=str(trainer.device),
             ranks=ranks.count,
+            threads=torch.get_num_threads(),
             kernel=kernel_status(trainer.device.type),
             versions=versions(),
         )
@@ -249,14 +251,14 @@ def require_same(run: Path, record: RunRecord, data: ImageData, labelled: Labell
 
 
 def _note_the_machine(record: RunRecord, trainer: Trainer) -> None:
-    """Note another device, kernel or version than the run began with: the result may differ in its last digits."""
-    kernel = kernel_status(trainer.device.type)
-    here = {"device": str(trainer.device), "kernel": kernel, **versions()}
-    before = {"device": record.device, "kernel": record.kernel, **record.versions}
-    changed = [f"{name} {before[name]} -> {here[name]}" for name in before if name in here and before[name] not in ("", here[name])]
+    """Note what differs from what the run began with, device, kernel, threads or versions: the result may differ in its last digits."""
+    kernel, threads = kernel_status(trainer.device.type), torch.get_num_threads()
+    here = {"device": str(trainer.device), "kernel": kernel, "threads": threads, **versions()}
+    before = {"device": record.device, "kernel": record.kernel, "threads": record.threads, **record.versions}
+    changed = [f"{name} {old} -> {here[name]}" for name, old in before.items() if name in here and old not in ("", 0, here[name])]
     if changed:
         record.resumed.append(f"step {trainer.position.step:,}: {', '.join(changed)}")
-    record.device, record.kernel, record.versions = str(trainer.device), kernel, versions()
+    record.device, record.kernel, record.threads, record.versions = str(trainer.device), kernel, threads, versions()
 
 
 def _hash(config: TrainConfig) -> str:

@@ -1,5 +1,6 @@
-"""The memory that training frees; a whole run on each device there is. Precisions are tested through the trainer."""
+"""Threads and the memory that training frees; a whole run on each device there is. Precisions are tested through the trainer."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -36,6 +37,26 @@ def test_freed_memory_is_used_again_without_the_system():
     if cleared < 100_000:
         pytest.skip("large pages: hardly any are cleared here")
     assert pages("keep_freed_memory()") < cleared / 3
+
+
+GRANTED = """
+import torch
+from catvae.core.machine import devices
+torch.set_num_threads(6)  # as on a machine of many processors
+devices.usable_processors = lambda: {granted}
+devices.stay_within_quota()
+print(torch.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize(
+    ("granted", "said", "threads"), [(2, {}, 2), (9, {}, 6), (2, {"OMP_NUM_THREADS": "6"}, 6), (2, {"MKL_NUM_THREADS": "6"}, 6)]
+)
+def test_there_are_no_more_threads_than_a_container_is_granted(granted, said, threads):
+    environment = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")} | said
+    command = [sys.executable, "-c", GRANTED.format(granted=granted)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert int(result.stdout) == threads
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

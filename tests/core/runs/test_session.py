@@ -321,13 +321,14 @@ def test_a_run_of_an_older_version_goes_on_without_settings_that_are_new(interru
     assert Session.resume(interrupted, blobs).trainer.config.tone == 0.1
 
 
-def test_another_kernel_than_at_the_beginning_is_noted(interrupted, blobs):
-    here = interrupted.read_record().kernel
-    rewritten(interrupted.path / "run.json", kernel="another one")
+@pytest.mark.parametrize(("what", "before"), [("kernel", "another one"), ("threads", 999)])
+def test_what_the_run_did_not_begin_with_is_noted(interrupted, blobs, what, before):
+    here = getattr(interrupted.read_record(), what)
+    rewritten(interrupted.path / "run.json", **{what: before})
     Session.resume(interrupted, blobs)
     record = interrupted.read_record()
-    assert record.resumed == [f"step 5: kernel another one -> {here}"]
-    assert record.kernel == here
+    assert record.resumed == [f"step 5: {what} {before} -> {here}"]
+    assert getattr(record, what) == here
 
 
 def test_numbers_that_are_not_finite_end_a_run_that_can_be_read(interrupted, blobs, monkeypatch):
