@@ -36,7 +36,7 @@ INLINE void FN(explain)(const FN(Bernoulli) *b, int64_t begin, int64_t end, cons
             const int64_t here = end - i;
             const V l = FN(get_part)(b->logits, type, i, here), x = FN(load_part)(b->x + i, here);
             const V factor = 1 + FN(decay)(l);
-            sum += FN(select)(l > 0, l, (V){0}) - x * l; /* 0 where there is no pixel */
+            sum += FN(select)(l > 0, (1 - x) * l, -(x * l)); /* 0 where there is no pixel */
             product *= here >= LANES ? factor : FN(select)(FN(lane)() < (INTEGER)here, factor, (V){0} + 1);
         }
         total += sum + FN(log)(product);

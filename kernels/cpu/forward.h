@@ -1,16 +1,19 @@
 /* Forward pass of the factorised loss: KL of every sample to every cluster, assignment and the two sums.
  *
- *   2 KL_nk = sum_d m^2 - sum_d (1 + v)  +  sum_d C^2 - sum_d F  +  sum_d (2 m C + exp(v) G)
+ *   2 KL_nk = sum_d (m^2 + gap(v))  +  sum_d (C^2 + gap(F))  +  sum_d (2 m C + expm1(v) expm1(F))          gap(x) = expm1(x) - x
  *
+ * which is exp(v + F) - (1 + v + F) and (m + C)^2 multiplied out, without the ones: near the prior they would be all there is, and cancel.
  * A lane is a sample: GROUP samples are transposed once, and the last sum runs in register tiles of TILE clusters by GROUP samples.
- * The expanded square loses digits where m^2 + C^2 is large beside both D (whose rounding the other terms carry anyway) and the KL;
- * `recheck` finds those entries, none in ordinary training, and squares their differences directly.
+ * Digits are lost where the first two sums, neither of which is negative, are large beside what remains of them; `recheck` finds those
+ * entries, few in ordinary training, and computes them from m + E - prior and v + F. Long sums begin anew: of equal terms, one chain would
+ * lose digits.
  */
 
-#define RECHECK 4 /* m^2 + C^2 may exceed the larger of D and 2 KL this many times: two bits at most are lost */
+#define RECHECK 4 /* the first two sums may exceed 2 KL this many times: two bits at most are lost */
+#define FRESH 32  /* additions after which the sum of a sample's or a cluster's own terms begins anew */
 
-/* acc (R, GROUP) += sum_d 2 C_kd m_d + G_kd exp(v)_d for R clusters packed as (D, 2, R). */
-INLINE void FN(tile_kl)(const int R, int64_t D, const REAL *packed, const REAL *m, const REAL *ev, V *acc)
+/* acc (R, GROUP) += sum_d 2 C_kd m_d + expm1(F)_kd expm1(v)_d for R clusters packed as (D, 2, R). */
+INLINE void FN(tile_kl)(const int R, int64_t D, const REAL *packed, const REAL *m, const REAL *growth, V *acc)
 {
     for (int64_t d = 0; d < D; ++d) {
         V m0 = FN(load)(m + d * GROUP), m1 = FN(load)(m + d * GROUP + LANES);
@@ -22,52 +25,54 @@ INLINE void FN(tile_kl)(const int R, int64_t D, const REAL *packed, const REAL *
             ADD_PRODUCT(acc[2 * i], C, m0);
             ADD_PRODUCT(acc[2 * i + 1], C, m1);
         }
-        V e0 = FN(load)(ev + d * GROUP), e1 = FN(load)(ev + d * GROUP + LANES);
+        V e0 = FN(load)(growth + d * GROUP), e1 = FN(load)(growth + d * GROUP + LANES);
         KEEP(e0);
         KEEP(e1);
 #pragma GCC unroll 12
         for (int i = 0; i < R; ++i) {
-            const V G = FN(splat)(packed[d * 2 * R + R + i]);
-            ADD_PRODUCT(acc[2 * i], G, e0);
-            ADD_PRODUCT(acc[2 * i + 1], G, e1);
+            const V g = FN(splat)(packed[d * 2 * R + R + i]);
+            ADD_PRODUCT(acc[2 * i], g, e0);
+            ADD_PRODUCT(acc[2 * i + 1], g, e1);
         }
     }
 }
 
 /* KL (R, GROUP) over dimensions d .. d + depth: sums until the last block of dimensions turns them into KL. */
-INLINE void FN(kl_tile)(const int R, int64_t d, int64_t depth, int64_t D, const REAL *packed, const REAL *m, const REAL *ev, const V *base,
-                        const REAL *cluster, REAL *kl)
+INLINE void FN(kl_tile)(const int R, int64_t d, int64_t depth, int64_t D, const REAL *packed, const REAL *m, const REAL *growth,
+                        const V *base, const REAL *cluster, REAL *kl)
 {
     V acc[2 * R];
 #pragma GCC unroll 24
-    for (int i = 0; i < 2 * R; ++i) acc[i] = d == 0 ? (V){0} : FN(load)(kl + i * LANES);
-    FN(tile_kl)(R, depth, packed + d * 2 * R, m + d * GROUP, ev + d * GROUP, acc);
-    const int last = d + depth == D;
+    for (int i = 0; i < 2 * R; ++i) acc[i] = (V){0};
+    FN(tile_kl)(R, depth, packed + d * 2 * R, m + d * GROUP, growth + d * GROUP, acc);
+    const int first = d == 0, last = d + depth == D;
 #pragma GCC unroll 24
-    for (int i = 0; i < 2 * R; ++i)
-        FN(store)(kl + i * LANES, last ? (acc[i] + (base[i % 2] + cluster[i / 2])) * (REAL)0.5 : acc[i]);
+    for (int i = 0; i < 2 * R; ++i) {
+        const V sum = first ? acc[i] : acc[i] + FN(load)(kl + i * LANES);
+        FN(store)(kl + i * LANES, last ? (sum + (base[i % 2] + cluster[i / 2])) * (REAL)0.5 : sum);
+    }
 }
 
 /* The largest tile, the one that matters: in a function of its own, where gcc 12 finds a register for each of its sums. */
 static __attribute__((noinline)) void FN(kl_full_tile)(int64_t d, int64_t depth, int64_t D, const REAL *packed, const REAL *m,
-                                                       const REAL *ev, const V *base, const REAL *cluster, REAL *kl)
+                                                       const REAL *growth, const V *base, const REAL *cluster, REAL *kl)
 {
-    FN(kl_tile)(TILE, d, depth, D, packed, m, ev, base, cluster, kl);
+    FN(kl_tile)(TILE, d, depth, D, packed, m, growth, base, cluster, kl);
 }
 
 /* Clusters of the register tile that starts at k. */
 INLINE int64_t FN(tile_size)(const Plan *p, int64_t k) { return p->Kp - k >= TILE ? TILE : p->Kp - k >= 4 ? 4 : 2; }
 
-/* KL (K, GROUP) of each group of a chunk; base = sum_d m^2 - sum_d (1 + v). A block of dimensions of a group stays in the L1 cache
- * while all clusters pass over it. */
-static void FN(chunk_kl)(const Plan *p, int64_t groups, const REAL *packed, const REAL *cluster, const REAL *m, const REAL *ev,
+/* KL (K, GROUP) of each group of a chunk, from the samples' own sums and the clusters'. A block of dimensions of a group stays in the L1
+ * cache while all clusters pass over it. */
+static void FN(chunk_kl)(const Plan *p, int64_t groups, const REAL *packed, const REAL *cluster, const REAL *m, const REAL *growth,
                          const V *base, REAL *kl)
 {
     const int64_t block = block_size(p->D);
     for (int64_t d = 0; d < p->D; d += block) {
         const int64_t depth = p->D - d < block ? p->D - d : block;
         for (int64_t g = 0; g < groups; ++g) {
-            const REAL *mg = m + g * p->D * GROUP, *eg = ev + g * p->D * GROUP;
+            const REAL *mg = m + g * p->D * GROUP, *eg = growth + g * p->D * GROUP;
             for (int64_t k = 0; k < p->Kp;) {
                 const int64_t size = FN(tile_size)(p, k);
                 const REAL *panel = packed + k * 2 * p->D;
@@ -95,88 +100,101 @@ static REAL FN(direct_kl)(int64_t D, const REAL *m, const REAL *v, const REAL *E
     return FN(sum)(total) * (REAL)0.5;
 }
 
-static void FN(recheck)(const Plan *p, int64_t valid, const REAL *square, const REAL *cluster_square, const REAL *m, const REAL *v,
-                        const REAL *E, const REAL *F, const REAL *prior, REAL *kl)
+/* Whether any KL of a group has lost digits, or is no number. */
+INLINE int FN(any_lost)(const Plan *p, const V *base, const REAL *cluster, const REAL *kl)
 {
-    const REAL D = (REAL)p->D;
+    VI lost = {0};
+    for (int64_t k = 0; k < p->K; ++k)
+        for (int64_t h = 0; h < 2; ++h)
+            lost |= ~(base[h] + cluster[k] <= FN(load)(kl + k * GROUP + h * LANES) * (REAL)(2 * RECHECK));
+    INTEGER any = 0;
+    for (int64_t j = 0; j < LANES; ++j) any |= lost[j];
+    return any != 0;
+}
+
+static void FN(recheck)(const Plan *p, int64_t valid, const REAL *base, const REAL *cluster, const REAL *m, const REAL *v, const REAL *E,
+                        const REAL *F, const REAL *prior, REAL *kl)
+{
+    const int64_t D = p->D;
     for (int64_t j = 0; j < valid; ++j)
         for (int64_t k = 0; k < p->K; ++k) {
-            const REAL twice = 2 * kl[k * GROUP + j], floor = twice > D ? twice : D;
-            if (square[j] + cluster_square[k] > RECHECK * floor)
-                kl[k * GROUP + j] = FN(direct_kl)(p->D, m + j * p->D, v + j * p->D, E + k * p->D, F + k * p->D, prior + k * p->D);
+            REAL *here = kl + k * GROUP + j;
+            if (!(base[j] + cluster[k] <= *here * (2 * RECHECK)))
+                *here = FN(direct_kl)(D, m + j * D, v + j * D, E + k * D, F + k * D, prior + k * D);
         }
 }
 
-/* Clusters k .. k + size as (D, 2, size), their constants, zero for the cluster that pads an odd K. */
+/* Clusters k .. k + size as (D, 2, size) of 2 C and expm1(F), and their own sums; zeros for the cluster that pads an odd K. */
 static void FN(pack_tile)(const Plan *p, int64_t k, const REAL *E, const REAL *F, const REAL *prior, REAL *packed, REAL *cluster)
 {
     const int64_t size = FN(tile_size)(p, k), D = p->D;
     REAL *panel = packed + k * 2 * D;
     for (int64_t i = 0; i < size; i += LANES) { /* as many clusters as a vector has lanes */
         const int64_t real = p->K - k - i, width = size - i;
-        V square[LANES], total_F[LANES];
-        for (int64_t l = 0; l < LANES; ++l) square[l] = total_F[l] = (V){0};
+        V total[LANES], part[LANES];
+        for (int64_t l = 0; l < LANES; ++l) total[l] = part[l] = (V){0};
         for (int64_t d = 0; d < D; d += LANES) {
-            V C[LANES], G[LANES];
+            V C[LANES], growth[LANES];
             for (int64_t l = 0; l < LANES; ++l) {
-                C[l] = G[l] = (V){0};
+                C[l] = growth[l] = (V){0};
                 if (l >= width || l >= real) continue;
                 const int64_t at = (k + i + l) * D + d;
-                const V Fd = FN(load_part)(F + at, D - d);
+                V gap;
                 C[l] = FN(load_part)(E + at, D - d) - FN(load_part)(prior + at, D - d);
-                G[l] = FN(exp)(Fd);
-                square[l] += C[l] * C[l];
-                total_F[l] += Fd;
+                growth[l] = FN(expm1)(FN(load_part)(F + at, D - d), &gap);
+                part[l] += C[l] * C[l] + gap;
                 C[l] += C[l];
+                if (d / LANES % FRESH == FRESH - 1 || d + LANES >= D) {
+                    total[l] += part[l];
+                    part[l] = (V){0};
+                }
             }
             FN(transpose)(C);
-            FN(transpose)(G);
+            FN(transpose)(growth);
             for (int64_t j = 0; j < LANES && d + j < D; ++j) {
                 FN(store_part)(panel + (d + j) * 2 * size + i, C[j], width);
-                FN(store_part)(panel + (d + j) * 2 * size + size + i, G[j], width);
+                FN(store_part)(panel + (d + j) * 2 * size + size + i, growth[j], width);
             }
         }
-        for (int64_t l = 0; l < LANES && l < width; ++l) {
-            const REAL C2 = FN(sum)(square[l]);
-            cluster[k + i + l] = C2 - FN(sum)(total_F[l]);
-            cluster[p->Kp + k + i + l] = C2;
-        }
+        for (int64_t l = 0; l < LANES && l < width; ++l) cluster[k + i + l] = FN(sum)(total[l]);
     }
 }
 
-static void FN(forward_chunk)(const Plan *p, int64_t begin, const REAL *packed, const REAL *cluster, REAL cluster_square, const REAL *m,
-                              const REAL *v, const REAL *E, const REAL *F, const REAL *prior, const REAL *logits, const REAL *weight,
+static void FN(forward_chunk)(const Plan *p, int64_t begin, const REAL *packed, const REAL *cluster, const REAL *m, const REAL *v,
+                              const REAL *E, const REAL *F, const REAL *prior, const REAL *logits, const REAL *weight,
                               REAL *scratch, double *sums, REAL *assignment, REAL *cluster_kl, REAL *statistics)
 {
     const int64_t K = p->K, D = p->D, rows = p->N - begin < p->chunk ? p->N - begin : p->chunk;
-    REAL *mt = scratch, *evt = mt + D * p->chunk, *kl = evt + D * p->chunk, *a = kl + p->Kp * p->chunk;
-    V square[2 * LARGE_CHUNK / GROUP], base[2 * LARGE_CHUNK / GROUP];
-    int large = 0;
+    REAL *mt = scratch, *growth = mt + D * p->chunk, *kl = growth + D * p->chunk, *a = kl + p->Kp * p->chunk;
+    V base[2 * LARGE_CHUNK / GROUP];
     for (int64_t g = 0; g < rows; g += GROUP) {
         const int64_t valid = rows - g < GROUP ? rows - g : GROUP;
-        REAL *mg = mt + g * D, *eg = evt + g * D;
+        REAL *mg = mt + g * D, *eg = growth + g * D;
         FN(rows_to_lanes)(m + g * D, valid, D, mg);
         FN(rows_to_lanes)(v + g * D, valid, D, eg);
         for (int64_t h = 0; h < 2; ++h) {
-            V m2 = {0}, total = {0};
+            V total = {0}, part = {0};
             for (int64_t d = 0; d < D; ++d) {
-                const V x = FN(load)(mg + d * GROUP + h * LANES), y = FN(load)(eg + d * GROUP + h * LANES);
-                m2 += x * x;
-                total += y;
-                FN(store)(eg + d * GROUP + h * LANES, FN(exp)(y));
+                V gap;
+                const V x = FN(load)(mg + d * GROUP + h * LANES);
+                FN(store)(eg + d * GROUP + h * LANES, FN(expm1)(FN(load)(eg + d * GROUP + h * LANES), &gap));
+                part += x * x + gap;
+                if (d % FRESH == FRESH - 1 || d + 1 == D) {
+                    total += part;
+                    part = (V){0};
+                }
             }
-            square[2 * g / GROUP + h] = m2;
-            base[2 * g / GROUP + h] = m2 - (REAL)D - total;
-            for (int64_t j = 0; j < LANES; ++j) large |= m2[j] + cluster_square > RECHECK * (REAL)D;
+            base[2 * g / GROUP + h] = total;
         }
     }
-    FN(chunk_kl)(p, (rows + GROUP - 1) / GROUP, packed, cluster, mt, evt, base, kl);
+    FN(chunk_kl)(p, (rows + GROUP - 1) / GROUP, packed, cluster, mt, growth, base, kl);
     sums[0] = sums[1] = 0;
     for (int64_t g = 0; g < rows; g += GROUP) {
         const int64_t valid = rows - g < GROUP ? rows - g : GROUP, n = begin + g;
+        const V *base_g = base + 2 * g / GROUP;
         REAL *kl_g = kl + g * p->Kp;
-        if (large)
-            FN(recheck)(p, valid, (const REAL *)(square + 2 * g / GROUP), cluster + p->Kp, m + g * D, v + g * D, E, F, prior, kl_g);
+        if (FN(any_lost)(p, base_g, cluster, kl_g))
+            FN(recheck)(p, valid, (const REAL *)base_g, cluster, m + g * D, v + g * D, E, F, prior, kl_g);
         FN(rows_to_lanes)(logits + g * K, valid, K, a);
         FN(assign)(K, a, a + K * GROUP, kl_g, weight ? weight + n : NULL, valid, p->N, statistics + n, sums);
         FN(lanes_to_rows)(a, valid, K, assignment + n * K);
@@ -198,9 +216,6 @@ static void FN(mixture_kl_forward)(const Plan *p, const void *m, const void *v, 
             for (int64_t k = tile * TILE; k < p->Kp && k < (tile + 1) * TILE; k += FN(tile_size)(p, k))
                 FN(pack_tile)(p, k, E, F, prior, packed, cluster);
         REAL *scratch = (REAL *)(workspace + p->per_thread + thread_index() * p->per_thread_bytes);
-        REAL cluster_square = 0;
-        for (int64_t k = 0; k < K; ++k)
-            cluster_square = cluster[p->Kp + k] > cluster_square ? cluster[p->Kp + k] : cluster_square;
 #pragma omp for schedule(static)
         for (int64_t c = 0; c < p->n_chunks; ++c) {
             const int64_t begin = c * p->chunk, rows = p->N - begin < p->chunk ? p->N - begin : p->chunk;
@@ -208,7 +223,7 @@ static void FN(mixture_kl_forward)(const Plan *p, const void *m, const void *v, 
             const REAL *m_rows = FN(stage)(m, type, begin * D, rows * D, staged);
             const REAL *v_rows = FN(stage)(v, type, begin * D, rows * D, staged + p->chunk * D);
             const REAL *logit_rows = FN(stage)(logits, type, begin * K, rows * K, staged + 2 * p->chunk * D);
-            FN(forward_chunk)(p, begin, packed, cluster, cluster_square, m_rows, v_rows, E, F, prior, logit_rows, weight, scratch,
+            FN(forward_chunk)(p, begin, packed, cluster, m_rows, v_rows, E, F, prior, logit_rows, weight, scratch,
                               partial + 2 * c, assignment, cluster_kl, statistics);
         }
     }

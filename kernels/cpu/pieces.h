@@ -37,5 +37,6 @@
 #undef ADD_PRODUCT
 #undef GROUP
 #undef RECHECK
+#undef FRESH
 #undef PANEL
 #undef HALF

@@ -31,8 +31,8 @@ typedef struct {
     int64_t chunk, n_chunks, slice, n_slices;
     int32_t threads;
     /* Byte offsets into the workspace, each a multiple of ALIGNMENT. */
-    int64_t packed;       /* forward: C = E - prior and G = exp(F), ordered as the products read them */
-    int64_t per_cluster;  /* forward: (2, Kp)  sum_d C^2 - sum_d F  and  sum_d C^2 */
+    int64_t packed;       /* forward: 2 C, where C = E - prior, and expm1(F), ordered as the products read them */
+    int64_t per_cluster;  /* forward: (Kp)  sum_d C^2 + expm1(F) - F */
     int64_t partial_sums; /* forward: (n_chunks, 2) doubles */
     int64_t partial;      /* backward: (panels, n_slices, K, 2, panel)  a'(g1 w m)  and  a'(g1 w exp(v));  (n_slices, K)  sums of g1 w a */
     int64_t per_thread, per_thread_bytes;
@@ -87,7 +87,7 @@ static inline Plan plan_forward(int64_t N, int64_t K, int64_t D, int64_t size, i
     Plan p = plan_common(N, K, D);
     p.threads = threads_for(&p, p.n_chunks, n_threads);
     p.packed = place(&p, 2 * p.Kp * D * size);
-    p.per_cluster = place(&p, 2 * p.Kp * size);
+    p.per_cluster = place(&p, p.Kp * size);
     p.partial_sums = place(&p, p.n_chunks * 2 * (int64_t)sizeof(double));
     p.per_thread_bytes = round_up(p.chunk * (2 * (D + p.Kp) + (staged ? 2 * D + K : 0)) * size, ALIGNMENT);
     p.per_thread = place(&p, p.per_thread_bytes * p.threads);

@@ -1,10 +1,12 @@
 /* The factorised loss on the GPU, in square tiles of SIDE rows by SIDE columns; each of 256 threads holds a micro-tile of it.
  *
- *   forward    KL_nk = sum_d ((m + C)^2 + exp(v) G - (1 + v + F)) / 2, differences squared directly
+ *   forward    2 KL_nk = sum_d ((m + C)^2 + expm1(v) expm1(F)) + sum_d gap(v) + sum_d gap(F)       gap(x) = expm1(x) - x
  *   backward   s = g1 w a:   dm = g1 w m + s C,   dv = (exp(v) (s G) - g1 w) / 2,   dE = s'm + C sum s,   dF = (G (s'exp(v)) - sum s) / 2
  *
  * dE and dF are summed in two stages: a slice of samples at a time into the workspace, then slices in their order. No atomics: one GPU gives
  * the same bits from run to run. exp(v), C and G are made again in every tile, so that nothing but partial sums is stored.
+ * Forward squares differences directly, and loses digits where the last two sums are large beside 2 KL; those entries, few in ordinary
+ * training, are computed from v + F.
  */
 #ifndef CATVAE_FACTORISED_CUH
 #define CATVAE_FACTORISED_CUH
@@ -15,6 +17,7 @@
 #define FRESH 8   /* times that, after which a sum over samples begins anew: one long chain of additions would lose digits */
 #define SLICE 1024 /* samples of a partial sum, at least */
 #define MAX_SLICES 64
+#define RECHECK 4 /* sums of gaps may exceed 2 KL this many times: two bits at most are lost */
 
 static inline int64_t slice_size(int64_t N)
 {
@@ -22,50 +25,69 @@ static inline int64_t slice_size(int64_t N)
     return even > SLICE ? even : SLICE;
 }
 
+/* 2 KL of one sample and one cluster with every difference taken on its own. */
+template <class R, class I>
+DEVICE R direct_divergence(int64_t D, const I *m, const I *v, const R *E, const R *F, const R *prior)
+{
+    R total = 0;
+    for (int64_t d0 = 0; d0 < D; d0 += DEPTH) {
+        R part = 0;
+        for (int64_t d = d0; d < D && d < d0 + DEPTH; ++d) {
+            const R shift = widened(m[d]) + E[d] - prior[d];
+            part += shift * shift + expm1_gap<R>(widened(v[d]) + F[d]);
+        }
+        total += part;
+    }
+    return total;
+}
+
 template <class R, class I, int M> /* M * M: micro-tile of a thread */
 static __global__ void cluster_divergence(int64_t N, int64_t K, int64_t D, const I *m, const I *v, const R *E, const R *F, const R *prior,
                                           R *cluster_kl)
 {
     const int SIDE = ACROSS * M;
-    __shared__ R ms[DEPTH][ACROSS * M + 1], vs[DEPTH][ACROSS * M + 1], Es[DEPTH][ACROSS * M + 1], Fs[DEPTH][ACROSS * M + 1];
-    __shared__ R es[DEPTH][ACROSS * M + 1], Gs[DEPTH][ACROSS * M + 1], ps[DEPTH][ACROSS * M + 1];
+    __shared__ R ms[DEPTH][ACROSS * M + 1], Es[DEPTH][ACROSS * M + 1], ps[DEPTH][ACROSS * M + 1];
+    __shared__ R growth_v[DEPTH][ACROSS * M + 1], growth_F[DEPTH][ACROSS * M + 1]; /* expm1 */
+    __shared__ R gap_v[DEPTH][ACROSS * M + 1], gap_F[DEPTH][ACROSS * M + 1];
     const int64_t tiles = (K + SIDE - 1) / SIDE, n0 = blockIdx.x / tiles * SIDE, k0 = blockIdx.x % tiles * SIDE;
     const int ty = threadIdx.x / ACROSS, tx = threadIdx.x % ACROSS;
-    R kl[M][M] = {};
+    R twice[M][M] = {}, rows[M] = {}, columns[M] = {};
     for (int64_t d0 = 0; d0 < D; d0 += DEPTH) {
-        R acc[M][M] = {}, row[M] = {}, column[M] = {}; /* of these dimensions: near the prior they cancel, and large sums would lose digits */
+        R acc[M][M] = {}, row[M] = {}, column[M] = {}; /* of these dimensions: one long chain of additions would lose digits */
         for (int i = threadIdx.x; i < SIDE * DEPTH; i += THREADS) {
             const int d = i % DEPTH, r = i / DEPTH;
             const bool inside = d0 + d < D;
             const int64_t at_n = (n0 + r) * D + d0 + d, at_k = (k0 + r) * D + d0 + d;
             const bool sample = inside && n0 + r < N, cluster = inside && k0 + r < K;
             ms[d][r] = sample ? widened(m[at_n]) : (R)0;
-            vs[d][r] = sample ? widened(v[at_n]) : (R)0;
-            es[d][r] = sample ? exp_(vs[d][r]) : (R)0;
+            growth_v[d][r] = sample ? expm1_(widened(v[at_n])) : (R)0;
+            gap_v[d][r] = sample ? expm1_gap<R>(widened(v[at_n])) : (R)0;
             Es[d][r] = cluster ? E[at_k] : (R)0;
             ps[d][r] = cluster ? prior[at_k] : (R)0;
-            Fs[d][r] = cluster ? F[at_k] : (R)0;
-            Gs[d][r] = cluster ? exp_(Fs[d][r]) : (R)0;
+            growth_F[d][r] = cluster ? expm1_(F[at_k]) : (R)0;
+            gap_F[d][r] = cluster ? expm1_gap<R>(F[at_k]) : (R)0;
         }
         __syncthreads();
         for (int d = 0; d < DEPTH; ++d) {
 #pragma unroll
             for (int i = 0; i < M; ++i) {
-                row[i] += vs[d][ty + i * ACROSS];
-                column[i] += Fs[d][tx + i * ACROSS];
+                row[i] += gap_v[d][ty + i * ACROSS];
+                column[i] += gap_F[d][tx + i * ACROSS];
 #pragma unroll
                 for (int j = 0; j < M; ++j) {
                     /* m + E first: where modes are far from the origin, this sum is the one that cancels exactly. */
                     const R shift = ms[d][ty + i * ACROSS] + Es[d][tx + j * ACROSS] - ps[d][tx + j * ACROSS];
-                    acc[i][j] += shift * shift + es[d][ty + i * ACROSS] * Gs[d][tx + j * ACROSS];
+                    acc[i][j] += shift * shift + growth_v[d][ty + i * ACROSS] * growth_F[d][tx + j * ACROSS];
                 }
             }
         }
-        const R depth = (R)(D - d0 < DEPTH ? D - d0 : DEPTH);
 #pragma unroll
-        for (int i = 0; i < M; ++i)
+        for (int i = 0; i < M; ++i) {
+            rows[i] += row[i];
+            columns[i] += column[i];
 #pragma unroll
-            for (int j = 0; j < M; ++j) kl[i][j] += acc[i][j] - (depth + row[i]) - column[j];
+            for (int j = 0; j < M; ++j) twice[i][j] += acc[i][j] + (row[i] + column[j]);
+        }
         __syncthreads();
     }
 #pragma unroll
@@ -73,7 +95,10 @@ static __global__ void cluster_divergence(int64_t N, int64_t K, int64_t D, const
 #pragma unroll
         for (int j = 0; j < M; ++j) {
             const int64_t n = n0 + ty + i * ACROSS, k = k0 + tx + j * ACROSS;
-            if (n < N && k < K) cluster_kl[n * K + k] = kl[i][j] * (R)0.5;
+            if (n >= N || k >= K) continue;
+            const bool lost = !(rows[i] + columns[j] <= RECHECK * twice[i][j]); /* or no number */
+            const R found = lost ? direct_divergence<R>(D, m + n * D, v + n * D, E + k * D, F + k * D, prior + k * D) : twice[i][j];
+            cluster_kl[n * K + k] = found * (R)0.5;
         }
 }
 
@@ -140,9 +165,9 @@ static __global__ void cluster_gradient(int64_t N, int64_t K, int64_t D, int64_t
             const int x = i % SIDE, r = i / SIDE;
             const int64_t n = n0 + r;
             ss[r][x] = n < end && k0 + x < K ? assignment[n * K + k0 + x] * scaled(g_kl, weight, n) : (R)0;
-            const bool inside = n < end && d0 + x < D;
-            ms[r][x] = inside ? widened(m[n * D + d0 + x]) : (R)0;
-            es[r][x] = inside && scaled(g_kl, weight, n) != 0 ? exp_(widened(v[n * D + d0 + x])) : (R)0;
+            const bool counts = n < end && d0 + x < D && scaled(g_kl, weight, n) != 0; /* what does not may be infinite */
+            ms[r][x] = counts ? widened(m[n * D + d0 + x]) : (R)0;
+            es[r][x] = counts ? exp_(widened(v[n * D + d0 + x])) : (R)0;
         }
         __syncthreads();
         for (int n = 0; n < DEPTH; ++n) {

@@ -85,7 +85,8 @@ class _Library:
     def run_layer(self, name: str, function: Any, *arguments: Any) -> None:
         """Call `function` of a layer; tensors stand for their memory, None for NULL."""
         cast, void = self.cast, self.void
-        given = [cast(void, x.data_ptr()) if isinstance(x, Tensor) else self.null if x is None else x for x in arguments]
+        kept = [x.resolve_neg() if isinstance(x, Tensor) and x.is_neg() else x for x in arguments]
+        given = [cast(void, x.data_ptr()) if isinstance(x, Tensor) else self.null if x is None else x for x in kept]
         if status := function(*given, self.threads, -1):
             got = ", ".join(f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else str(x) for x in arguments)
             raise ValueError(f"{name}: {_loader.message(self.loaded, status)}: got {got}")
@@ -140,7 +141,7 @@ def mixture_backward(
     dm, dE = m.new_empty((N, D)), E.new_empty((K, D))
     out = dm, torch.empty_like(dm), dE, torch.empty_like(dE), m.new_empty((N, K))
     library = _library(E.device, E.dtype)
-    others = *_contiguous(assignment, cluster_kl, statistics), g_kl, g_neg_entropy, *out
+    others = *_contiguous(assignment, cluster_kl, statistics), *_as_stored(g_kl, g_neg_entropy), *out
     library.run(library.mixture_backward, N, K, D, BACKWARD, inputs, others)
     return out
 
@@ -148,6 +149,11 @@ def mixture_backward(
 def _contiguous(*kept: Tensor) -> list[Tensor]:
     """Tensors that forward saved, without gaps: a compiler, or hooks on saved tensors, may have changed their layout."""
     return [x.contiguous() for x in kept]
+
+
+def _as_stored(*upstream: Maybe) -> list[Maybe]:
+    """Gradients as the numbers that lie in their memory: torch may negate one by a mark alone."""
+    return [x.resolve_neg() if x is not None and x.is_neg() else x for x in upstream]
 
 
 def dense_forward(mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weight: Maybe) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -168,7 +174,7 @@ def dense_backward(
     inputs = mu, lv, prior, logits, weight
     out = mu.new_empty((N, K, D)), mu.new_empty((N, K, D)), mu.new_empty((N, K))
     library = _library(prior.device, prior.dtype)
-    others = *_contiguous(assignment, cluster_kl, statistics), g_kl, g_neg_entropy, *out
+    others = *_contiguous(assignment, cluster_kl, statistics), *_as_stored(g_kl, g_neg_entropy), *out
     library.run(library.dense_backward, N, K, D, DENSE, inputs, others)
     return out
 

@@ -28,7 +28,7 @@ def plain_mixture_kl(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, 
     The expanded square sum_d m^2 + 2 m C + C^2 cancels where ``|m|`` is large beside the distance to the mode: absolute error grows
     with ``|m|^2 * 1e-7``. The compiled kernel finds such entries and squares the difference itself.
     """
-    v = zero_where_masked(v, weight)
+    m, v = zero_where_masked(m, weight), zero_where_masked(v, weight)
     C, G = E - prior, F.exp()  # (K, D)
     square = (m * m).sum(-1, keepdim=True) + 2 * m @ C.T + (C * C).sum(-1)  # (N, K)
     spread = v.exp() @ G.T - v.sum(-1, keepdim=True) - F.sum(-1) - m.shape[1]  # (N, K)
@@ -37,13 +37,13 @@ def plain_mixture_kl(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, 
 
 def plain_dense_kl(mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weight: Tensor | None = None) -> MixtureKL:
     """The dense loss: mean and log-variance (N, K, D) of their own for every cluster."""
-    lv = zero_where_masked(lv, weight)
+    mu, lv = zero_where_masked(mu, weight), zero_where_masked(lv, weight)
     return _assigned(0.5 * ((mu - prior).square() + torch.expm1(lv) - lv).sum(-1), logits, weight)
 
 
-def zero_where_masked(v: Tensor, weight: Tensor | None) -> Tensor:
-    """The log-variance (N, D) or (N, K, D), 0 in samples of weight 0, where it may be anything."""
-    return v if weight is None else v.masked_fill((weight == 0).view(-1, *[1] * (v.ndim - 1)), 0.0)
+def zero_where_masked(x: Tensor, weight: Tensor | None) -> Tensor:
+    """Means or log-variances (N, D) or (N, K, D), 0 in samples of weight 0, where they may be anything."""
+    return x if weight is None else x.masked_fill((weight == 0).view(-1, *[1] * (x.ndim - 1)), 0.0)
 
 
 def _assigned(cluster_kl: Tensor, logits: Tensor, weight: Tensor | None) -> MixtureKL:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .checks import Maybe
-from .plain import MixtureKL, plain_dense_kl, plain_mixture_kl, zero_where_masked
+from .plain import MixtureKL, plain_dense_kl, plain_mixture_kl
 
 
 def mixture_forward(
@@ -24,11 +24,12 @@ def mixture_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """As `calls.mixture_backward`, by the equations of docs/kernel.md."""
     s, dlogits = _through_assignment(logits, weight, assignment, cluster_kl, g_kl, g_neg_entropy)
-    masked = zero_where_masked(v.to(E.dtype), weight)
-    C, G, spread, of_samples, of_clusters = E - prior, F.exp(), masked.exp(), s.sum(1, keepdim=True), s.sum(0)[:, None]
-    dm = of_samples * m + s @ C
+    of_samples, of_clusters = s.sum(1, keepdim=True), s.sum(0)[:, None]
+    means, spread = (torch.where(of_samples == 0, 0.0, x) for x in (m.to(E.dtype), v.to(E.dtype).exp()))  # they may be infinite
+    C, G = E - prior, F.exp()
+    dm = of_samples * means + s @ C
     dv = 0.5 * (spread * (s @ G) - of_samples)
-    dE = s.T @ m.to(E.dtype) + of_clusters * C
+    dE = s.T @ means + of_clusters * C
     dF = 0.5 * (G * (s.T @ spread) - of_clusters)
     return dm.to(m.dtype), dv.to(v.dtype), dE, dF, dlogits
 
@@ -44,8 +45,9 @@ def dense_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """As `calls.dense_backward`."""
     s, dlogits = _through_assignment(logits, weight, assignment, cluster_kl, g_kl, g_neg_entropy)
-    dmu = s[..., None] * (mu - prior)
-    dlv = 0.5 * s[..., None] * torch.expm1(zero_where_masked(lv.to(prior.dtype), weight))
+    share = s[..., None]
+    dmu = torch.where(share == 0, 0.0, share * (mu - prior))
+    dlv = torch.where(share == 0, 0.0, 0.5 * share * torch.expm1(lv.to(prior.dtype)))
     return dmu.to(mu.dtype), dlv.to(lv.dtype), dlogits
 
 
@@ -59,10 +61,11 @@ def _through_assignment(
 ) -> tuple[Tensor, Tensor]:
     """(s, dlogits), both (N, K): the gradient that reaches each cluster's KL, s = g_kl w a, and that of the logits."""
     weighted = assignment if weight is None else weight[:, None] * assignment
-    g1, g2 = (0.0 if g is None else g.reshape(()) for g in (g_kl, g_neg_entropy))
     empty = assignment == 0  # 0 log 0 and 0 * inf count as 0
     dlogits = torch.zeros_like(assignment)
-    for g, term in ((g1, cluster_kl), (g2, torch.log_softmax(logits.to(assignment.dtype), -1))):
-        kept = term.masked_fill(empty, 0.0)
-        dlogits += g * weighted * (kept - (assignment * kept).sum(1, keepdim=True))
-    return g1 * weighted, dlogits.to(logits.dtype)
+    for g, term in ((g_kl, cluster_kl), (g_neg_entropy, torch.log_softmax(logits.to(assignment.dtype), -1))):
+        if g is not None:
+            kept, scale = term.masked_fill(empty, 0.0), g.reshape(()) * weighted
+            dlogits += torch.where(scale == 0, 0.0, scale * (kept - (assignment * kept).sum(1, keepdim=True)))
+    s = torch.zeros_like(weighted) if g_kl is None else g_kl.reshape(()) * weighted
+    return s, dlogits.to(logits.dtype)

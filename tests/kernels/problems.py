@@ -16,6 +16,17 @@ from catvae.kernels.reference import dense_kl_reference, mixture_kl_reference
 CONSTANTS = ("prior", "weight")
 Values = dict[str, Tensor]
 
+ALIKE = [
+    {"v": -0.3567},  # as a bias of the head that the log-variances come from gives
+    {"m": 0.1, "E": 0.013},
+    {"v": 5.03, "F": -5.03},
+    {"v": 79.3, "F": -79.3},
+    {"v": -4.0, "F": 3.0, "m": 0.5},
+    {"v": 0.01, "F": 0.02, "m": 1e-3},
+    {"v": 1.5, "F": -1.0, "m": -2.0, "E": 2.1},
+]
+"""Values of problems all of whose dimensions are alike; what is not named is 0."""
+
 
 def problem(N: int, K: int, D: int, dtype=torch.float32, *, seed: int = 0, device: str = "cpu") -> tuple[Values, Tensor]:
     """Factorised inputs in the order of `mixture_kl`, standard normal, and sample weights between 0.1 and 1.1."""

@@ -8,8 +8,9 @@ torch = pytest.importorskip("torch")
 from catvae.kernels import _loader, bernoulli  # noqa: E402
 
 from .bernoullis import ROUNDED, check_bernoulli, exact  # noqa: E402
+from .marks import compiled  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not _loader.available(), reason="no compiled kernel on this machine")
+pytestmark = compiled
 
 SHAPES = [(5, 1, 28, 28, 3), (4, 3, 7, 5, 4), (6, 3, 16, 16, 2), (3, 1, 1, 1, 0), (2, 2, 3, 3, 1)]
 """Images of which there are logits, channels, height, width, and how many of them are explained."""

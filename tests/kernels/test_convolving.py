@@ -9,9 +9,10 @@ nnF = torch.nn.functional
 from catvae.kernels import _loader, convolved, doubled  # noqa: E402
 from catvae.kernels.ops import convolving  # noqa: E402
 
+from .marks import compiled  # noqa: E402
 from .patches import check_taken  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not _loader.available(), reason="no compiled kernel on this machine")
+pytestmark = compiled
 
 LAYERS = [
     ((3, 32, 14, 14), 64, 3, 2, False),

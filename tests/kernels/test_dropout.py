@@ -8,8 +8,9 @@ torch = pytest.importorskip("torch")
 from catvae.kernels import _loader, dropout_relu  # noqa: E402
 
 from .dropouts import check_dropout, kept  # noqa: E402
+from .marks import compiled  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not _loader.available(), reason="no compiled kernel on this machine")
+pytestmark = compiled
 
 
 @pytest.mark.parametrize("n", [0, 16, 4096, 4112, 200_000])

@@ -5,7 +5,9 @@ import pytest
 
 from catvae.kernels import _loader
 
-pytestmark = pytest.mark.skipif(not _loader.available(), reason="no compiled kernel on this machine")
+from .marks import compiled
+
+pytestmark = compiled
 
 EXP, EXPM1, GAP, LOG = range(4)
 

@@ -12,8 +12,9 @@ torch = pytest.importorskip("torch")
 from catvae.kernels import _loader, header  # noqa: E402
 
 from .direct import Call, check  # noqa: E402
+from .marks import compiled  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not _loader.available(), reason="no compiled kernel on this machine")
+pytestmark = compiled
 
 
 @pytest.mark.parametrize("size", [(150, 13, 21), (67, 130, 100), (1, 1, 1), (33, 2, 8)])

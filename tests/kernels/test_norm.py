@@ -7,9 +7,10 @@ torch = pytest.importorskip("torch")
 
 from catvae.kernels import _loader, norm_relu  # noqa: E402
 
+from .marks import compiled  # noqa: E402
 from .norms import check_norm, exact, largest, problem, theirs  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not _loader.available(), reason="no compiled kernel on this machine")
+pytestmark = compiled
 
 SHAPES = [(2, 16), (37, 48), (300, 32), (1000, 256), (5, 16, 3, 3), (40, 32, 14, 9), (9, 80, 5, 5)]
 

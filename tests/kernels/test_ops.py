@@ -17,9 +17,8 @@ from catvae.kernels import _loader, dense_mixture_kl, mixture_kl  # noqa: E402
 from catvae.kernels.ops import calls  # noqa: E402
 from catvae.kernels.ops.plain import plain_dense_kl, plain_mixture_kl  # noqa: E402
 
+from .marks import compiled  # noqa: E402
 from .problems import dense_values, evaluate, oracle, problem  # noqa: E402
-
-compiled = pytest.mark.skipif(not _loader.available(), reason="no compiled kernel on this machine")
 
 
 @pytest.mark.parametrize(("N", "K", "D"), [(3, 2, 4), (6, 5, 3), (2, 1, 3)])
@@ -155,6 +154,7 @@ def test_the_op_itself_is_widened_by_autocast(device):
     assert kl.item() == mixture_kl(*(x.float() for x in half), weight).kl.item()
 
 
+@compiled
 def test_views_and_transposes_are_read_as_they_are(device):
     values, _ = problem(12, 5, 6, device=device)
     strange = {name: torch.stack([x.T, x.T])[1].T for name, x in values.items()}
@@ -270,6 +270,7 @@ def test_a_cluster_infinitely_far_that_is_not_assigned_gives_no_gradient(functio
     assert leaves["E"].grad[0].abs().max() == 0
 
 
+@compiled
 def test_a_second_derivative_is_refused(device):
     values, _ = problem(5, 3, 4, device=device)
     values["m"].requires_grad_()
@@ -277,6 +278,15 @@ def test_a_second_derivative_is_refused(device):
         (gradient,) = torch.autograd.grad(loss(), values["m"], create_graph=True)
         with pytest.raises(RuntimeError, match="once differentiable"):
             gradient.square().sum().backward()
+
+
+@compiled
+def test_upstream_gradients_that_torch_negates_by_a_mark_keep_their_sign(device):
+    values, _ = problem(5, 3, 4, device=device)
+    m, one = values["m"].requires_grad_(), torch.ones((), device=device)
+    kl = mixture_kl(*values.values()).kl
+    expected, found = (torch.autograd.grad(kl, m, g, retain_graph=True)[0] for g in (-one, torch._neg_view(one)))
+    assert torch.equal(found, expected)
 
 
 def test_backward_twice_through_a_kept_graph(device):

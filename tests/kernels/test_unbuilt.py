@@ -21,7 +21,7 @@ def nothing_built(monkeypatch):
 def hard_problem(form, dtype):
     """With a sample that is masked, and a cluster that is never assigned and infinitely far."""
     values, weight = problem(9, 5, 4, dtype)
-    weight[2], values["v"][2] = 0.0, torch.inf
+    weight[2], values["m"][2], values["v"][2] = 0.0, torch.inf, torch.inf
     values["E"][0], values["logits"][:, 0] = 1e30, -torch.inf
     return (dense_values(values) if form == "dense" else values), weight
 
@@ -56,6 +56,22 @@ def test_halves_are_widened_and_their_gradients_are_halves(form):
         if name != "prior":
             assert x.grad.dtype == x.dtype
             np.testing.assert_allclose(x.grad.float(), expected[f"g_{name}"], rtol=1e-2, atol=1e-2, err_msg=name)
+
+
+@pytest.mark.parametrize("g_kl", [None, 0.0])
+@pytest.mark.parametrize("form", OPS)
+def test_an_infinite_divergence_without_a_gradient_leaves_the_entropy_its_own(form, g_kl):
+    """exp(90) is infinite in float32."""
+    values, _ = problem(4, 3, 2)
+    values["v"][1] = 90.0
+    values = dense_values(values) if form == "dense" else values
+    op, way_back = OPS[form][0], getattr(torch.ops.catvae, f"{form}_kl_backward")
+    kept = op(*values.values(), None)[2:]
+    upstream = None if g_kl is None else torch.tensor(g_kl), torch.ones(())
+    *others, dlogits = way_back(*values.values(), None, *kept, *upstream)
+    assert not any(gradient.any() for gradient in others)
+    expected = evaluate(plain_mixture_kl, problem(4, 3, 2)[0], None, 0.0, 1.0)["g_logits"]
+    np.testing.assert_allclose(dlogits, expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("form", OPS)

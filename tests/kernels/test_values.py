@@ -15,7 +15,8 @@ from hypothesis import strategies as st  # noqa: E402
 from catvae.kernels import dense_mixture_kl, mixture_kl  # noqa: E402
 from catvae.kernels.ops.plain import plain_dense_kl, plain_mixture_kl  # noqa: E402
 
-from .problems import assert_error_rule, dense_values, eager, evaluate, oracle, problem  # noqa: E402
+from .marks import compiled  # noqa: E402
+from .problems import ALIKE, assert_error_rule, dense_values, eager, evaluate, oracle, problem  # noqa: E402
 
 SHAPES = [(N, K, D) for N in (1, 5, 64) for K in (1, 2, 9, 10, 15, 16, 17, 33) for D in (1, 7, 20, 64)] + [
     (700, 3, 5),  # more than one slice of partial sums
@@ -26,6 +27,7 @@ SHAPES = [(N, K, D) for N in (1, 5, 64) for K in (1, 2, 9, 10, 15, 16, 17, 33) f
 ]
 
 
+@compiled
 @pytest.mark.parametrize(("N", "K", "D"), SHAPES)
 def test_float32_is_as_exact_as_eager_torch(N, K, D, device):
     values, weight = problem(N, K, D, device=device)
@@ -34,6 +36,7 @@ def test_float32_is_as_exact_as_eager_torch(N, K, D, device):
     assert_error_rule(found, yardstick, expected)
 
 
+@compiled
 @pytest.mark.parametrize(("K", "D"), [(10, 20), (50, 20), (10, 1024)])
 def test_many_equal_terms_lose_no_digits(K, D, device):
     """Of a head that is still zero all assignments are alike: rounding that goes one way does not cancel."""
@@ -74,6 +77,7 @@ def test_the_dense_form_in_float64_equals_the_oracle(function, device):
     np.testing.assert_allclose(found["g_lv"].sum(0), expected["g_F"], rtol=1e-11, atol=1e-11)
 
 
+@compiled
 def test_the_dense_form_keeps_its_digits_near_the_prior(device):
     """exp(lv) - 1 - lv would be off by a factor at lv = 1e-4."""
     lv = torch.full((3, 2, 5), 1e-4, device=device)
@@ -90,7 +94,8 @@ def test_only_one_of_the_sums_asked_for(device):
         expected = oracle(values, weight, g1, g2)
         for leaf, key in zip(leaves, values, strict=True):
             if key != "prior":
-                np.testing.assert_allclose(leaf.grad.cpu(), expected[f"g_{key}"], rtol=1e-10, atol=1e-12, err_msg=key)
+                gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad  # of plain torch's entropy m has none
+                np.testing.assert_allclose(gradient.cpu(), expected[f"g_{key}"], rtol=1e-10, atol=1e-12, err_msg=key)
 
 
 # --- properties -----------------------------------------------------------------------------------------------------------------------
@@ -145,6 +150,7 @@ def test_a_posterior_equal_to_the_prior_has_no_divergence(device):
 # --- extreme inputs -------------------------------------------------------------------------------------------------------------------
 
 
+@compiled
 @pytest.mark.parametrize("distance", [30.0, 300.0, 3000.0])
 def test_a_small_distance_between_large_means_keeps_its_digits(distance, device):
     """The expanded square would lose them all: |m|^2 is 1e7 times the distance. Gradients may be off by 1e-6 of the means."""
@@ -182,6 +188,7 @@ def test_a_gradient_that_nobody_asked_for_does_not_spoil_the_other(device):
     assert all(x.grad is None or not x.grad.any() for x in trained if x is not values["logits"])
 
 
+@compiled
 def test_what_has_no_share_has_no_gradient_in_the_dense_form(device):
     """Nor is it NaN where its variance is beyond all numbers."""
     values, _ = problem(4, 3, 2, device=device)
@@ -218,6 +225,18 @@ def test_thousands_of_equal_clusters_lose_no_digits(K, device):
     assert (out.assignment.double().sum(1) - 1).abs().max() < 1e-6
 
 
+@compiled
+@pytest.mark.parametrize("D", [20, 200, 1024])
+@pytest.mark.parametrize("numbers", ALIKE, ids=lambda numbers: " ".join(f"{name}={x}" for name, x in numbers.items()))
+def test_dimensions_that_are_all_alike_lose_no_digits(numbers, D, device):
+    """Rounding that goes one way does not cancel over them."""
+    shapes = {"m": (70, D), "v": (70, D), "E": (3, D), "F": (3, D), "prior": (3, D), "logits": (70, 3)}
+    values = {name: torch.full(shape, numbers.get(name, 0.0), device=device) for name, shape in shapes.items()}
+    expected, found, yardstick = oracle(values), evaluate(mixture_kl, values), evaluate(eager, values)
+    assert_error_rule(found, yardstick, {name: expected[name] for name in ("kl", "assignment", "cluster_kl")})
+
+
+@compiled
 @pytest.mark.parametrize("D", [1, 20, 200, 600])
 def test_a_posterior_equal_to_its_mode_has_hardly_any_divergence(D, device):
     generator = torch.Generator().manual_seed(0)
@@ -226,21 +245,23 @@ def test_a_posterior_equal_to_its_mode_has_hardly_any_divergence(D, device):
         values["m"] = values["m"] + torch.randn(4, D, generator=generator).to(device)
         values["E"] = values["prior"] - values["m"][0]
         values["F"] = -values["v"][0].expand(3, D)
-        assert mixture_kl(*values.values()).cluster_kl[0].abs().max() <= 1.5e-6 * D
+        assert mixture_kl(*values.values()).cluster_kl[0].abs().max() <= 1e-12 * D
 
 
 @pytest.mark.parametrize("function", [mixture_kl, plain_mixture_kl, dense_mixture_kl, plain_dense_kl])
-def test_a_masked_sample_adds_nothing_though_its_variance_be_infinite(function, device):
+def test_a_masked_sample_adds_nothing_though_its_posterior_be_infinite(function, device):
     values, weight = problem(70, 5, 20, device=device)
     values = dense_values(values) if function in (dense_mixture_kl, plain_dense_kl) else values
     weight[::3] = 0
     expected = oracle(values, weight, 1.3, -0.4)
     values["lv" if "lv" in values else "v"][::3] = 100.0
+    values["mu" if "lv" in values else "m"][::3] = torch.inf
     found = evaluate(function, values, weight, 1.3, -0.4)
     for name in ("kl", "neg_entropy", *(name for name in expected if name.startswith("g_"))):
         np.testing.assert_allclose(found[name], expected[name], rtol=2e-5, atol=2e-5 * np.abs(expected[name]).max(), err_msg=name)
 
 
+@compiled
 @pytest.mark.parametrize("log_variance", [0.0, 100.0])
 def test_no_samples_give_zeros(device, log_variance):
     values, weight = problem(0, 3, 4, device=device)
