@@ -37,7 +37,11 @@ def circumstances() -> dict[str, Any]:
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=RESULTS.parent).stdout.strip()
 
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
+    told = [line.split(":") for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line]
+    about = {key.strip(): value.strip() for key, value in reversed(told)}
+    cpu = about.get("model name", "")
+    if cpu and "cpu family" in about:  # one name may be that of several generations
+        cpu += f" (family {about['cpu family']}, model {about['model']})"
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "--", *CODE) else ""),

@@ -43,13 +43,14 @@ def check_agreement(
     DataError
         When too many clusters, or pictures too much, change.
     """
+    instead = "export with --fp16, which is half the size, or without either" if precision == "int8" else f"export without --{precision}"
     images = np.concatenate([calibration.held_back, calibration.trained])
     expected, found = (run_over(graphs, "classifier", images, "assignment").argmax(1) for graphs in (full, reduced))
     agreement = float((expected == found).mean())
     if agreement < AT_LEAST[precision]:
         raise DataError(
             f"{precision}: {agreement:.2%} of {len(images):,} images keep their cluster, at least {AT_LEAST[precision]:.1%} must; nothing"
-            f" was written: export without --{precision}"
+            f" was written: {instead}"
         )
     kept = [run_over(graphs, "encoder", images, "mean") for graphs in (full, reduced)]
     reconstructions = _pixels_apart(full, reduced, *kept)
@@ -59,7 +60,7 @@ def check_agreement(
         if not apart <= PIXELS[precision]:  # also catches NaN
             raise DataError(
                 f"{precision}: {what} differ by {apart:.4f} of full scale, at most {PIXELS[precision]} is accepted; nothing was written:"
-                f" export without --{precision}"
+                f" {instead}"
             )
     return Quantisation(
         cluster_agreement=agreement,

@@ -1,9 +1,10 @@
 """Graphs of reduced precision: fp16, and int8 with ranges calibrated on images. Inputs and outputs stay as they are.
 
-Only `REDUCED` and what lies between are computed with fewer bits; softmax, exponentials and divergences stay in fp32, and in int8 the
-encoder's last layer too: means, log-variances and logits go straight into exponentials. 8-bit weights keep 7 bits: processors without VNNI
-add two products in 16 bits and would saturate. Quantisation is static, with ranges read from images: onnxruntime has no fast dynamic
-convolution.
+Only `REDUCED` and what lies between are computed with fewer bits; softmax, exponentials and divergences stay in fp32. So do in int8 the
+encoder's last layer, whose means, log-variances and logits go straight into exponentials, and the first convolution of images, which has
+few weights and, of one or three channels, is slower in 8 bits (`python -m benchmarks.eight_bits`). 8-bit weights keep 7 bits: processors
+without VNNI add two products in 16 bits and would saturate. Quantisation is static, with ranges read from images: onnxruntime has no fast
+dynamic convolution.
 """
 
 import logging
@@ -20,6 +21,7 @@ from catvae.runtime.bundles.latents import prior_samples, walk
 from catvae.runtime.bundles.manifest import Role
 from catvae.runtime.bundles.session import Session
 
+from .equalisation import equalise
 from .graphs import lint
 from .scratch import scratch_folder
 
@@ -56,7 +58,7 @@ def reduce_precision(graphs: Graphs, precision: Precision, images: NDArray[np.ui
     # Posterior means lie closer to the prior's than draws do: with ranges of theirs alone, drawings would lose what sets them apart.
     walks = [walk(means, c, STEPS) for c in range(len(means))]
     latents = np.concatenate([run_over(graphs, "encoder", images, "mean"), drawn(means, seed=0), *walks])
-    return {role: _to_int8(data, latents if role == "decoder" else images) for role, data in graphs.items()}
+    return {role: to_int8(data, latents if role == "decoder" else images) for role, data in graphs.items()}
 
 
 def drawn(means: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
@@ -83,10 +85,19 @@ def _to_half(data: bytes) -> bytes:
     return _cleaned(half, onnx.load_from_string(data), "fp16")
 
 
-def _to_int8(data: bytes, examples: NDArray) -> bytes:
+def to_int8(data: bytes, examples: NDArray, *, equalised: bool = True, outermost: bool = False) -> bytes:
+    """A graph in 8 bits, with ranges of `examples` of its input.
+
+    Without `equalised` channels, or with the `outermost` convolution in 8 bits too, it shows what these are worth.
+    """
     model = onnx.load_from_string(data)
     name = model.graph.input[0].name
-    outermost = [node.name for node in model.graph.node if any(part.startswith("head.") for part in node.input)]
+    reduced = [node for node in model.graph.node if node.op_type in REDUCED]
+    kept = [node.name for node in reduced if any(part.startswith("head.") for part in node.input)]
+    if reduced[0].op_type == "Conv" and not outermost:
+        kept.append(reduced[0].name)
+    if equalised:
+        equalise(model, _batches(examples))
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # it recommends a preprocessing step that the exporter has already done
@@ -99,17 +110,17 @@ def _to_int8(data: bytes, examples: NDArray) -> bytes:
                 _Examples(name, examples),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=sorted(REDUCED),
-                nodes_to_exclude=outermost,
+                nodes_to_exclude=kept,
                 per_channel=True,
                 reduce_range=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 calibrate_method=CalibrationMethod.MinMax,
             )
-            reduced = onnx.load(os.fspath(target))
+            quantised = onnx.load(os.fspath(target))
     finally:
         root.setLevel(level)
-    return _cleaned(reduced, onnx.load_from_string(data), "int8")
+    return _cleaned(quantised, onnx.load_from_string(data), "int8")
 
 
 class _Examples(CalibrationDataReader):

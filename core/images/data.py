@@ -27,6 +27,10 @@ from .image_folder import Images, Labels, read_folder
 NAMED = ("digits", "mnist", "fashion-mnist")
 DARK = 32
 """Level, of 255, up to which the brightest pixel of a pile is noted as dark."""
+FEW = 100
+"""Images below which a pile is noted as small."""
+MIXED = 0.05
+"""Share of grey pictures among coloured ones, or of coloured ones among grey, from which on a pile is noted as mixed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +101,20 @@ def load_data(
 
 
 def _looks(images: Images) -> tuple[str, ...]:
-    """Notes on images that look wrong: all alike, or dark."""
+    """Notes on images that look wrong: all alike, dark, few, or of two kinds before anything is learnt."""
     if len(images) > 1 and all((image == images[0]).all() for image in images):
         return ("all images are the same once read: there is nothing to sort",)
     if (brightest := int(images.max())) < DARK:
         return (f"no pixel is brighter than {brightest} of 255: levels of fewer bits, 12 in files of 16 say, are to be stretched before",)
-    return ()
+    notes = [f"{len(images)} images are few: with less than {FEW}, clusters may be chance"] if len(images) < FEW else []
+    if images.shape[-1] == 3:
+        grey = sum(bool((image == image[..., :1]).all()) for image in images)
+        if MIXED <= grey / len(images) <= 1 - MIXED:
+            notes.append(
+                f"{grey:,} of {len(images):,} images are grey, the others in colour: clusters may be that alone; convert all of them to"
+                " grey, or try --colours ignore"
+            )
+    return tuple(notes)
 
 
 def is_named(source: str) -> bool:

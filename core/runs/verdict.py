@@ -149,7 +149,7 @@ def _notes_on_clusters(seen: Evidence) -> list[str]:
         first, second = split[0]
         notes.append(f"{len(split)} pairs of clusters exchange views, {first} and {second} among them: try fewer clusters (-k)")
     else:
-        notes += [f"clusters {i} and {j} exchange views: they may be one" for i, j in split]
+        notes += [f"clusters {i} and {j} exchange views: they may be one; look at both before merging them" for i, j in split]
     return notes
 
 

@@ -27,7 +27,7 @@ INLINE V FN(logistic)(V l)
     return FN(select)(l > 0, s, e * s);
 }
 
-INLINE void FN(explain)(const FN(Bernoulli) *b, int64_t begin, int64_t end, const int32_t type)
+INLINE void FN(nll)(const FN(Bernoulli) *b, int64_t begin, int64_t end, const int32_t type)
 {
     V total = {0};
     for (int64_t run = begin; run < end; run += RUN_VECTORS * LANES) {
@@ -44,13 +44,13 @@ INLINE void FN(explain)(const FN(Bernoulli) *b, int64_t begin, int64_t end, cons
     b->sums[begin / BERNOULLI_BLOCK] = (double)FN(sum)(total);
 }
 
-INLINE void FN(depict)(const FN(Bernoulli) *b, int64_t begin, int64_t end, const int32_t type)
+INLINE void FN(sigmoids)(const FN(Bernoulli) *b, int64_t begin, int64_t end, const int32_t type)
 {
     for (int64_t i = begin; i < end; i += LANES)
         FN(store_part)((REAL *)b->out + (i - b->n), FN(logistic)(FN(get_part)(b->logits, type, i, end - i)), end - i);
 }
 
-INLINE void FN(explain_gradient)(const FN(Bernoulli) *b, int64_t begin, int64_t end, const int32_t type)
+INLINE void FN(nll_gradient)(const FN(Bernoulli) *b, int64_t begin, int64_t end, const int32_t type)
 {
     for (int64_t i = begin; i < end; i += LANES) {
         const V l = FN(get_part)(b->logits, type, i, end - i), x = FN(load_part)(b->x + i, end - i);
@@ -58,7 +58,7 @@ INLINE void FN(explain_gradient)(const FN(Bernoulli) *b, int64_t begin, int64_t 
     }
 }
 
-INLINE void FN(depict_gradient)(const FN(Bernoulli) *b, int64_t begin, int64_t end, const int32_t type)
+INLINE void FN(sigmoid_gradient)(const FN(Bernoulli) *b, int64_t begin, int64_t end, const int32_t type)
 {
     for (int64_t i = begin; i < end; i += LANES) {
         V dl = {0};
@@ -74,12 +74,12 @@ INLINE void FN(depict_gradient)(const FN(Bernoulli) *b, int64_t begin, int64_t e
 #define DEFINE_PASS(name, of_image, of_rest)                                                                              \
     static void FN(name##_block)(const FN(Bernoulli) *b, int64_t block)                                                   \
     {                                                                                                                     \
-        const int64_t explained = bernoulli_blocks(b->n), first = block < explained ? 0 : b->n;                           \
-        const int64_t last = block < explained ? b->n : b->total;                                                         \
-        const int64_t begin = first + (block < explained ? block : block - explained) * BERNOULLI_BLOCK;                  \
+        const int64_t of_x = bernoulli_blocks(b->n), first = block < of_x ? 0 : b->n;                                     \
+        const int64_t last = block < of_x ? b->n : b->total;                                                              \
+        const int64_t begin = first + (block < of_x ? block : block - of_x) * BERNOULLI_BLOCK;                            \
         const int64_t end = last - begin < BERNOULLI_BLOCK ? last : begin + BERNOULLI_BLOCK;                              \
-        if (block < explained && b->type == CATVAE_SAME) FN(of_image)(b, begin, end, CATVAE_SAME);                        \
-        else if (block < explained) FN(of_image)(b, begin, end, CATVAE_BF16);                                             \
+        if (block < of_x && b->type == CATVAE_SAME) FN(of_image)(b, begin, end, CATVAE_SAME);                             \
+        else if (block < of_x) FN(of_image)(b, begin, end, CATVAE_BF16);                                                  \
         else if (b->type == CATVAE_SAME) FN(of_rest)(b, begin, end, CATVAE_SAME);                                         \
         else FN(of_rest)(b, begin, end, CATVAE_BF16);                                                                     \
     }                                                                                                                     \
@@ -90,8 +90,8 @@ INLINE void FN(depict_gradient)(const FN(Bernoulli) *b, int64_t begin, int64_t e
         for (int64_t block = 0; block < blocks; ++block) FN(name##_block)(b, block);                                      \
     }
 
-DEFINE_PASS(bernoulli, explain, depict)
-DEFINE_PASS(bernoulli_gradient, explain_gradient, depict_gradient)
+DEFINE_PASS(bernoulli, nll, sigmoids)
+DEFINE_PASS(bernoulli_gradient, nll_gradient, sigmoid_gradient)
 #undef DEFINE_PASS
 #undef RUN_VECTORS
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 UNKNOWN_FOLDER = "unknown"
 LONGEST = 240
 """Bytes of a name before its sum is added: file systems allow 255."""
+NAMED = 5
+"""Folders of another sorting that are named."""
 UNSAFE = dict.fromkeys(map(ord, '\\/:*?"<>|'), "_") | dict.fromkeys(range(32), "_")
 """What some file system has no room for in a name."""
 
@@ -90,7 +92,18 @@ class Copies:
         there = f"; {self._there:,} {'was' if self._there == 1 else 'were'} there already" if self._there else ""
         lost = f"; {self._lost:,} {'was' if self._lost == 1 else 'were'} gone before being copied" if self._lost else ""
         own = f"; {self._own:,} {'lies' if self._own == 1 else 'lie'} in a folder of copies and stayed there" if self._own else ""
-        return f"copies    {counted(self._made, 'image')} to {self.folder}{there}{lost}{own}"
+        others = self._others()
+        names = f"{', '.join(others[:NAMED])}{', ...' if len(others) > NAMED else ''}"
+        before = f"; other folders are there from before: {names}" if others else ""
+        return f"copies    {counted(self._made, 'image')} to {self.folder}{there}{lost}{own}{before}"
+
+    def _others(self) -> list[str]:
+        """Folders that no class has now: an image that was copied there, before clusters were named say, is in two."""
+        try:
+            there = [entry.name for entry in self.folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+        except OSError:
+            return []
+        return sorted(name for name in there if self._here / name not in self._of_copies)
 
 
 def folder_names(names: Sequence[str]) -> list[str]:

@@ -8,6 +8,9 @@ from ..errors import UsageError
 from ..wording import say
 from .command import Choice, FilePath, command_entry
 
+NOTABLE = 0.02
+"""Share of the given images by which another --match must name more of them rightly to be mentioned."""
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="catvae")
@@ -71,6 +74,11 @@ def label(
         print(f"{agreed:.1%} of {len(labelled.labels)} images are in a cluster of their name")
         if agreed < 0.5:
             say("warning: most of these images are in a cluster of another name: the clusters follow something else than these classes")
+        if match != "many-to-one":
+            shared = names_from_images(bundle, labelled, one_to_one=False)
+            would = accuracy(renamed(bundle.manifest, shared.names, hand), labelled, shared.assignment)
+            if would > agreed + NOTABLE:
+                say(f"note: {would:.1%} would be, if a class may have several clusters: --match many-to-one")
         left_out = sorted(set(labelled.names) - set(manifest.names))
         if left_out:
             say(f"note: no cluster is named {', '.join(left_out)}: their images lie in clusters of other names")

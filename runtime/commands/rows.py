@@ -22,6 +22,8 @@ Writer = Callable[[list[Row]], None]
 BEGINNING = re.compile(rb'\{"path":"(\\.|[^"\\])*","ok":(true|false),|path,ok,cluster,name,|image +cluster  name +confidence')
 """Beginning of a file of rows, as jsonl, csv or table."""
 DELETE = b"\x7f"
+NOT_WRITTEN = frozenset({".xlsx", ".xls", ".ods", ".parquet", ".feather"})
+"""Suffixes of tables that are no text: a program that goes by them could not read what is written."""
 FORMULA = ("=", "+", "-", "@")
 """Beginnings that a spreadsheet takes for a formula: in a CSV such a path is written with ./ before it."""
 _quick = msgspec.json.Encoder()
@@ -33,8 +35,10 @@ def resolve_format(format_: str, output: Path | None, *, embed: bool = False) ->
     Raises
     ------
     UsageError
-        When rows carry embeddings and the format has no room for them.
+        When rows carry embeddings and the format has no room for them, or the file's name promises what is not written.
     """
+    if output and output.suffix.lower() in NOT_WRITTEN:
+        raise UsageError(f"-o {output}: rows are text; name a file .csv, which spreadsheets open, or .jsonl")
     if format_ == "auto":
         on_terminal = output is None and sys.stdout.isatty() and not embed
         format_ = {".csv": "csv"}.get(output.suffix.lower(), "jsonl") if output else "table" if on_terminal else "jsonl"

@@ -16,7 +16,7 @@ from ..errors import ImageError, UsageError
 from .frames import count_frames
 from .opening import MAX_BYTES, MAX_PIXELS, drop_misplaced, file_of, opened, read_bytes
 from .orientation import TURNED, exif_orientation, orientation_of, upright
-from .preprocess import Preprocess, fit_image, to_grey_or_rgb, transparent
+from .preprocess import Levels, Preprocess, fit_image, to_grey_or_rgb, transparent
 from .tiff import levels_of
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def image_of_array(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray
 
     Parameters
     ----------
-    pixels : ndarray, (H, W), (H, W, 1) grey or (H, W, 3) RGB, uint8
+    pixels : ndarray, (H, W), (H, W, 1) grey or (H, W, 3) RGB, uint8; grey may be uint16, where 65535 is white
         Of any size; OpenCV's frames are BGR: ``frame[..., ::-1]``.
     preprocess : Preprocess
 
@@ -79,11 +79,13 @@ def image_of_array(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray
     import numpy as np
 
     grey = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-    if grey.dtype != np.uint8 or not (grey.ndim == 2 or (grey.ndim == 3 and grey.shape[2] == 3)) or not grey.size:
-        raise UsageError(f"a picture is uint8 (H, W), (H, W, 1) or (H, W, 3): got {pixels.dtype} {pixels.shape}")
+    wide = grey.dtype == np.uint16 and grey.ndim == 2
+    if not (wide or (grey.dtype == np.uint8 and (grey.ndim == 2 or grey.shape[2:] == (3,)))) or not grey.size:
+        raise UsageError(f"a picture is uint8 (H, W), (H, W, 1) or (H, W, 3), or uint16 and grey: got {pixels.dtype} {pixels.shape}")
     if grey.shape[0] * grey.shape[1] > MAX_PIXELS:
         raise UsageError(f"a picture has at most {MAX_PIXELS:,} pixels: got {grey.shape[1]} x {grey.shape[0]}")
-    (image,) = preprocess.as_images(fit_image(Image.fromarray(np.ascontiguousarray(grey)), preprocess).tobytes())
+    picture = to_grey_or_rgb(Image.fromarray(np.ascontiguousarray(grey)), preprocess.background, Levels())
+    (image,) = preprocess.as_images(fit_image(picture, preprocess).tobytes())
     return image
 
 

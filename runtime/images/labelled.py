@@ -64,7 +64,8 @@ def read_labelled(source: str | os.PathLike[str], preprocess: Preprocess) -> Lab
         try:
             images.append(read_image(path, preprocess))
         except ImageError as error:
-            raise DataError(f"{source}: {path}: {error}") from error
+            where = f"; paths in {source.name} begin at its own folder" if error.code == "missing" and not os.path.isabs(path) else ""
+            raise DataError(f"{source}: {path}: {error}{where}") from error
     number = {name: i for i, name in enumerate(names)}
     labels = np.array([number[name] for _, name in pairs], dtype=np.int64)
     return LabelledImages(np.stack(images), labels, names, tuple(path for path, _ in pairs))

@@ -20,7 +20,7 @@ export async function openImage(file: Blob): Promise<ImageData> {
   try {
     bitmap = await createImageBitmap(file, { premultiplyAlpha: "none", colorSpaceConversion: "none" });
   } catch {
-    throw new Error("This file is no image that the browser can read.");
+    throw new Error("This file is no image that the browser can read: it takes PNG, JPEG, WebP and the like, not TIFF.");
   }
   const { width, height } = bitmap;
   if (width * height > LARGEST_PIXELS) throw new Error(`The image has ${width} x ${height} pixels; at most 33 million are read.`);

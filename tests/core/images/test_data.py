@@ -297,3 +297,22 @@ def test_a_path_is_as_good_as_its_text(tmp_path):
     assert load_data(tmp_path / "x.npy").images.shape == (3, 4, 5, 1)
     with pytest.raises(DataError, match="no data at"):
         load_data(tmp_path / "missing")
+
+
+def test_a_pile_of_grey_and_coloured_images_is_told(tmp_path):
+    """They would be sorted by that."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (120, 6, 6, 3), dtype=np.uint8)
+    images[::2] = images[::2, ..., :1]
+    np.save(tmp_path / "mixed.npy", images)
+    (note,) = load_data(tmp_path / "mixed.npy").notes
+    assert note.startswith("60 of 120 images are grey, the others in colour")
+    images[4:] = rng.integers(0, 256, (116, 6, 6, 3), dtype=np.uint8)
+    np.save(tmp_path / "coloured.npy", images)
+    assert load_data(tmp_path / "coloured.npy").notes == ()
+
+
+def test_a_small_pile_is_told(tmp_path):
+    np.save(tmp_path / "few.npy", np.random.default_rng(0).integers(0, 256, (99, 6, 6), dtype=np.uint8))
+    (note,) = load_data(tmp_path / "few.npy").notes
+    assert note.startswith("99 images are few")

@@ -50,6 +50,19 @@ def row(path: Path, cluster: int = 0) -> dict:
     return {"path": str(path), "ok": True, "cluster": cluster}
 
 
+def test_folders_of_another_sorting_are_told(tmp_path):
+    """After clusters were named, an image lies under its number too."""
+    (tmp_path / "i.png").write_text("an image")
+    for name in ("3", "b", ".hidden"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+    copies = Copies(tmp_path / "out", ["a", "b"])
+    copies.add(row(tmp_path / "i.png"))
+    assert copies.summary.endswith("; other folders are there from before: 3")
+    for number in range(10, 20):
+        (tmp_path / "out" / str(number)).mkdir()
+    assert copies.summary.endswith(": 10, 11, 12, 13, 14, ...")
+
+
 def test_names_that_are_taken_get_a_sum(tmp_path):
     copies = Copies(tmp_path / "out", ["a", "b"])
     for folder, text in (("x", "first"), ("y", "second"), ("z", "third"), ("w", "first")):

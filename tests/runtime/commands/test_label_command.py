@@ -55,6 +55,18 @@ def test_a_few_images_name_every_cluster(run, bundle_copy, labelled, bundle):
     assert "| nought |" in (bundle_copy / "MODEL_CARD.md").read_text()
 
 
+def test_a_class_of_several_clusters_is_told_to_need_another_match(run, bundle_copy, labelled):
+    for name in ("one", "two", "three"):
+        for file in (labelled / name).iterdir():
+            (labelled / "nought" / f"{name}-{file.name}").write_bytes(file.read_bytes())
+        shutil.rmtree(labelled / name)
+    said = run("catvae-label", bundle_copy, labelled, "--dry-run")
+    assert b"note: 100.0% would be, if a class may have several clusters: --match many-to-one" in said.stderr
+    said = run("catvae-label", bundle_copy, labelled, "--match", "many-to-one", "--dry-run")
+    assert b"100.0% of 20 images" in said.stdout
+    assert b"would be" not in said.stderr
+
+
 def test_classes_that_clusters_do_not_follow_are_named_with_a_warning(run, bundle_copy, labelled):
     """Every class holds two images of every cluster."""
     said = run("catvae-label", bundle_copy, labelled, "--dry-run").stderr

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -63,6 +64,12 @@ def test_a_csv_row_is_one_whatever_the_name(path):
     assert (good[1], bad[1]) == ("true", "false")
     assert (good[0] == bad[0] == path) or "\\" in good[0]
     assert float(good[4]) == ANSWER["confidence"]
+
+
+@pytest.mark.parametrize("name", ["v.xlsx", "v.ODS", "v.parquet"])
+def test_a_name_that_promises_what_is_no_text_is_refused(name):
+    with pytest.raises(UsageError, match=r"name a file \.csv"):
+        resolve_format("auto", Path(name))
 
 
 def test_csv_has_scores_and_reasons_where_they_were_asked_for():

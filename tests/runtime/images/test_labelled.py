@@ -1,5 +1,7 @@
 """Which columns of a CSV file hold paths and classes."""
 
+import os
+
 import pytest
 
 from catvae.runtime.errors import DataError
@@ -83,3 +85,9 @@ def test_no_class_is_called_unknown(png, tmp_path):
     (tmp_path / "given.csv").write_text("a.png,unknown\n")
     with pytest.raises(DataError, match="'unknown' is what rows call an image that is unlike all clusters"):
         read_labelled(tmp_path / "given.csv", RULES)
+
+
+def test_a_file_of_a_table_that_is_not_there_is_told_with_where_it_was_looked_for(tmp_path):
+    (tmp_path / "given.csv").write_text("a.png,cat\n")
+    with pytest.raises(DataError, match=r"a.png: no such file.*; paths in given.csv begin at its own folder"):
+        read_labelled(os.path.relpath(tmp_path / "given.csv"), RULES)

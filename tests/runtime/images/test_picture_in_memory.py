@@ -29,9 +29,27 @@ def test_pixels_in_memory_are_read_as_from_a_file(rules, shape):
     assert np.array_equal(image_of_array(pixels[::-1, ::-1], rules), image_of_array(pixels[::-1, ::-1].copy(), rules))
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((4, 4)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4), np.uint8), np.zeros(4, np.uint8)])
+@pytest.mark.parametrize("rules", [GREY, COLOUR])
+@pytest.mark.parametrize("shape", [(31, 47), (31, 47, 1)])
+def test_sixteen_bits_in_memory_are_read_as_from_a_file(rules, shape):
+    """As cameras of microscopes deliver them."""
+    pixels = np.random.default_rng(0).integers(0, 65536, shape, dtype=np.uint16)
+    assert np.array_equal(image_of_array(pixels, rules), read_image(encoded(Image.fromarray(pixels.reshape(31, 47))), rules))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((4, 4)),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.uint16),
+        np.zeros((0, 4), np.uint8),
+        np.zeros((0, 4), np.uint16),
+        np.zeros(4, np.uint8),
+    ],
+)
 def test_arrays_that_are_no_picture(wrong):
-    with pytest.raises(UsageError, match=r"a picture is uint8 \(H, W\), \(H, W, 1\) or \(H, W, 3\): got"):
+    with pytest.raises(UsageError, match=r"a picture is uint8 \(H, W\), \(H, W, 1\) or \(H, W, 3\), or uint16 and grey: got"):
         image_of_array(wrong, GREY)
 
 
