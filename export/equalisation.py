@@ -19,8 +19,8 @@ POWER = 0.5
 """0 changes nothing; 1 gives all channels one range, at the cost of the weights that read them, which share scales too."""
 LEAST = 1e-3
 """Part of the largest channel's range that a channel is taken to have at least: one that is hardly ever used is not blown up."""
-LAYERS = {"Conv": (0, 1), "Gemm": (0, 1)}
-"""Axes of the weights that outputs and inputs lie along; of a Gemm where the weights are transposed."""
+LAYERS = {"Conv", "Gemm"}
+"""What writes and reads channels."""
 
 
 class Pair(NamedTuple):
@@ -81,9 +81,9 @@ def _largest(model: onnx.ModelProto, names: list[str], batches: Sequence[NDArray
 
 
 def _axes(node: onnx.NodeProto) -> tuple[int, int]:
-    outputs, inputs = LAYERS[node.op_type]
+    """Of a layer's weights, the axes that its outputs and its inputs lie along."""
     transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-    return (inputs, outputs) if node.op_type == "Gemm" and not transposed else (outputs, inputs)
+    return (1, 0) if node.op_type == "Gemm" and not transposed else (0, 1)
 
 
 def _scale(tensor: onnx.TensorProto, axis: int, factor: NDArray) -> None:

@@ -12,8 +12,6 @@ from catvae.runtime.processors import usable_processors
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Options of glibc's mallopt: bytes free at the end of the heap, and bytes of one allocation, from which on the system is involved."""
-
-
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables by which a user says how many threads PyTorch has."""
 
@@ -24,8 +22,8 @@ def stay_within_quota() -> None:
     PyTorch counts the processors of the machine. In a container that is granted the time of two out of 64, the system would stop all of its
     threads for most of each tenth of a second, while those that are done wait in loops for those that are not.
     """
-    if not any(name in os.environ for name in THREADS) and torch.get_num_threads() > usable_processors():
-        torch.set_num_threads(usable_processors())
+    if not any(name in os.environ for name in THREADS):
+        torch.set_num_threads(min(torch.get_num_threads(), usable_processors()))
 
 
 def keep_freed_memory() -> None:

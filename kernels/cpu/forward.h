@@ -4,9 +4,8 @@
  *
  * which is exp(v + F) - (1 + v + F) and (m + C)^2 multiplied out, without the ones: near the prior they would be all there is, and cancel.
  * A lane is a sample: GROUP samples are transposed once, and the last sum runs in register tiles of TILE clusters by GROUP samples.
- * Digits are lost where the first two sums, neither of which is negative, are large beside what remains of them; `recheck` finds those
- * entries, few in ordinary training, and computes them from m + E - prior and v + F. Long sums begin anew: of equal terms, one chain would
- * lose digits.
+ * Digits are lost where the first two sums, neither of which is negative, are large beside what remains of them; `recheck` computes those
+ * entries from m + E - prior and v + F. Long sums begin anew: of equal terms, one chain would lose digits.
  */
 
 #define RECHECK 4 /* the first two sums may exceed 2 KL this many times: two bits at most are lost */

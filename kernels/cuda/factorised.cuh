@@ -5,8 +5,7 @@
  *
  * dE and dF are summed in two stages: a slice of samples at a time into the workspace, then slices in their order. No atomics: one GPU gives
  * the same bits from run to run. exp(v), C and G are made again in every tile, so that nothing but partial sums is stored.
- * Forward squares differences directly, and loses digits where the last two sums are large beside 2 KL; those entries, few in ordinary
- * training, are computed from v + F.
+ * Forward squares differences directly, and loses digits where the last two sums are large beside 2 KL; those entries are computed from v + F.
  */
 #ifndef CATVAE_FACTORISED_CUH
 #define CATVAE_FACTORISED_CUH

@@ -55,7 +55,10 @@ def label(
     bundle = Bundle.load(bundle_path, device=device)
     hand = _names_by_hand(by_hand, merge, bundle.names)
     labelled = read_labelled(images, bundle.preprocess.swapped(invert)) if images is not None else None
-    naming = names_from_images(bundle, labelled, one_to_one=match != "many-to-one") if labelled else None
+    assignment = bundle.predict_proba(labelled.images) if labelled else None
+    naming = None
+    if labelled and assignment is not None:
+        naming = names_from_images(bundle.names, labelled, assignment, one_to_one=match != "many-to-one")
     manifest = renamed(bundle.manifest, naming.names if naming else bundle.names, hand)
     for name in sorted(set(hand.values())):
         if others := [i for i, other in enumerate(manifest.names) if other == name and i not in hand]:
@@ -69,14 +72,14 @@ def label(
         if naming and labelled:
             given = ", ".join(f"{count} {name}" for name, count in zip(labelled.names, naming.counts[i], strict=True) if count)
         print(f"{i:>7}  {cluster.name:<20}  {cluster.share:>6.1%}  {given}".rstrip())
-    if naming and labelled:
-        agreed = accuracy(manifest, labelled, naming.assignment)
+    if labelled and assignment is not None:
+        agreed = accuracy(manifest, labelled, assignment)
         print(f"{agreed:.1%} of {len(labelled.labels)} images are in a cluster of their name")
         if agreed < 0.5:
             say("warning: most of these images are in a cluster of another name: the clusters follow something else than these classes")
         if match != "many-to-one":
-            shared = names_from_images(bundle, labelled, one_to_one=False)
-            would = accuracy(renamed(bundle.manifest, shared.names, hand), labelled, shared.assignment)
+            shared = names_from_images(bundle.names, labelled, assignment, one_to_one=False)
+            would = accuracy(renamed(bundle.manifest, shared.names, hand), labelled, assignment)
             if would > agreed + NOTABLE:
                 say(f"note: {would:.1%} would be, if a class may have several clusters: --match many-to-one")
         left_out = sorted(set(labelled.names) - set(manifest.names))

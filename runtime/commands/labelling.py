@@ -38,18 +38,18 @@ class Naming(NamedTuple):
     """Of each cluster; one without images keeps its name, or becomes ``cluster 3`` where another has just been given that."""
     counts: NDArray[np.int64]
     """(K, classes) images of each class in each cluster."""
-    assignment: NDArray[np.float32]
-    """(images, K) of the images."""
 
 
-def names_from_images(bundle: Bundle, labelled: LabelledImages, *, one_to_one: bool) -> Naming:
+def names_from_images(names: list[str], labelled: LabelledImages, assignment: NDArray[np.float32], *, one_to_one: bool) -> Naming:
     """Name clusters after the classes of images.
 
     Parameters
     ----------
-    bundle : Bundle
+    names : list of str
+        Of the clusters, as they are.
     labelled : LabelledImages
-        Read with the bundle's preprocessing.
+    assignment : ndarray, (images, K)
+        What the bundle's classifier makes of them.
     one_to_one : bool
         Each class names one cluster (Hungarian method); otherwise each cluster takes its most frequent class, so that several may share it.
 
@@ -58,10 +58,9 @@ def names_from_images(bundle: Bundle, labelled: LabelledImages, *, one_to_one: b
     UsageError
         With more classes than clusters, one to one.
     """
-    clusters, classes = len(bundle.names), len(labelled.names)
+    clusters, classes = len(names), len(labelled.names)
     if one_to_one and classes > clusters:
         raise UsageError(f"{classes} classes cannot each name one of {clusters} clusters: use --match many-to-one")
-    assignment = bundle.predict_proba(labelled.images)
     found = assignment.argmax(1)
     counts = contingency(found, labelled.labels, (clusters, classes))
     weights = np.zeros((clusters, classes))  # soft: with one image of a class, the second choice still tells clusters apart
@@ -71,8 +70,8 @@ def names_from_images(bundle: Bundle, labelled: LabelledImages, *, one_to_one: b
     if one_to_one:  # of a class that lies elsewhere no cluster takes the name
         enough = LEAST * np.bincount(labelled.labels, minlength=classes)
     given = [labelled.names[c] if c >= 0 and weights[i, c] >= enough[c] else "" for i, c in enumerate(matched)]
-    kept = [unnamed(i, {*given, *bundle.names}) if name in given else name for i, name in enumerate(bundle.names)]
-    return Naming([new or old for new, old in zip(given, kept, strict=True)], counts, assignment)
+    kept = [unnamed(i, {*given, *names}) if name in given else name for i, name in enumerate(names)]
+    return Naming([new or old for new, old in zip(given, kept, strict=True)], counts)
 
 
 def accuracy(manifest: Manifest, labelled: LabelledImages, assignment: NDArray[np.float32]) -> float:

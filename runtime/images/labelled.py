@@ -64,7 +64,9 @@ def read_labelled(source: str | os.PathLike[str], preprocess: Preprocess) -> Lab
         try:
             images.append(read_image(path, preprocess))
         except ImageError as error:
-            where = f"; paths in {source.name} begin at its own folder" if error.code == "missing" and not os.path.isabs(path) else ""
+            where = ""
+            if error.code == "missing" and not os.path.isabs(path):
+                where = "; paths in a table begin at its own folder, in rows of catvae-infer at the present one"
             raise DataError(f"{source}: {path}: {error}{where}") from error
     number = {name: i for i, name in enumerate(names)}
     labels = np.array([number[name] for _, name in pairs], dtype=np.int64)

@@ -49,6 +49,18 @@ def test_every_instruction_set_and_number_of_threads(n, others, type_):
             check_bernoulli(_loader.load(), n, others, type_, isa, threads)
 
 
+def test_large_logits_of_bright_pixels_lose_no_digits():
+    """log(1 + exp(l)) - x l is (1 - x) l there, of numbers that nearly agree."""
+    ffi, lib = _loader.load()
+    logits, x, nll = torch.full((16,), 10000.3), torch.full((16,), 0.9999), torch.zeros(1)
+    space = torch.zeros(lib.catvae_bernoulli_workspace(16), dtype=torch.uint8)
+    at = lambda tensor: ffi.cast("void *", tensor.data_ptr())  # noqa: E731
+    expected = ((1 - x.double()) * logits.double()).sum().item()
+    for isa in range(lib.catvae_best_isa() + 1):
+        assert lib.catvae_bernoulli_forward(16, 16, at(logits), 0, at(x), at(nll), at(nll), at(space), 1, isa) == 0
+        assert nll.item() == pytest.approx(expected, rel=5e-7), isa
+
+
 def test_a_long_sum_keeps_its_digits():
     logits, x = torch.full((300, 1, 100, 100), 0.1), torch.full((300, 1, 100, 100), 0.3)
     value = np.log1p(np.exp(np.float64(np.float32(0.1)))) - np.float64(np.float32(0.1)) * np.float64(np.float32(0.3))

@@ -16,6 +16,7 @@ from catvae.kernels import _loader, header, kernel_status, mixture_kl  # noqa: E
 from catvae.kernels.build_cuda import find_nvcc  # noqa: E402
 
 from .direct import Call, array, check  # noqa: E402
+from .marks import switched_on  # noqa: E402
 from .problems import ALIKE, assert_error_rule, eager, evaluate, oracle, problem  # noqa: E402
 
 KERNELS = Path(header.__file__).parent
@@ -159,7 +160,8 @@ def test_the_emulated_interface_answers_like_the_other_one(emulated):
     assert not empty.found()["g_F"].any()
 
 
-@pytest.mark.skipif(find_nvcc() is None or not _loader.installed(), reason="no nvcc on this machine, or the kernel is switched off")
+@switched_on
+@pytest.mark.skipif(find_nvcc() is None, reason="no nvcc on this machine")
 def test_where_there_is_nvcc_there_is_a_library():
     assert _loader.available("cuda"), kernel_status("cuda")
 

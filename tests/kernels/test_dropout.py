@@ -129,3 +129,10 @@ def test_a_second_derivative_is_refused():
     (gradient,) = torch.autograd.grad(dropout_relu(x, 0.5).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once differentiable"):
         gradient.sum().backward()
+
+
+def test_an_upstream_gradient_that_torch_negates_by_a_mark_keeps_its_sign():
+    x, dy = torch.rand(64, 16).requires_grad_(), torch.rand(64, 16)
+    y = dropout_relu(x, 0.25)
+    expected, found = (torch.autograd.grad(y, x, g, retain_graph=True)[0] for g in (-dy, torch._neg_view(dy)))
+    assert torch.equal(found, expected)

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from catvae.kernels import _loader, dense_mixture_kl, kernel_status, mixture_kl  # noqa: E402
 
-from .marks import compiled  # noqa: E402
+from .marks import compiled, switched_on  # noqa: E402
 from .problems import dense_values, evaluate, problem  # noqa: E402
 
 
@@ -98,7 +98,7 @@ def test_subnormals_survive_and_a_forked_child_returns():
     assert run_python(code) == "0 True"
 
 
-@pytest.mark.skipif(os.environ.get("CATVAE_KERNEL") == "off", reason="the kernel is switched off")
+@switched_on
 @pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler on this machine")
 def test_where_there_is_a_compiler_there_is_a_kernel():
     """Without it half of these tests would pass over everything, or judge plain torch."""

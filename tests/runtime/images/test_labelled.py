@@ -89,5 +89,5 @@ def test_no_class_is_called_unknown(png, tmp_path):
 
 def test_a_file_of_a_table_that_is_not_there_is_told_with_where_it_was_looked_for(tmp_path):
     (tmp_path / "given.csv").write_text("a.png,cat\n")
-    with pytest.raises(DataError, match=r"a.png: no such file.*; paths in given.csv begin at its own folder"):
+    with pytest.raises(DataError, match=r"a.png: no such file.*; paths in a table begin at its own folder"):
         read_labelled(os.path.relpath(tmp_path / "given.csv"), RULES)
