@@ -11,6 +11,7 @@
  */
 
 #define PANEL (2 * LANES)
+#define ROWS_AHEAD 3 /* that are fetched while a panel goes down the rows: no processor foresees steps as long as a row */
 #define HALF (TILE / 2) /* two products at once, TILE * 2 sums in registers */
 
 /* x, y (R, PANEL) += sum_j s_ij * (panel j, first half) and (second half), j < depth. Element s_ij is s[i * si + j * sj]. */
@@ -66,7 +67,7 @@ INLINE void FN(store_sums)(const int R, const V *x, const V *y, REAL *sums)
 /* sums (R, 2, PANEL) += the products of one tile. */
 INLINE void FN(sum_tile)(const int R, int first, int64_t depth, const REAL *s, int64_t si, int64_t sj, const REAL *panels, REAL *sums)
 {
-    V x[2 * R], y[2 * R];
+    V x[TILE], y[TILE];
     FN(no_sums)(R, x, y);
     FN(tile_pair)(R, depth, s, si, sj, panels, x, y);
     if (!first) FN(add_sums)(R, sums, x, y);
@@ -104,8 +105,12 @@ typedef struct {
 } FN(Given);
 
 /* C and G of a cluster in LANES columns, of which `left` exist. */
-INLINE void FN(cluster_of)(const FN(Given) * in, int64_t at, int64_t left, V *C, V *G)
+INLINE void FN(cluster_of)(const Plan *p, const FN(Given) * in, int64_t at, int64_t left, V *C, V *G)
 {
+    const int64_t ahead = (at + ROWS_AHEAD * p->D) * (int64_t)sizeof(REAL);
+    FETCH(in->E, ahead);
+    FETCH(in->prior, ahead);
+    FETCH(in->F, ahead);
     *C = FN(load_part)(in->E + at, left) - FN(load_part)(in->prior + at, left);
     *G = FN(exp)(FN(load_part)(in->F + at, left));
 }
@@ -116,7 +121,7 @@ static void FN(pack_clusters)(const Plan *p, const FN(Given) * in, int64_t colum
     for (int64_t k = 0; k < p->K; ++k)
         for (int64_t c = 0; c < PANEL; c += LANES) {
             V C = {0}, G = {0};
-            if (column + c < p->D) FN(cluster_of)(in, k * p->D + column + c, p->D - column - c, &C, &G);
+            if (column + c < p->D) FN(cluster_of)(p, in, k * p->D + column + c, p->D - column - c, &C, &G);
             FN(store)(packed + k * 2 * PANEL + c, C);
             FN(store)(packed + k * 2 * PANEL + PANEL + c, G);
         }
@@ -125,12 +130,15 @@ static void FN(pack_clusters)(const Plan *p, const FN(Given) * in, int64_t colum
 /* The same of `rows` samples from n on, and what each of them counts. */
 static void FN(pack_samples)(const Plan *p, const FN(Given) * in, int64_t n, int64_t rows, int64_t column, FN(Scratch) * s)
 {
+    const int64_t size = in->type == CATVAE_SAME ? (int64_t)sizeof(REAL) : 2;
     REAL *to = s->samples;
     for (int64_t i = 0; i < rows; ++i, to += 2 * PANEL) {
         const REAL scale = s->scale[i] = in->weight ? in->g1 * in->weight[n + i] : in->g1;
         for (int64_t c = 0; c < PANEL; c += LANES) {
             const int64_t at = (n + i) * p->D + column + c, left = p->D - column - c;
             V m = {0}, ev = {0};
+            FETCH(in->m, (at + ROWS_AHEAD * p->D) * size);
+            FETCH(in->v, (at + ROWS_AHEAD * p->D) * size);
             if (left > 0 && scale != 0) { /* a masked sample adds nothing, though its exp(v) be infinite */
                 m = FN(get_part)(in->m, in->type, at, left) * scale;
                 ev = FN(exp)(FN(get_part)(in->v, in->type, at, left)) * scale;
@@ -145,7 +153,7 @@ static void FN(pack_samples)(const Plan *p, const FN(Given) * in, int64_t n, int
 INLINE void FN(sample_tile)(const int R, const Plan *p, const FN(Given) * in, const FN(Scratch) * s, int64_t k, int64_t depth, int64_t n,
                             int64_t i, int64_t column)
 {
-    V x[2 * R], y[2 * R];
+    V x[TILE], y[TILE];
     REAL *sums = s->rows + i * 2 * PANEL;
     FN(no_sums)(R, x, y);
     FN(tile_pair)(R, depth, in->assignment + (n + i) * p->K + k, p->K, 1, s->clusters + k * 2 * PANEL, x, y);
@@ -221,7 +229,7 @@ static void FN(combine)(const Plan *p, const FN(Given) * in, int64_t k, int64_t 
             y += FN(load)(from + PANEL);
         }
         const int64_t at = k * p->D + column + c, left = p->D - column - c;
-        FN(cluster_of)(in, at, left, &C, &G);
+        FN(cluster_of)(p, in, at, left, &C, &G);
         FN(store_part)(in->dE + at, x + C * share, left);
         FN(store_part)(in->dF + at, (G * y - share) * (REAL)0.5, left);
     }

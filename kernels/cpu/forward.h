@@ -40,7 +40,7 @@ INLINE void FN(tile_kl)(const int R, int64_t D, const REAL *packed, const REAL *
 INLINE void FN(kl_tile)(const int R, int64_t d, int64_t depth, int64_t D, const REAL *packed, const REAL *m, const REAL *growth,
                         const V *base, const REAL *cluster, REAL *kl)
 {
-    V acc[2 * R];
+    V acc[2 * TILE];
 #pragma GCC unroll 24
     for (int i = 0; i < 2 * R; ++i) acc[i] = (V){0};
     FN(tile_kl)(R, depth, packed + d * 2 * R, m + d * GROUP, growth + d * GROUP, acc);
@@ -139,6 +139,9 @@ static void FN(pack_tile)(const Plan *p, int64_t k, const REAL *E, const REAL *F
                 if (l >= width || l >= real) continue;
                 const int64_t at = (k + i + l) * D + d;
                 V gap;
+                FETCH(E, (at + 4 * LANES) * (int64_t)sizeof(REAL)); /* more streams than a processor follows on its own */
+                FETCH(F, (at + 4 * LANES) * (int64_t)sizeof(REAL));
+                FETCH(prior, (at + 4 * LANES) * (int64_t)sizeof(REAL));
                 C[l] = FN(load_part)(E + at, D - d) - FN(load_part)(prior + at, D - d);
                 growth[l] = FN(expm1)(FN(load_part)(F + at, D - d), &gap);
                 part[l] += C[l] * C[l] + gap;

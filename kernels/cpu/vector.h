@@ -239,6 +239,19 @@ INLINE void FN(transpose)(V *x)
     }
 #endif
 }
+
+/* The transpose of LANES rows of LANES numbers, rows `from_row` and `to_row` numbers apart. A function of its own, whose addresses all find a
+ * register. */
+static __attribute__((noinline)) void FN(turn)(const REAL *from, int64_t from_row, REAL *to, int64_t to_row)
+{
+    V x[LANES];
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; ++i) x[i] = FN(load)(from + i * from_row);
+    FN(transpose)(x);
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; ++i) FN(store)(to + i * to_row, x[i]);
+}
+
 #define GROUP (2 * LANES) /* samples that go through the forward pass together: two vectors a row, for enough independent sums */
 
 /* rows (GROUP, count) -> lanes (count, GROUP); only `valid` rows exist, the others read as zero. */
@@ -247,10 +260,15 @@ INLINE void FN(rows_to_lanes)(const REAL *rows, int64_t valid, int64_t count, RE
     for (int64_t half = 0; half < 2; ++half)
         for (int64_t c = 0; c < count; c += LANES) {
             const int64_t here = count - c < LANES ? count - c : LANES;
+            for (int64_t i = 0; i < LANES; ++i) /* of the next group */
+                FETCH(rows, ((half * LANES + i + GROUP) * count + c) * (int64_t)sizeof(REAL));
+            if (here == LANES && valid >= (half + 1) * LANES) {
+                FN(turn)(rows + half * LANES * count + c, count, lanes + c * GROUP + half * LANES, GROUP);
+                continue;
+            }
             V x[LANES];
             for (int64_t i = 0; i < LANES; ++i) {
                 const int64_t row = half * LANES + i;
-                FETCH(rows, ((row + GROUP) * count + c) * (int64_t)sizeof(REAL)); /* of the next group */
                 x[i] = row < valid ? FN(load_part)(rows + row * count + c, here) : (V){0};
             }
             FN(transpose)(x);
@@ -264,6 +282,10 @@ INLINE void FN(lanes_to_rows)(const REAL *lanes, int64_t valid, int64_t count, R
     for (int64_t half = 0; half < 2; ++half)
         for (int64_t c = 0; c < count; c += LANES) {
             const int64_t here = count - c < LANES ? count - c : LANES;
+            if (here == LANES && valid >= (half + 1) * LANES) {
+                FN(turn)(lanes + c * GROUP + half * LANES, GROUP, rows + half * LANES * count + c, count);
+                continue;
+            }
             V x[LANES];
             for (int64_t j = 0; j < LANES; ++j) x[j] = j < here ? FN(load)(lanes + (c + j) * GROUP + half * LANES) : (V){0};
             FN(transpose)(x);
