@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from catvae.core.machine.devices import keep_freed_memory
 from catvae.kernels import dense_mixture_kl, kernel_status, mixture_kl
 from catvae.kernels.reference import mixture_kl_reference
 
@@ -160,6 +161,7 @@ def main(compiled: bool, seconds: float, name: str, device: str) -> None:
         raise click.UsageError("no GPU on this machine: nothing to measure")
     if not kernel_status(device).startswith("compiled"):
         raise click.UsageError("the compiled kernel does not run here: what is called ours would be plain torch")
+    keep_freed_memory()  # as catvae-train does, for all forms: else what a call takes depends on where its results come to lie
     rows = []
     for threads in sorted({1, torch.get_num_threads()}) if device == "cpu" else [torch.get_num_threads()]:
         torch.set_num_threads(threads)

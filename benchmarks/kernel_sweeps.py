@@ -11,6 +11,7 @@ import click
 import numpy as np
 import torch
 
+from catvae.core.machine.devices import keep_freed_memory
 from catvae.kernels import _loader, dense_mixture_kl, mixture_kl
 from catvae.kernels.reference import mixture_kl_reference
 
@@ -135,6 +136,7 @@ def error_sweep() -> list[dict[str, object]]:
 def main(seconds: float) -> None:
     """Run every sweep and write results/kernel-sweeps.csv."""
     click.echo(str(circumstances()))
+    keep_freed_memory()  # as catvae-train does
     torch.set_num_threads(1)
     rows = [r for axis, sizes in SWEEPS.items() for r in sweep(axis, sizes, seconds)]
     rows += instruction_sets(seconds) + error_sweep()

@@ -14,6 +14,7 @@ import torch
 
 from catvae.core.config import resolve
 from catvae.core.images.data import ImageData, native_preprocess
+from catvae.core.machine.devices import keep_freed_memory
 from catvae.core.training.trainer import Trainer
 from catvae.kernels import mixture_kl
 
@@ -61,6 +62,7 @@ def main(seconds: float, name: str) -> None:
     """Time every step and write results/NAME.csv."""
     warnings.simplefilter("ignore")
     click.echo(str(circumstances()))
+    keep_freed_memory()  # as catvae-train does
     rows: list[dict[str, object]] = []
     threads = torch.get_num_threads()
     for clusters in (10, 50, 100):
