@@ -51,7 +51,7 @@ def main(data: str, seeds: int, first_seed: int, name: str | None, judge: bool, 
             rows.append({"data": Path(data).name, "options": " ".join(options), "seed": seed, "part": part, **score, **common})
             click.echo(
                 f"seed {seed} {part:<5} ACC {score['acc']:.4f}  NMI {score['nmi']:.4f}  ARI {score['ari']:.4f}  ECE {score['ece']:.4f}"
-                f"  generation {generation or float('nan'):.4f}  nll {common['nll']:.1f}  {record['seconds']:.0f} s"
+                f"  generation {generation or float('nan'):.4f}  nll {common['nll']:.1f}  {record.seconds:.0f} s"
             )
         write_csv(title, rows)
     for part in dict.fromkeys(str(row["part"]) for row in rows):
