@@ -1,4 +1,5 @@
-# Each target sets itself up: on a fresh machine with Python 3.11+, a C compiler and make, `make demo` or `make test` is all it takes.
+# Each target sets itself up: on a fresh machine with Python 3.11+, its headers, a C compiler and make, `make demo` or `make test` is all it
+# takes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,6 +15,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(KERNEL)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,train,test,bench]'
 	@touch $(STAMP)
+	@echo "kernel: $$($(BIN)/python -P -c 'from catvae.kernels import kernel_status; print(kernel_status())')"
 	@echo "installed in $(VENV): 'source $(BIN)/activate' puts the catvae-* commands on the path"
 
 demo: setup

@@ -70,8 +70,8 @@ def methods(source: str) -> dict[str, Callable[[ImageData, int], NDArray]]:
 
     return {
         "CatVAE, defaults": lambda data, seed: _trained(source, seed),
-        "k-means on pixels": lambda data, seed: KMeans(10, n_init=10, random_state=seed).fit_predict(_flat(data)),
-        "autoencoder + k-means": lambda data, seed: KMeans(10, n_init=10, random_state=seed).fit_predict(codes(seed)),
+        "k-means on pixels": lambda data, seed: _k_means(_flat(data), seed),
+        "autoencoder + k-means": lambda data, seed: _k_means(codes(seed), seed),
         "autoencoder + GMM": lambda data, seed: GaussianMixture(10, n_init=5, random_state=seed).fit_predict(codes(seed)),
         "InfoCatVAE, paper": lambda data, seed: _trained(source, seed, "--recipe", "paper"),
         "InfoCatVAE, published code": lambda data, seed: _trained(source, seed, "--recipe", "paper", "--legacy"),
@@ -107,8 +107,12 @@ def _batches(count: int, batch: int, steps: int) -> Iterator[torch.Tensor]:
         yield torch.randint(count, (min(batch, count),))
 
 
+def _k_means(rows: NDArray[np.float32], seed: int) -> NDArray:
+    return KMeans(10, n_init=10, random_state=seed).fit_predict(rows)  # pyright: ignore[reportArgumentType]
+
+
 def _flat(data: ImageData) -> NDArray[np.float32]:
-    return data.images.reshape(len(data.images), -1).astype(np.float32) / 255
+    return data.images.reshape(len(data.images), -1).astype(np.float32) / np.float32(255)
 
 
 def _trained(source: str, seed: int, *options: str) -> NDArray:
@@ -125,7 +129,7 @@ def _clustpy(name: str, data: ImageData, seed: int) -> NDArray:
         import torchvision  # noqa: F401  # pyright: ignore[reportMissingImports]
     except (ImportError, RuntimeError):  # none for this torch: ClustPy imports it, and needs nothing of it for vectors
         sys.modules |= {f"torchvision{part}": mock.MagicMock() for part in ("", ".models", ".models._api")}
-    from clustpy import deep
+    from clustpy import deep  # pyright: ignore[reportMissingImports]
 
     return getattr(deep, name)(10, random_state=seed).fit(_flat(data)).labels_
 

@@ -22,6 +22,7 @@ from catvae.core.runs import session
 from catvae.core.training import steps
 from catvae.core.training.trainer import Trainer
 from catvae.core.vae import objective
+from catvae.core.vae.model import CatVAE
 from catvae.core.vae.networks import ConvEncoder
 from catvae.core.vae.objective import BatchLoss
 from catvae.core.vae.view_information import view_information
@@ -65,7 +66,7 @@ class Plain(Trainer):
         self.rows, self._x = self.batches.rows_at(step, self._seed(self.position.start)), super().batch(step)
         return self._x
 
-    def _loss_with_added(self, model: nn.Module, x: Tensor, *arguments: Any, **options: Any) -> BatchLoss:
+    def _loss_with_added(self, model: CatVAE, x: Tensor, *arguments: Any, **options: Any) -> BatchLoss:
         loss = _batch_loss(model, x, *arguments, **options)
         return loss._replace(total=loss.total + self.added(x, loss))
 
@@ -195,7 +196,8 @@ class SeveralHeads(Plain):
         self.own.zero_grad()
         with objective.frozen_statistics(self.model):
             hidden = encoder(torch.cat([x, random_view(x, self.policy)]))
-        shared = [view_information(*head(hidden).chunk(2), self.config.marginal_weight) for head in self.heads]
+        halves = [head(hidden).chunk(2) for head in self.heads]
+        shared = [view_information(logits, logits_of_view, self.config.marginal_weight) for logits, logits_of_view in halves]
         self.sums = 0.95 * self.sums + 0.05 * torch.stack([each.information.detach() for each in shared])
         return -self.config.invariance_weight * torch.stack([each.trained for each in shared]).mean()
 
@@ -205,6 +207,7 @@ class SeveralHeads(Plain):
         self.own.step()
         if self.position.step == round(FADE * self.steps) - 1:
             best, rows = self.heads[int(self.sums.argmax())], self.model.head_rows[0]
+            assert isinstance(best, nn.Linear)
             self.model.head.weight.data[rows], self.model.head.bias.data[rows] = best.weight.data, best.bias.data
 
 

@@ -70,6 +70,7 @@ class Judge:
 
     def agreement(self, model: CatVAE, data: ImageData) -> float:
         """Share of generated images, `PER_CLUSTER` of each, that are read as their cluster's class."""
+        assert data.labels is not None
         clusters = assign(model, data.images).argmax(1)
         count = model.spec.clusters
         table = contingency(clusters, data.labels, (count, int(data.labels.max()) + 1))

@@ -18,7 +18,7 @@ from catvae.kernels.reference import mixture_kl_reference
 from . import rivals
 from .kernel import dense_inputs, exact_dense_results, exact_results, problem, require_right
 from .record import circumstances, write_csv
-from .timing import bytes_held, compare, forward_backward
+from .timing import Call, bytes_held, compare, forward_backward
 
 SWEEPS = {
     "N": [(2**i, 10, 20) for i in range(5, 17, 2)],
@@ -54,7 +54,7 @@ def sweep(axis: str, sizes: list[tuple[int, int, int]], seconds: float) -> list[
                     exact[id(given)] = exact_dense_results(given)
                 require_right(f"{name} at {size}", form, given, exact[id(given)])
         memory = {name: bytes_held(form, given) for name, (form, given) in forms.items()}
-        calls = {name: forward_backward(form, given) for name, (form, given) in forms.items()}
+        calls: dict[str, Call] = {name: forward_backward(form, given) for name, (form, given) in forms.items()}
         calls["six products alone"] = lambda m=m, E=E, logits=logits: rivals.six_products(m, E, logits)
         for name, (middle, low, high) in compare(calls, seconds).items():
             rows.append(row(axis, size, name, f"{middle:.4f}", f"{low:.4f}", f"{high:.4f}", memory.get(name, "")))
@@ -66,7 +66,7 @@ def sweep(axis: str, sizes: list[tuple[int, int, int]], seconds: float) -> list[
 FLOORS = ("six products alone", "empty autograd function")
 
 
-def row(axis, size, form, ms, ms_20, ms_80, memory="", error="") -> dict[str, object]:
+def row(axis, size, form, ms, ms_20, ms_80, memory: int | str = "", error="") -> dict[str, object]:
     N, K, D = size
     return {
         "sweep": axis, "N": N, "K": K, "D": D, "form": form, "ms": ms, "ms_20": ms_20, "ms_80": ms_80, "bytes_held": memory,

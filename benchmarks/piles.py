@@ -100,7 +100,7 @@ def part(kind: int, rng: np.random.Generator, grounds: tuple[Colour, ...] = BELT
     """A washer, a bolt, a gear, a nut, a plate, a spring: each of any metal, on a dark belt or on one of several grounds."""
     sheet = _sheet((140, 120), grounds[int(rng.integers(len(grounds)))], 8, rng)
     image, draw, background, _ = sheet
-    metal = _near(((rng.integers(140, 220),) * 3, (215, 185, 130))[int(rng.random() < 0.3)], 12, rng)
+    metal = _near(((int(rng.integers(140, 220)),) * 3, (215, 185, 130))[int(rng.random() < 0.3)], 12, rng)
     r = min(image.size) * rng.uniform(0.27, 0.4)
     x, y = (side / 2 + rng.uniform(-0.05, 0.05) * side for side in image.size)
     angle = rng.uniform(0, 2 * math.pi)
@@ -169,6 +169,7 @@ def pile(name: str, fit: dict[str, Any]) -> ImageData:
 def main(name: str, output: str) -> None:
     """Write a pile, stretched, as arrays that `catvae-train` reads."""
     found = pile(name, {"fit": "stretch"})
+    assert found.labels is not None
     np.savez(output, images=found.images, labels=found.labels)
 
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 
 class PublishedModel(nn.Module):
+    prior: Tensor
+
     def __init__(self, pixels: int, clusters: int, delta: int, hidden: int, lam: float):
         super().__init__()
         latent = clusters * delta

@@ -47,10 +47,10 @@ def products(clusters: int, dtype: torch.dtype) -> Callable[[], None]:
 
     def run() -> None:
         for x, w, g, wanted in tensors:
-            x @ w.T
-            g.T @ x
+            torch.mm(x, w.T)
+            torch.mm(g.T, x)
             if wanted:
-                g @ w
+                torch.mm(g, w)
 
     return run
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from catvae.core.images.data import load_data
 from catvae.core.images.held_back import Calibration
+from catvae.export.precision import Graphs
 from catvae.export.thresholds import QUANTILE, with_thresholds
 from catvae.runtime.bundles.answers import UNKNOWN
 from catvae.runtime.bundles.bundle import Bundle
@@ -44,7 +45,7 @@ def main(images_path: str, bundle_path: str | None, other: str | None, name: str
     kinds = {"known": known, **dict(_strange(known[:CHANGED], rng))}
     if other:
         kinds["another set"] = rng.permutation(_images(bundle, other))[:CHANGED]
-    graphs = {role: bundle.file(graph) for role, graph in bundle.manifest.graphs.items()}
+    graphs: Graphs = {role: bundle.file(graph) for role, graph in bundle.manifest.graphs.items()}
     asked = Bundle(with_thresholds(bundle.manifest, graphs, Calibration(known[:0], calibration)), graphs, bundle.path)
     hundredth = np.quantile(_scores(asked, calibration), QUANTILE, axis=1)[:, None]
     rows = []

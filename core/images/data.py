@@ -47,6 +47,8 @@ class ImageData:
     """(N,) int64 classes, scoring only."""
     label_names: tuple[str, ...] = ()
     """Names of the classes, made fit to name clusters."""
+    files: tuple[str, ...] = ()
+    """(N,) paths of image files below their folder; empty where images come from an array."""
     test_images: Images | None = None
     """(M, H, W, C) uint8, never trained on."""
     test_labels: Labels | None = None
@@ -144,7 +146,7 @@ def _load(source: str, image_size: int | None, warn: Callable[[str], None]) -> I
             return _idx(path, pairs)
         found = read_folder(path, image_size, warn)
         names = class_names(found.names)
-        return ImageData(path.resolve().name, found.images, found.preprocess, found.labels, names, notes=found.notes)
+        return ImageData(path.resolve().name, found.images, found.preprocess, found.labels, names, found.files, notes=found.notes)
     if path.suffix.lower() in (".npz", ".npy"):
         found = read_arrays(path)
         _require_some(found.images, path)
@@ -154,9 +156,9 @@ def _load(source: str, image_size: int | None, warn: Callable[[str], None]) -> I
             native_preprocess(found.images),
             found.labels,
             found.names,
-            found.test_images,
-            found.test_labels,
-            found.notes,
+            test_images=found.test_images,
+            test_labels=found.test_labels,
+            notes=found.notes,
         )
     raise DataError(f"{source} is not a data set: expected a folder, an .npz or an .npy file{_meant(path)}")
 
@@ -206,7 +208,9 @@ def _openml(name: str) -> ImageData:
     images = bunch.data.astype(np.uint8).reshape(-1, 28, 28, 1)
     labels = bunch.target.astype(np.int64)
     names = FASHION_NAMES if name == "fashion-mnist" else tuple("0123456789")
-    return ImageData(name, images[:60000], native_preprocess(images), labels[:60000], names, images[60000:], labels[60000:])
+    return ImageData(
+        name, images[:60000], native_preprocess(images), labels[:60000], names, test_images=images[60000:], test_labels=labels[60000:]
+    )
 
 
 FASHION_NAMES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -237,8 +241,8 @@ def _idx(folder: Path, pairs: dict[str, tuple[Path, Path | None]]) -> ImageData:
         native_preprocess(images),
         labels,
         _numbered(labels),
-        test[0] if test else None,
-        test[1] if test else None,
+        test_images=test[0] if test else None,
+        test_labels=test[1] if test else None,
     )
 
 

@@ -55,6 +55,8 @@ class FolderImages(NamedTuple):
     """(N,), where every image lies in a sub-folder of its class."""
     names: tuple[str, ...]
     """Names of the classes."""
+    files: tuple[str, ...]
+    """(N,) paths below the folder."""
     notes: tuple[str, ...]
     """What the user should know about how the folder was read."""
 
@@ -67,14 +69,14 @@ def read_folder(folder: Path, image_size: int | None, warn: Callable[[str], None
     DataError
         Where no image can be read.
     """
-    files = list(_image_files(folder, warn))
-    if not files:
+    found = list(_image_files(folder, warn))
+    if not found:
         raise DataError(f"{folder} holds no images: expected {', '.join(sorted(SUFFIXES))} files in it or in its sub-folders")
-    size_of = _sizes(files, warn)
+    size_of = _sizes(found, warn)
     preprocess = fitting(list(size_of), set(size_of.values()), image_size)
     images, readable = _decoded(list(size_of), preprocess, warn)
     if not readable:
-        raise DataError(f"{folder}: none of its {len(files):,} image files can be read")
+        raise DataError(f"{folder}: none of its {len(found):,} image files can be read")
     sizes = {size_of[file] for file in readable}
     if len(readable) < len(size_of) and (better := fitting(readable, sizes, image_size)) != preprocess:
         preprocess = better  # what cannot be read has no say in how the others are fitted in
@@ -83,14 +85,15 @@ def read_folder(folder: Path, image_size: int | None, warn: Callable[[str], None
         images, preprocess = images[..., :1].copy(), msgspec.structs.replace(preprocess, channels=1)
     labels, names = _labels(readable, folder)
     notes = _notes_on_sizes(sizes, preprocess)
-    if skipped := len(files) - len(readable):
-        notes.insert(0, f"{skipped:,} of {len(files):,} image files could not be read and were left out")
+    if skipped := len(found) - len(readable):
+        notes.insert(0, f"{skipped:,} of {len(found):,} image files could not be read and were left out")
     inside = sum(file.parent != folder for file in readable)
     if 0 < inside < len(readable):
         notes.append(f"{len(readable) - inside:,} of {len(readable):,} images in no sub-folder: names of sub-folders are not used")
     elif inside and labels is None:
         notes.append("all images lie in one sub-folder: there are no classes to name clusters after")
-    return FolderImages(images, preprocess, labels, names, tuple(notes))
+    files = tuple(str(file.relative_to(folder)) for file in readable)
+    return FolderImages(images, preprocess, labels, names, files, tuple(notes))
 
 
 def _sizes(files: Sequence[Path], warn: Callable[[str], None]) -> dict[Path, tuple[int, int]]:

@@ -61,7 +61,8 @@ def run_report(
     chosen = scattered(len(data.images), EXAMINED)
     images, a = data.images[chosen], assignment[chosen]
     clusters = a.argmax(1)
-    examined = Examined(images, clusters, a.max(1), a, encode_mean(model, images))
+    called = [data.files[row] if data.files else f"number {row}" for row in chosen]
+    examined = Examined(images, clusters, a.max(1), a, encode_mean(model, images), called=called)
     names, training = [cluster.name for cluster in record.clusters], training_of(record, config, rows)
     known = confusion(assignment.argmax(1), data.labels, data.label_names, len(names)) if data.labels is not None else None
     return render(

@@ -96,7 +96,10 @@ def _kernel() -> Finding:
     cpu, cuda = asked.stdout.splitlines()[-2:]  # libraries may print before
     what = f"on the CPU {cpu}; on CUDA {cuda}"
     if cpu.startswith("plain torch"):
-        fix = "training is slower so; with a C compiler there (gcc or clang), install it again: pip's --force-reinstall --no-deps"
+        fix = (
+            "training is slower so; with a C compiler there (gcc or clang) and Python's headers (Debian's python3-dev), install it again:"
+            " pip's --force-reinstall --no-deps"
+        )
         return Finding("kernel", "off", what, fix)
     return Finding("kernel", "ok", what)
 

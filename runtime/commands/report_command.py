@@ -105,7 +105,7 @@ def _facts(bundle: Bundle, arguments: tuple[str, ...], invert: bool, quiet: bool
     names = _classes(read, arguments)
     classes = sorted(set(names))
     labels = np.array([classes.index(name) for name in names]) if len(classes) > 1 else None
-    return facts_of_bundle(bundle, images, labels, classes)
+    return facts_of_bundle(bundle, images, labels, classes, read)
 
 
 def _classes(paths: list[str], arguments: tuple[str, ...]) -> list[str]:

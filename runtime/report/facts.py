@@ -61,6 +61,17 @@ class Examined(NamedTuple):
     """(N, D)."""
     among: int = 0
     """Images in all, where some belong to no cluster and are not among these; 0: these are all."""
+    called: Sequence[str] = ()
+    """(N,) what finds each again: its file, or its number in an array; empty where nothing does."""
+
+
+class Shown(NamedTuple):
+    """Some of the examined images."""
+
+    images: Images
+    """(n, H, W, C)."""
+    called: Sequence[str]
+    """(n,), or empty."""
 
 
 class Card(NamedTuple):
@@ -75,10 +86,10 @@ class Card(NamedTuple):
     """Mean over its images; 0 where there are none."""
     prototype: Floats
     """(H, W, C): what the decoder makes of the prior mean."""
-    nearest: Images
+    nearest: Shown
     """Real images whose embeddings lie closest to the prior mean."""
     generated: Floats
-    borderline: Images
+    borderline: Shown
     """The least certain ones."""
     closest: str
     """The cluster its images are next most likely in; empty where there is none."""
@@ -159,12 +170,17 @@ def _card(c: int, name: str, examined: Examined, drawer: Drawer, prototype: Floa
         training_share=training_share,
         confidence=float(confidence.mean()) if len(members) else 0.0,
         prototype=prototype,
-        nearest=examined.images[members[np.argsort(distance, kind="stable")[:SHOWN]]],
+        nearest=_shown(examined, members[np.argsort(distance, kind="stable")[:SHOWN]]),
         generated=drawer.decode(prior_samples(drawer.means, c, SHOWN, 0)),
-        borderline=examined.images[members[np.argsort(confidence, kind="stable")[:SHOWN]]],
+        borderline=_shown(examined, members[np.argsort(confidence, kind="stable")[:SHOWN]]),
         closest=closest,
         histogram=np.histogram(np.clip(confidence, 0, 1), BINS, (0, 1))[0].tolist(),  # float32 sums may pass 1 by one part in 10^7
     )
+
+
+def _shown(examined: Examined, rows: NDArray[np.int64]) -> Shown:
+    called = [examined.called[int(row)] for row in rows] if examined.called else []
+    return Shown(examined.images[rows], called)
 
 
 def _closest(own: str, names: Sequence[str], shares: Floats) -> str:

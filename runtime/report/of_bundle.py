@@ -18,7 +18,9 @@ DRAWN = 20
 """Images drawn per cluster where none are shown."""
 
 
-def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | None = None, classes: Sequence[str] = ()) -> Facts:
+def facts_of_bundle(
+    bundle: Bundle, images: Images, labels: NDArray[np.int64] | None = None, classes: Sequence[str] = (), called: Sequence[str] = ()
+) -> Facts:
     """A report on a bundle and on what it makes of images; without any, of what it draws itself.
 
     Parameters
@@ -27,15 +29,21 @@ def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | 
     images : ndarray, (N, H, W, C), uint8
     labels : ndarray, (N,), optional
         Known classes of the images, into `classes`; only compared with the clusters.
+    called : sequence of str, (N,), optional
+        What finds each image again, as its file.
     """
     manifest, training = bundle.manifest, bundle.training()
     drawn = not len(images)
     if drawn:
         images = np.concatenate([to_uint8(bundle.sample(c, DRAWN, 1)) for c in range(len(manifest.clusters))])
-    images, labels, answers = _answered(bundle, images, labels)
+    answers = _answered(bundle, images)
+    finite = np.flatnonzero(answers.finite)
+    images, answers = images[finite], answers.only(answers.finite)
+    labels = None if labels is None else labels[finite]
     clusters, _ = bundle.decide(answers.assignment)
     known = np.ones(len(images), bool) if drawn else answers.clusters != UNKNOWN
     known = known if known.any() else ~known
+    examined = _examined(images, clusters, answers, known, [called[row] for row in finite.tolist()] if called else [])
     tally = Tally(manifest)
     tally.clusters.update(answers.clusters.tolist())
     source = manifest.provenance
@@ -52,25 +60,24 @@ def facts_of_bundle(bundle: Bundle, images: Images, labels: NDArray[np.int64] | 
         curves=training.curves,
         confusion=confusion(clusters[known], labels[known], classes, len(manifest.clusters)) if labels is not None else None,
         tables=_tables(manifest, training),
-        **pictured(_shown(images, clusters, answers, known), bundle, [cluster.share for cluster in manifest.clusters]),  # pyright: ignore[reportArgumentType]
+        **pictured(examined, bundle, [cluster.share for cluster in manifest.clusters]),  # pyright: ignore[reportArgumentType]
     )
 
 
-def _shown(images: Images, clusters: NDArray[np.int64], answers: Answers, known: NDArray[np.bool_]) -> Examined:
+def _examined(images: Images, clusters: NDArray[np.int64], answers: Answers, known: NDArray[np.bool_], called: Sequence[str]) -> Examined:
     """What cards and maps show: unknown images belong to no cluster, unless all are unknown."""
     found = answers.only(known)
     assert found.embedding is not None
-    return Examined(images[known], clusters[known], found.confidence, found.assignment, found.embedding, len(images))
+    called = [name for name, shown in zip(called, known, strict=False) if shown]
+    return Examined(images[known], clusters[known], found.confidence, found.assignment, found.embedding, len(images), called)
 
 
-def _answered(bundle: Bundle, images: Images, labels: NDArray[np.int64] | None) -> tuple[Images, NDArray[np.int64] | None, Answers]:
-    """Those of the images whose answers are finite, their labels, and the answers."""
+def _answered(bundle: Bundle, images: Images) -> Answers:
+    """The answers, some of which are finite."""
     answers = bundle.examine(images, embed=True, score=bundle.manifest.scoring is not None)
-    if answers.finite.all():
-        return images, labels, answers
     if not answers.finite.any():
         raise DataError(f"{bundle.path} answers none of the images with finite numbers: no page can be made of them")
-    return images[answers.finite], None if labels is None else labels[answers.finite], answers.only(answers.finite)
+    return answers
 
 
 def _tiles(manifest: Manifest, answers: Answers, drawn: bool) -> dict[str, str]:

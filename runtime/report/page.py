@@ -98,9 +98,9 @@ def _cards(facts: Facts) -> str:
 def _card(card: Card, tint: str) -> str:
     name = escape(card.name)
     strips = [
-        ("Nearest to the centre", card.nearest, f"{len(card.nearest)} images nearest to the centre of cluster {card.name}"),
+        ("Nearest to the centre", card.nearest.images, f"{len(card.nearest.images)} images nearest to the centre of cluster {card.name}"),
         ("New, drawn from it", card.generated, f"{len(card.generated)} generated images of cluster {card.name}"),
-        ("Least certain", card.borderline, f"the {len(card.borderline)} least certain images of cluster {card.name}"),
+        ("Least certain", card.borderline.images, f"the {len(card.borderline.images)} least certain images of cluster {card.name}"),
     ]
     rows = "".join(f"<h4>{title}</h4>{_strip(images, alt)}" for title, images, alt in strips if len(images))
     closest = f", next most like <b>{escape(card.closest)}</b>" if card.closest else ""
@@ -114,8 +114,17 @@ def _card(card: Card, tint: str) -> str:
         f'<article class="card" style="--colour:{tint}"><div class="head">'
         f"{_picture(card.prototype, f'prototype of cluster {card.name}')}"
         f"<div><h3>{name}</h3><p>{_shares(card)}</p>"
-        f'<p class="soft">{sure}</p></div></div>{rows}{bars}</article>'
+        f'<p class="soft">{sure}</p></div></div>{rows}{bars}{_called(card)}</article>'
     )
+
+
+def _called(card: Card) -> str:
+    """What finds the shown images again, to unfold."""
+    lists = {"Nearest to the centre": card.nearest.called, "Least certain": card.borderline.called}
+    listed = "".join(
+        f"<h4>{title}</h4><ol>{''.join(f'<li>{escape(name)}</li>' for name in called)}</ol>" for title, called in lists.items() if called
+    )
+    return f'<details class="called"><summary>Which images these are</summary>{listed}</details>' if listed else ""
 
 
 def _shares(card: Card) -> str:

@@ -30,6 +30,19 @@ def test_it_says_what_it_does(name):
     assert CliRunner().invoke(script.main, ["--help"]).exit_code == 0
 
 
+def test_quality_prints_and_writes_its_rows(tmp_path, monkeypatch):
+    script, record = importlib.import_module("benchmarks.quality"), importlib.import_module("benchmarks.record")
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    monkeypatch.setattr(script, "RESULTS", tmp_path)
+    asked = ["digits", "--no-judge", "--seeds", "1", "--name", "tried", "--", "--epochs", "1"]
+    done = CliRunner().invoke(script.main, asked, catch_exceptions=False)
+    assert "seed 0 train ACC" in done.output
+    header, columns, row = (tmp_path / "tried.csv").read_text().splitlines()
+    assert header.startswith("# {")
+    assert columns.startswith("data,options,seed,part,acc")
+    assert row.startswith("digits,--epochs 1")
+
+
 def test_every_ingredient_takes_a_step():
     ingredients = importlib.import_module("benchmarks.ingredients")
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)

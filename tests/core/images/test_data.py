@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import os
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +103,7 @@ def test_folder_with_labels_from_sub_folders(tmp_path):
     assert data.images.shape == (6, 6, 6, 1)
     assert data.label_names == ("cats", "dogs")
     assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert [Path(file).parts[0] for file in data.files] == [data.label_names[label] for label in data.labels]
     assert data.notes == ("all images are the same once read: there is nothing to sort",)
     without = load_data(str(tmp_path), labels=False)
     assert (without.labels, without.label_names) == (None, ())
@@ -117,6 +119,7 @@ def test_unreadable_files_are_left_out_and_named(tmp_path):
     warned: list[str] = []
     data = load_data(str(tmp_path), warn=warned.append)
     assert len(data.images) == 1
+    assert data.files == ("good.png",)
     assert "2 of 3 image files could not be read" in data.notes[0]
     assert any("bad.png" in line for line in warned)
     assert any("cut.png" in line for line in warned)

@@ -1,5 +1,6 @@
 """The report that a run leaves: what the run says of itself stands on the page."""
 
+import dataclasses
 import re
 
 import pytest
@@ -32,6 +33,21 @@ def test_verdict_scores_and_time_are_on_the_page(page):
     assert record.data.hash in text
     assert record.data.name in text
     assert "somewhere" not in text  # where the images lie is nobody's business who is sent the page
+
+
+def test_images_are_called_by_their_number_or_their_file(page, blobs, quick, tmp_path):
+    text, _ = page
+    numbers = [int(number) for number in re.findall(r"<li>number (\d+)</li>", text)]
+    assert len(numbers) > 1
+    assert all(0 <= number < len(blobs.images) for number in numbers)
+    files = tuple(f"at/{row}.png" for row in range(len(blobs.images)))
+    session = Session.start(RunFolder(tmp_path / "run"), dataclasses.replace(blobs, files=files), quick(epochs=1), Origin(data="blobs"))
+    session.train()
+    session.finish()
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert "<li>number" not in text
+    assert set(re.findall(r"<li>(at/\d+\.png)</li>", text)) <= set(files)
+    assert "<li>at/" in text
 
 
 def test_every_term_that_was_trained_has_a_curve(page):

@@ -43,7 +43,7 @@ def examined():
     assignment[np.arange(5), 2 - clusters] = 1 - confidence
     images = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 6, 6, 1), np.uint8)
     embedding = Circles.means[clusters] + 0.1 * np.arange(5, dtype=np.float32)[:, None]
-    return Examined(images, clusters, confidence, assignment, embedding)
+    return Examined(images, clusters, confidence, assignment, embedding, called=[f"{i}.png" for i in range(4)] + [HOSTILE])
 
 
 def test_cards_are_sorted_by_size_and_show_the_nearest_and_the_least_certain(examined):
@@ -51,13 +51,26 @@ def test_cards_are_sorted_by_size_and_show_the_nearest_and_the_least_certain(exa
     assert (first.cluster, second.cluster, empty.cluster) == (0, 1, 2)
     assert first.share == pytest.approx(0.6)
     assert first.training_share == 0.5
-    assert first.nearest[:, 0, 0, 0].tolist() == [0, 2, 4]
-    assert first.borderline[:, 0, 0, 0].tolist() == [2, 0, 4]
+    assert first.nearest.images[:, 0, 0, 0].tolist() == [0, 2, 4]
+    assert first.nearest.called == ["0.png", "2.png", HOSTILE]
+    assert first.borderline.images[:, 0, 0, 0].tolist() == [2, 0, 4]
+    assert first.borderline.called == ["2.png", "0.png", HOSTILE]
     assert first.confidence == pytest.approx((0.9 + 0.7 + 1.0) / 3)
     assert first.histogram[-1] == 1  # the image that is quite sure
     assert sum(first.histogram) == 3
     assert first.closest == HOSTILE
-    assert (len(empty.nearest), empty.share, empty.closest) == (0, 0, "")
+    assert (len(empty.nearest.images), empty.share, empty.closest) == (0, 0, "")
+
+
+def test_the_images_of_a_card_can_be_found_again(examined):
+    def lists(of: Examined) -> list[str]:
+        page = render(Facts(title="t", about="", **pictured(of, Circles(), [1, 0, 0]))).decode()  # pyright: ignore[reportArgumentType]
+        return re.findall(r"<ol>(.*?)</ol>", page)
+
+    hostile = "<li>&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#x27; &amp;?</li>"
+    assert lists(examined)[:2] == [f"<li>0.png</li><li>2.png</li>{hostile}", f"<li>2.png</li><li>0.png</li>{hostile}"]
+    assert len(lists(examined)) == 4  # none for the cluster that has no image
+    assert lists(examined._replace(called=())) == []
 
 
 def test_the_closest_cluster_is_another_class(examined):
@@ -367,8 +380,9 @@ def test_images_without_a_finite_answer_have_no_place_on_the_page(bundle, monkey
         return examine
 
     monkeypatch.setattr(type(bundle), "examine", spoilt(2))
-    found = facts_of_bundle(bundle, images, np.zeros(6, np.int64), ["a"])
+    found = facts_of_bundle(bundle, images, np.zeros(6, np.int64), ["a"], [f"{i}.png" for i in range(6)])
     assert found.tiles["images examined"] == "4"
+    assert {name for card in found.cards for name in card.nearest.called} == {f"{i}.png" for i in range(2, 6)}
     assert render(found)
     monkeypatch.setattr(type(bundle), "examine", spoilt(6))
     with pytest.raises(DataError, match="none of the images with finite numbers"):
@@ -380,8 +394,11 @@ def test_unknown_images_are_on_no_cluster_s_card():
     digits = np.round(bundle.decode(bundle.means) * 255).astype(np.uint8)
     digits = np.where(digits > 127, 255, 0).astype(np.uint8)
     blank = np.zeros((6, *bundle.preprocess.shape), np.uint8)
-    facts = facts_of_bundle(bundle, np.concatenate([blank, digits]))
+    called = [*["blank"] * 6, *map(str, range(10))]
+    facts = facts_of_bundle(bundle, np.concatenate([blank, digits]), called=called)
     assert facts.tiles["unknown to the model"] == "37.5%"
     assert {card.share for card in facts.cards} == {1 / 16}
-    assert all(image.any() for card in facts.cards for image in (*card.nearest, *card.borderline))
+    for card in facts.cards:
+        assert all(image.any() for image in (*card.nearest.images, *card.borderline.images))
+        assert list(card.nearest.called) == [str(card.cluster)]
     assert facts_of_bundle(bundle, blank).tiles["unknown to the model"] == "100.0%"
