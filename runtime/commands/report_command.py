@@ -105,7 +105,14 @@ def _facts(bundle: Bundle, arguments: tuple[str, ...], invert: bool, quiet: bool
     names = _classes(read, arguments)
     classes = sorted(set(names))
     labels = np.array([classes.index(name) for name in names]) if len(classes) > 1 else None
-    return facts_of_bundle(bundle, images, labels, classes, read)
+    return facts_of_bundle(bundle, images, labels, classes, _below_all(read))
+
+
+def _below_all(paths: list[str]) -> list[str]:
+    """Paths from the folder that holds them all: where that lies is nobody's business who is sent the page."""
+    whole = list(map(os.path.abspath, paths))
+    folder = os.path.commonpath(map(os.path.dirname, whole)) if whole else ""
+    return [os.path.relpath(path, folder) for path in whole]
 
 
 def _classes(paths: list[str], arguments: tuple[str, ...]) -> list[str]:

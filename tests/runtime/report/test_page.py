@@ -236,45 +236,6 @@ def test_a_report_of_a_bundle_is_the_same_every_time(bundle):
     assert render(facts_of_bundle(bundle, images)) == render(facts_of_bundle(bundle, images))
 
 
-def test_the_command_sorts_sub_folders_into_a_table_and_names_what_it_left_out(run, png, bundle, tmp_path):
-    for cluster in (2, 5):
-        for i, image in enumerate(bundle.sample(cluster, 4, seed=3)):
-            png(f"images/class {cluster}/{i}.png", np.round(image[..., 0] * 255).astype(np.uint8))
-    (tmp_path / "images/class 2/torn.png").write_bytes(b"nothing")
-    result = run("catvae-report", bundle.path, "images")
-    assert result.returncode == 0, result.stderr
-    assert "1 of 9 images could not be read; images/class 2/torn.png" in result.stderr.decode()
-    page = Page((tmp_path / "report.html").read_bytes())
-    assert "Known classes" in page.text
-    assert "class 5" in page.text
-    assert re.search(r"8\s*images examined", page.text)
-
-
-@pytest.mark.parametrize(
-    ("names", "arguments"),
-    [
-        (["a/0.png", "a/1.png", "2.png"], ["images"]),  # one that lies in no sub-folder
-        (["a/0.png", "b/1.png"], ["images/a", "images/b"]),  # folders of their own, not sub-folders
-        (["a/0.png", "b/1.png"], ["images/a/0.png", "images/b/1.png"]),
-        (["a/0.png", "a/x/1.png"], ["images"]),  # a single class
-    ],
-)
-def test_only_sub_folders_are_classes(run, png, bundle, tmp_path, names, arguments):
-    for name in names:
-        png(f"images/{name}")
-    assert run("catvae-report", bundle.path, *arguments).returncode == 0
-    assert "Known classes" not in Page((tmp_path / "report.html").read_bytes()).text
-
-
-def test_the_page_of_a_run_is_copied(run, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").write_text("{}")
-    (tmp_path / "run" / "report.html").write_bytes(b"<p>of a run")
-    result = run("catvae-report", "run", "-o", "copy.html")
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "copy.html").read_bytes() == b"<p>of a run"
-
-
 def test_the_packaged_bundle_tells_of_its_training(bundle):
     found = facts_of_bundle(bundle, np.zeros((0, 28, 28, 1), np.uint8))
     assert found.verdict == "healthy"
@@ -291,34 +252,6 @@ def test_a_damaged_record_of_training_is_named(run, bundle, tmp_path, content):
     assert b"training.json is not the file the manifest names" in result.stderr
     with pytest.raises(DataError, match="not a record of a training"):
         parse_training(content, "bad/training.json")
-
-
-def test_without_images_the_bundle_shows_its_own(run, tmp_path):
-    assert run("catvae-report", "-o", "page.html").returncode == 0
-    assert "its own drawings" in Page((tmp_path / "page.html").read_bytes()).text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (("nowhere",), 3, "no such folder"),
-        (("{bundle}", "no*.png"), 3, "no such file"),
-        (("{bundle}", "torn.png"), 3, "none of 1 images could be read"),
-        (("-o", "."), 2, "is a folder"),
-        (("{bundle}", "-o", "torn.png"), 2, "the name of an image, which the page would replace"),
-        (("{bundle}", ""), 2, "an image's path is empty"),
-        (("run",), 3, "catvae-train --resume run"),
-        (("run", "torn.png"), 2, "catvae-export --onnx run"),
-    ],
-)
-def test_one_line_and_an_exit_code(run, bundle, tmp_path, arguments, code, message):
-    (tmp_path / "torn.png").write_bytes(b"nothing")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").write_text("{}")
-    result = run("catvae-report", *(part.format(bundle=bundle.path) for part in arguments))
-    assert result.returncode == code
-    assert message in result.stderr.decode()
-    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.fixture(scope="module")
