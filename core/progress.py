@@ -10,7 +10,6 @@ from catvae.kernels import kernel_status
 from catvae.runtime.ours import PAGE
 from catvae.runtime.wording import counted, say, typed
 
-from .clusters.metrics import UNRELATED
 from .runs.record import RunRecord
 from .runs.session import Session
 from .training.trainer import Trainer
@@ -107,8 +106,6 @@ def conclude(record: RunRecord, path: Path) -> None:
         for line in verdict.notes:
             say(f"note: {line}")
     sorts = verdict is None or verdict.status == "healthy"
-    if sorts and len(record.clusters) > 1 and "train" in record.scores and record.scores["train"]["ari"] < UNRELATED:
-        say("note: clusters have next to nothing to do with the labels: if those are days, cameras or plates, give --no-labels")
     print(f"run       {path}")
     print(f"verdict   {verdict.status if verdict else 'none'}")
     print(

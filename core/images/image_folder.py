@@ -7,6 +7,7 @@ So images are fitted in with their aspect ratio kept only where nobody sees the 
 import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +39,9 @@ PLAIN = 8
 """Levels around the common background within which a pixel belongs to it: the noise of a scanner, of JPEG and of shrinking."""
 MOSTLY = 0.9
 """Share of the pixels on borders that belong to a plain background: things may touch the border here and there."""
+
+USUAL = 0.9
+"""Share of the images that are of one size from which on the others are few."""
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -77,14 +81,15 @@ def read_folder(folder: Path, image_size: int | None, warn: Callable[[str], None
     images, readable = _decoded(list(size_of), preprocess, warn)
     if not readable:
         raise DataError(f"{folder}: none of its {len(found):,} image files can be read")
-    sizes = {size_of[file] for file in readable}
+    shapes = Counter(size_of[file] for file in readable)
+    sizes = set(shapes)
     if len(readable) < len(size_of) and (better := fitting(readable, sizes, image_size)) != preprocess:
         preprocess = better  # what cannot be read has no say in how the others are fitted in
         images, readable = _decoded(readable, preprocess, warn)
     if all((image[..., :1] == image).all() for image in images):  # grey pictures saved as RGB train as grey
         images, preprocess = images[..., :1].copy(), msgspec.structs.replace(preprocess, channels=1)
     labels, names = _labels(readable, folder)
-    notes = _notes_on_sizes(sizes, preprocess)
+    notes = _notes_on_sizes(sizes, preprocess) + ([] if image_size else _note_on_usual_size(shapes, preprocess))
     if skipped := len(found) - len(readable):
         notes.insert(0, f"{skipped:,} of {len(found):,} image files could not be read and were left out")
     inside = sum(file.parent != folder for file in readable)
@@ -210,6 +215,16 @@ def _target_size(sizes: Sizes, image_size: int | None) -> tuple[int, int]:
         return height, width
     side = image_size or min(LARGEST_NATIVE, largest)
     return side, side
+
+
+def _note_on_usual_size(shapes: Counter[tuple[int, int]], preprocess: Preprocess) -> list[str]:
+    """A line where a few larger images make a frame that most of them would not need."""
+    (size, count), total = shapes.most_common(1)[0], shapes.total()
+    pixels, side = preprocess.width * preprocess.height, max(size)
+    if count < USUAL * total or 2 * side**2 > pixels:
+        return []
+    less = f"{pixels / side**2:.1f} times fewer pixels to compute"
+    return [f"{count:,} of {total:,} images are {size[0]} x {size[1]}: --image-size {side} leaves {less}"]
 
 
 def _notes_on_sizes(sizes: Sizes, preprocess: Preprocess) -> list[str]:

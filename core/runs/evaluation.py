@@ -96,6 +96,32 @@ def _scored(assignment: NDArray[np.float32], labels: NDArray) -> dict[str, float
     return {**label_scores(assignment.argmax(1), labels)._asdict(), "ece": calibration_error(assignment, labels)}
 
 
+def notes_on_labels(
+    found: dict[str, dict[str, float]], status: str, clusters: int, labelled: LabelledImages | None, homes: list[int]
+) -> list[str]:
+    """What the user should know of labels beside the verdict, which reads none.
+
+    Parameters
+    ----------
+    found : dict
+        Scores by part, of `scores`.
+    status : str
+        The verdict's.
+    clusters : int
+    labelled : LabelledImages, optional
+        A few images whose class is known.
+    homes : list of int
+        The cluster of each of their classes, -1 where none was left for it.
+    """
+    notes = []
+    if status == "healthy" and clusters > 1 and "train" in found and found["train"]["ari"] < UNRELATED:
+        notes.append("clusters have next to nothing to do with the labels: if those are days, cameras or plates, give --no-labels")
+    left = [name for name, home in zip(labelled.names, homes, strict=True) if home < 0] if labelled else []
+    if left:
+        notes.append(f"{clusters} clusters for {len(homes)} known classes: none is named {', '.join(left)}; give -k {len(homes)} or more")
+    return notes
+
+
 def health_record(state: Health, joints: Joints, returned: float, by_borders: float) -> dict[str, float]:
     """Label-free signs of health of a run, by name; see `metrics.Health` for the first ones, `drawn_return` for `returned`, `borders` for
     `by_borders`."""

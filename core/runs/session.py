@@ -178,7 +178,8 @@ class Session:
         bound = evaluation.bound_record(model, data, seed)
         if wild := [name for name, value in {**bound, **health}.items() if not math.isfinite(value)]:
             raise NumericError(f"the trained network gives numbers that are not finite ({', '.join(wild)}): lower --learning-rate")
-        record.health, record.verdict, record.bound = health, verdict, bound
+        notes = evaluation.notes_on_labels(record.scores, verdict.status, len(names), trainer.labelled, homes)
+        record.health, record.verdict, record.bound = health, msgspec.structs.replace(verdict, notes=(*verdict.notes, *notes)), bound
         self._picture("final", pictures.picture_samples(model, names, seed))
         self._picture("clusters", pictures.picture_clusters(assignment, data, names))
         self._picture("reconstructions", pictures.picture_reconstructions(model, data))

@@ -40,6 +40,8 @@ class FilePath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
             self.fail("the path is empty: name a file or folder, or leave the option out", param, ctx)
+        if value == "-" and not self.allow_dash:
+            self.fail("- would be a standard stream, expected a file or folder (./- where one is called so)", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -144,7 +146,7 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
     except CatVAEError as error:
         say(f"{name}: {one_line(str(error))}")
         return error.exit_code
-    except BrokenPipeError:
+    except (BrokenPipeError, ConnectionResetError):
         # The reader is gone; without this Python complains again while flushing at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
@@ -158,7 +160,7 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str]) -> 
         if error.errno == errno.ENOENT and not _working_folder():
             say(f"{name}: the working folder does not exist any more: change to another one")
             return DataError.exit_code
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):  # the last: opened for reading
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF):  # the last: opened for reading
             return _unexpected(name)
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

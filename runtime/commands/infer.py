@@ -270,7 +270,8 @@ def _grow(output: Path, bundle: Bundle, paths: Iterator[str], blocks: Iterator[l
         for row in skip_answered(growing.earlier(), paths, part_of(output)):
             answering.answered(row)
         try:
-            answering.written(blocks, row_writer(request.format, growing.stream, score=request.score))
+            write = row_writer(request.format, growing.stream, score=request.score)
+            answering.written(blocks, _at_once(write, growing.stream) if request.live else write)
         except Interrupted:
             goes_on = "the same call with --resume goes on" if resumable else "only JSON Lines can be gone on with"
             say(f"catvae-infer: rows so far are in {part_of(output)}: {goes_on}", quiet=request.quiet)

@@ -5,6 +5,7 @@ Nothing here or above imports numpy, Pillow or onnxruntime: bad options are answ
 
 import contextlib
 import os
+from pathlib import Path
 
 import click
 
@@ -48,7 +49,7 @@ BATCH = 64
 )
 @click.option("--invert", is_flag=True, help="Swap black and white first: for dark ink on white, when the model saw white on black.")
 @click.option("--resume", is_flag=True, help="Go on with the rows an interrupted call left beside -o.")
-@click.option("--shard", metavar="I/N", help="Only the I-th of N parts of the images, by a hash of the path.")
+@click.option("--shard", metavar="I/N", help="Only the I-th of N parts of the images, by a hash of the path: name the sources alike in every call.")
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=BATCH, show_default=True, help="Images per run of the model.")
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads of the model. [default: usable processors, at most 4]")
 @click.option(
@@ -77,13 +78,14 @@ def infer(shard: str | None, **options) -> int:
         raise UsageError("--tf32 is for CUDA: leave it out with --device cpu")
     if request.output is not None:
         from ..files import refuse_special_target, refuse_to_replace
+        from .row_file import part_of
         from .rows import BEGINNING
 
         if is_image_name(request.output.name):
             raise UsageError(f"-o is '{request.output}', the name of an image, which the rows would replace: choose another")
         refuse_special_target(request.output)
         _refuse_to_replace_inputs(request)
-        if not request.resume:  # which reads what is there
+        if not request.resume or part_of(request.output).exists():  # else what is there is read
             refuse_to_replace(request.output, BEGINNING, "written by catvae-infer")
     if not request.testing:
         _require_sources(request)
@@ -112,8 +114,13 @@ def _require_nothing_else(request: Request) -> None:
 
 
 def _require_sources(request: Request) -> None:
+    from ..ours import is_bundle
+
     if not request.sources and request.files_from is None:
         raise UsageError("no image given: name files, folders or patterns, - for standard input, or --files-from LIST")
+    unsaid = request.bundle is None and not os.environ.get("CATVAE_BUNDLE")
+    if unsaid and (bundle := next((source for source in request.sources if is_bundle(Path(source))), None)):
+        raise UsageError(f"{bundle} is a bundle, not an image: to sort with it, give it with -b")
     if request.files_from == "-" and "-" in request.sources:
         raise UsageError("standard input cannot be both an image (-) and a list of paths (--files-from -)")
 

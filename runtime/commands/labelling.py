@@ -20,7 +20,7 @@ from ..bundles.manifest_seal import require_seal, sealed
 from ..bundles.matching import contingency, match_counts, most_frequent, winners
 from ..bundles.model_card import model_card
 from ..bundles.pictures import preview
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from ..files import atomic_write, real_path
 from ..images.labelled import LabelledImages
 from ..names import unnamed
@@ -116,6 +116,8 @@ def write_names(bundle: Bundle, manifest: Manifest, output: Path) -> None:
     """
     written = json.loads(manifest_bytes(bundle.path))  # with what a newer version has written there
     require_seal(written, str(bundle.path / MANIFEST))
+    if written["seal"] != bundle.fingerprint:
+        raise DataError(f"{bundle.path} was exported or named by another call meanwhile: label it again, nothing was changed")
     for cluster, name in zip(written["clusters"], manifest.names, strict=True):
         cluster["name"] = name
     named: dict[str, bytes | str] = {

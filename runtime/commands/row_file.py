@@ -25,8 +25,8 @@ def part_of(output: Path) -> Path:
 
 
 def is_complete(output: Path) -> bool:
-    """Whether `output` was finished, and no other is under way."""
-    return output.exists() and not part_of(output).exists()
+    """Whether `output` was finished with rows in it, and no other is under way."""
+    return output.exists() and not part_of(output).exists() and output.stat().st_size > 0
 
 
 class GrowingFile:
@@ -72,6 +72,8 @@ def note_of(part: Path) -> Path:
 def growing_file(output: Path, made_with: dict[str, Any], *, resume: bool = False, resumable: bool = True) -> Iterator[GrowingFile]:
     """A file that becomes `output` when the block ends well; after an exception the rows written so far stay beside it.
 
+    Where nothing was written, an `output` from before stays as it is.
+
     Parameters
     ----------
     output : Path
@@ -107,12 +109,16 @@ def growing_file(output: Path, made_with: dict[str, Any], *, resume: bool = Fals
                     _remove_empty(part, stream)
                 raise
             stream.flush()
+            if not os.fstat(handle).st_size and output.exists():
+                _remove_empty(part, stream)
+                return
             os.fsync(handle)
-            if locked:  # under the lock: a second call that came in between would begin the file anew
+            if locked:  # under the lock: a second call that came in between would begin the file anew, or lose its note to us
+                note_of(part).unlink(missing_ok=True)
                 os.replace(part, output)
         if not locked:
+            note_of(part).unlink(missing_ok=True)
             os.replace(part, output)
-        note_of(part).unlink(missing_ok=True)
     except OSError as error:
         rest = "; what is there can be continued with --resume" if resumable and part.is_file() and part.stat().st_size else ""
         raise OutputError(f"cannot write {part}: {error.strerror or error}{rest}") from error

@@ -1,9 +1,10 @@
-"""Refuses image files whose metadata alone would take memory or time out of all proportion, before Pillow reads it.
+"""Refuses image files that would take memory or time out of all proportion, before Pillow reads them.
 
 A JPEG of 32 MB may hold eight million empty segments, a PNG a third as many chunks, each of which Pillow keeps, and a GIF half as many
-pieces of a comment as it has bytes. The entries of a TIFF, or of the EXIF in any image, may all point at the same bytes, which older
-versions read once for each, or speak of more strips than the image has rows. Nothing else is judged here: what is no such file, or damaged,
-is left to Pillow. Of a TIFF the first page alone is read.
+pieces of a comment as it has bytes. Each scan of a JPEG goes over all of its pixels, and each step of a compressed BMP is taken in Python.
+The entries of a TIFF, or of the EXIF in any image, may all point at the same bytes, which older versions read once for each, or speak of
+more strips than the image has rows, or of a tile that is larger than any image. Nothing else is judged here: what is no such file, or
+damaged, is left to Pillow. Of a TIFF the first page alone is read.
 """
 
 import io
@@ -21,6 +22,14 @@ TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """How one begins, of either order of bytes, with offsets of four bytes or of eight."""
 SCAN = 0xDA
 """Marker of a JPEG after which the pixels follow."""
+MOST_SCANS = 100
+"""Of a progressive JPEG: files have about ten. The largest image takes 0.03 s for each."""
+MOST_STEPS = 2**23
+"""Bytes of a BMP that is compressed, by lengths of runs."""
+TILE_SIDES, LARGEST_TILE = {322, 323}, 2**25
+"""Tags of width and length of a TIFF's tiles, and the most pixels of one."""
+SIDE_TYPES = {3: "H", 4: "I", 16: "Q"}
+"""Types of these, as `struct` names them."""
 ALONE = (0x00, 0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE))
 """Markers of a JPEG without a segment behind them, an escaped 0xFF among them."""
 READ = 2**16
@@ -42,6 +51,8 @@ def require_modest(file: BinaryIO) -> None:
         _png(file)
     elif beginning == b"GIF8":
         _gif(file)
+    elif beginning.startswith(b"BM"):
+        _bmp(file)
     elif beginning in TIFF:
         _tiff(file, "<" if beginning.startswith(b"II") else ">", big=b"+" in beginning)
     file.seek(0)
@@ -57,7 +68,10 @@ def _jpeg(file: BinaryIO) -> None:
     for _ in range(MOST):
         file.seek(at)
         head = file.read(4)
-        if len(head) < 4 or (head[0] == 0xFF and head[1] == SCAN):
+        if len(head) < 4:
+            return
+        if head[0] == 0xFF and head[1] == SCAN:
+            _scans(file, at)
             return
         if head[0] != 0xFF:  # Pillow, too, looks for the next marker
             file.seek(at)
@@ -70,6 +84,29 @@ def _jpeg(file: BinaryIO) -> None:
         else:
             at += 2 if head[1] in ALONE else 2 + int.from_bytes(head[2:], "big")
     _refuse_pieces()
+
+
+def _scans(file: BinaryIO, at: int) -> None:
+    """Count scans from the first one on: among their pixels no 0xFF stands before such a byte."""
+    file.seek(at)
+    marker, found, last = bytes((0xFF, SCAN)), 0, b""
+    while found <= MOST_SCANS:
+        if not (piece := file.read(READ)):
+            return
+        found += (last + piece).count(marker)
+        last = piece[-1:]
+    _refuse_pieces()
+
+
+def _bmp(file: BinaryIO) -> None:
+    file.seek(14)
+    header = file.read(20)
+    compressed = int.from_bytes(header[:4], "little") >= 40 and header[16:] in (
+        b"\1\0\0\0",
+        b"\2\0\0\0",
+    )  # shorter headers know no compression
+    if compressed and (size := file.seek(0, os.SEEK_END)) > MOST_STEPS:
+        raise ImageError("too_large", f"a compressed BMP of {size:,} bytes, at most {MOST_STEPS:,} are read: save it as PNG")
 
 
 def _png(file: BinaryIO) -> None:
@@ -124,13 +161,17 @@ def _tiff(file: BinaryIO, order: str, *, big: bool) -> None:
         (count,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
         if count > MOST:
             raise ImageError("corrupt_image", f"the image is damaged: {count:,} entries in its header")
-        entry = struct.Struct(order + ("HHQQ" if big else "HHII"))
-        held = 0
+        entry = struct.Struct(order + ("HHQ8s" if big else "HHI4s"))
+        held, tile = 0, 1
         for _ in range(count):
-            tag, kind, values, _ = entry.unpack(file.read(entry.size))
+            tag, kind, values, field = entry.unpack(file.read(entry.size))
             if tag in PIECES and values > MOST_PIECES:
                 _refuse_pieces()
+            if tag in TILE_SIDES and kind in SIDE_TYPES:
+                tile *= struct.unpack_from(order + SIDE_TYPES[kind], field)[0]
             held += SIZES.get(kind, 0) * values
+        if tile > LARGEST_TILE:
+            raise ImageError("too_many_pixels", f"the image lies in tiles of {tile:,} pixels, at most {LARGEST_TILE:,} are decoded")
         if held > MOST_BYTES:
             raise ImageError("corrupt_image", f"the image is damaged: its header speaks of {held:,} bytes of metadata")
     except struct.error:  # cut short: Pillow has words for it

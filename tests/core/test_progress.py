@@ -48,15 +48,13 @@ def test_a_log_without_a_terminal_says_how_far_it_is_and_how_long_it_takes(blobs
     assert re.search(r"(100|9.)% of the steps, less than a minute left$", said[-1])
 
 
-@pytest.mark.parametrize(("ari", "said"), [(0.01, True), (0.4, False), (None, False)])
-def test_labels_that_clusters_do_not_follow_may_be_none(tmp_path, capsys, ari, said):
-    scores = {} if ari is None else {"train": {"acc": 0.3, "nmi": 0.02, "ari": ari, "ece": 0.5}}
+def test_what_to_look_at_is_said_beside_the_outcome(tmp_path, capsys):
+    verdict = Verdict(status="healthy", notes=("two clusters may be one",))
+    scores = {"train": {"acc": 0.3, "nmi": 0.02, "ari": 0.01, "ece": 0.5}}
     health = {"smallest_share": 0.1, "mean_confidence": 0.9, "view_agreement": 0.9, "drawn_return": 0.9}
     bound = {"elbo": -90.0, "nll": 80.0, "nll_error": 1.0}
-    record = SimpleNamespace(
-        verdict=Verdict(status="healthy"), health=health, bound=bound, scores=scores, resumed=[], events=[], clusters=[1, 2], seeds=[]
-    )
+    record = SimpleNamespace(verdict=verdict, health=health, bound=bound, scores=scores, resumed=[], events=[], clusters=[1, 2], seeds=[])
     progress.conclude(record, tmp_path)  # pyright: ignore[reportArgumentType]
     out, err = capsys.readouterr()
-    assert ("give --no-labels" in err) == said
+    assert "note: two clusters may be one" in err
     assert "verdict   healthy" in out

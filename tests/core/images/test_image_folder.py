@@ -64,6 +64,17 @@ def test_things_may_touch_a_plain_border_here_and_there(tmp_path):
     assert load_data(str(tmp_path)).preprocess.background == 255
 
 
+def test_one_large_image_among_small_ones_is_told(tmp_path):
+    for i in range(19):
+        noise(i, 32, 32).save(tmp_path / f"{i}.png")
+    noise(20, 64, 48).save(tmp_path / "stray.png")
+    told = "19 of 20 images are 32 x 32: --image-size 32 leaves 4.0 times fewer pixels to compute"
+    assert told in read_folder(tmp_path, None, print).notes
+    assert told not in read_folder(tmp_path, 64, print).notes
+    (tmp_path / "stray.png").unlink()
+    assert read_folder(tmp_path, None, print).notes == ()
+
+
 def test_squares_of_many_sizes_are_only_resized(tmp_path):
     for side in (20, 30, 90):
         drawn(tmp_path / f"{side}.png", (side, side), (90, 60, 40))

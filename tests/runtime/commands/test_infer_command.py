@@ -286,3 +286,11 @@ def test_many_images_are_gone_on_with(run, many, tmp_path):
     assert part.stat().st_size > 100_000
     assert run("catvae-infer", "--files-from", "list.txt", "-o", "rows.jsonl", "--resume").returncode == 1
     assert (tmp_path / "rows.jsonl").read_bytes() == whole.stdout
+
+
+def test_a_bundle_among_the_images_is_meant_for_another_option(run, png, bundle):
+    png("a.png")
+    result = run("catvae-infer", bundle.path, "a.png")
+    assert result.returncode == 2
+    assert b"give it with -b" in result.stderr
+    assert run("catvae-infer", bundle.path, "a.png", env={"CATVAE_BUNDLE": str(bundle.path)}).returncode == 0

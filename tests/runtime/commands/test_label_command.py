@@ -344,3 +344,13 @@ def test_what_a_newer_version_has_written_stays(run, bundle_copy):
     assert written.pop("seal") == seal_of(written)
     manifest.pop("seal")
     assert written == manifest
+
+
+def test_names_are_not_written_onto_another_model(run, bundle_copy):
+    """A bundle that was exported or named anew between reading and writing."""
+    asked = Bundle.load(bundle_copy)
+    assert run("catvae-label", bundle_copy, "--name", "#1=first").returncode == 0
+    named = renamed(asked.manifest, asked.names, {2: "second"})
+    with pytest.raises(DataError, match="by another call meanwhile"):
+        write_names(asked, named, bundle_copy)
+    assert Bundle.load(bundle_copy).names[1] == "first"

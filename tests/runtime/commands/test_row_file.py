@@ -291,3 +291,50 @@ def test_a_part_that_is_not_ours_stays(run, png, tmp_path):
     result = run("catvae-infer", "a.png", "-o", "rows.jsonl")
     assert (result.returncode, b"was not written by catvae-infer" in result.stderr) == (5, True)
     assert (tmp_path / "rows.jsonl.part").read_text() == "mine"
+
+
+def test_resume_does_not_replace_a_file_that_came_in_between(run, png, tmp_path):
+    png("a.png")
+    (tmp_path / "rows.jsonl").write_text("my notes")
+    (tmp_path / "rows.jsonl.part").write_text("")
+    result = run("catvae-infer", "a.png", "-o", "rows.jsonl", "--resume")
+    assert result.returncode == 2, result.stderr
+    assert (tmp_path / "rows.jsonl").read_text() == "my notes"
+
+
+def test_a_folder_without_images_leaves_the_rows_of_yesterday(run, png, tmp_path):
+    png("pile/a.png")
+    (tmp_path / "empty").mkdir()
+    assert run("catvae-infer", "pile", "-o", "rows.jsonl").returncode == 0
+    rows = (tmp_path / "rows.jsonl").read_bytes()
+    assert run("catvae-infer", "empty", "-o", "rows.jsonl").returncode == 0
+    assert (tmp_path / "rows.jsonl").read_bytes() == rows
+    assert sorted(path.name for path in tmp_path.glob("rows*")) == ["rows.jsonl"]
+    assert run("catvae-infer", "empty", "-o", "none.jsonl").returncode == 0
+    again = run("catvae-infer", "pile", "-o", "none.jsonl", "--resume")  # an empty file is none to go on with
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "none.jsonl").read_bytes() == rows
+
+
+def test_each_live_row_is_in_the_file_at_once(png, tmp_path):
+    png("a.png")
+    command = [Path(sys.executable).parent / "catvae-infer", "--files-from", "-", "--batch-size", "1", "-o", "live.jsonl", "-q"]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        process.stdin.write("a.png\n")
+        process.stdin.flush()
+        deadline = time.monotonic() + 60
+        while not (part := tmp_path / "live.jsonl.part").exists() or not part.stat().st_size:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert part.read_text().endswith("\n")
+        process.stdin.close()
+        assert process.wait(60) == 0
+
+
+def test_a_dash_is_no_file(run, png, tmp_path):
+    png("a.png")
+    result = run("catvae-infer", "a.png", "-o", "-")
+    assert result.returncode == 2
+    assert b"./-" in result.stderr
+    assert not (tmp_path / "-").exists()

@@ -4,12 +4,13 @@ import io
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
 from catvae.runtime.errors import ImageError
 from catvae.runtime.images.image_files import decode_image, image_size_of, read_image
-from catvae.runtime.images.metadata import MOST, MOST_PIECES, require_modest
+from catvae.runtime.images.metadata import MOST, MOST_PIECES, MOST_SCANS, MOST_STEPS, require_modest
 from catvae.runtime.images.preprocess import Preprocess
 
 GREY = Preprocess(height=8, width=8, channels=1)
@@ -163,3 +164,57 @@ def test_an_animated_png_of_many_frames_is_read():
     file = io.BytesIO()
     frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
     assert read_image(file.getvalue(), GREY)[0, 0, 0] == 0
+
+
+def progressive(scans: int, behind: bytes = b"") -> bytes:
+    """A JPEG whose last scan comes so many times more."""
+    file = io.BytesIO()
+    Image.new("L", (8, 8), 77).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * (1 + scans) + data[-2:] + behind
+
+
+def test_every_scan_of_a_jpeg_costs_as_much_as_the_image():
+    assert np.frombuffer(decode_image(progressive(20), GREY).pixels, np.uint8).mean() == pytest.approx(77, abs=1)
+    with pytest.raises(ImageError, match="more pieces than its pixels can need"):
+        require_modest(io.BytesIO(progressive(MOST_SCANS)))
+    far = progressive(0)[:-2] + bytes(2**16 - 1) + b"\xff\xda\0\0" * (MOST_SCANS + 1)  # markers on the border of two readings
+    with pytest.raises(ImageError, match="more pieces"):
+        require_modest(io.BytesIO(far))
+
+
+def bmp(compression: int, header: int = 40, behind: int = 0) -> bytes:
+    return b"BM" + bytes(8) + struct.pack("<IIIIHHI", 54, header, 8, 8, 1, 8, compression) + bytes(20 + behind)
+
+
+def test_a_compressed_bmp_is_taken_step_by_step():
+    for compression in (1, 2):
+        with pytest.raises(ImageError, match="compressed BMP") as caught:
+            require_modest(io.BytesIO(bmp(compression, behind=MOST_STEPS)))
+        assert caught.value.code == "too_large"
+        require_modest(io.BytesIO(bmp(compression)))
+    require_modest(io.BytesIO(bmp(0, behind=MOST_STEPS)))
+    require_modest(io.BytesIO(bmp(1, header=12, behind=MOST_STEPS)))
+
+
+@pytest.mark.parametrize(("order", "kind"), [("<", 3), (">", 3), ("<", 4), (">", 4)])
+def test_a_tile_is_no_larger_than_an_image(order, kind):
+    def tiled(side: int) -> bytes:
+        value = struct.pack(order + {3: "H", 4: "I"}[kind], side).ljust(4, b"\0")
+        entries = [struct.pack(order + "HHI", tag, kind, 1) + value for tag in (322, 323)]
+        return {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HIH", 42, 8, 2) + b"".join(entries)
+
+    require_modest(io.BytesIO(tiled(256)))
+    with pytest.raises(ImageError, match="tiles of 1,072,693,504 pixels") as caught:
+        require_modest(io.BytesIO(tiled(32752)))
+    assert caught.value.code == "too_many_pixels"
+
+
+@pytest.mark.parametrize("size", [(1, 70_000), (70_000, 1)])
+def test_no_side_is_longer_than_a_jpeg_s(size):
+    file = io.BytesIO()
+    Image.new("L", size, 77).save(file, "PNG")
+    with pytest.raises(ImageError, match="65,535 pixels a side") as caught:
+        decode_image(file.getvalue(), GREY)
+    assert caught.value.code == "too_many_pixels"
