@@ -1,5 +1,6 @@
 """What this project leaves in folders: the names of files that run folders and bundles are known by, and telling such folders apart."""
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def left_by_us(names: Collection[str]) -> str:
 
 def is_bundle(folder: Path) -> bool:
     """Whether a folder looks like a bundle; `bundles.bundle_files` reads it."""
-    return all((folder / name).is_file() for name in KNOWN_BY["a bundle"])
+    return all(os.path.isfile(folder / name) for name in KNOWN_BY["a bundle"])  # false, too, for names that are too long
 
 
 def is_run(folder: Path) -> bool:

@@ -49,7 +49,9 @@ BATCH = 64
 )
 @click.option("--invert", is_flag=True, help="Swap black and white first: for dark ink on white, when the model saw white on black.")
 @click.option("--resume", is_flag=True, help="Go on with the rows an interrupted call left beside -o.")
-@click.option("--shard", metavar="I/N", help="Only the I-th of N parts of the images, by a hash of the path: name the sources alike in every call.")
+@click.option(
+    "--shard", metavar="I/N", help="Only the I-th of N parts of the images, by a hash of the path: name the sources alike in every call."
+)
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=BATCH, show_default=True, help="Images per run of the model.")
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads of the model. [default: usable processors, at most 4]")
 @click.option(

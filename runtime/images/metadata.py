@@ -24,12 +24,14 @@ SCAN = 0xDA
 """Marker of a JPEG after which the pixels follow."""
 MOST_SCANS = 100
 """Of a progressive JPEG: files have about ten. The largest image takes 0.03 s for each."""
+RUNS = (b"\1\0\0\0", b"\2\0\0\0")
+"""Compressions of a BMP by lengths of runs."""
 MOST_STEPS = 2**23
-"""Bytes of a BMP that is compressed, by lengths of runs."""
+"""Bytes of a BMP that is compressed so."""
 TILE_SIDES, LARGEST_TILE = {322, 323}, 2**25
 """Tags of width and length of a TIFF's tiles, and the most pixels of one."""
-SIDE_TYPES = {3: "H", 4: "I", 16: "Q"}
-"""Types of these, as `struct` names them."""
+SIDE_TYPES = {3: "H", 4: "I"}
+"""Types that these have, as `struct` names them."""
 ALONE = (0x00, 0x01, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE))
 """Markers of a JPEG without a segment behind them, an escaped 0xFF among them."""
 READ = 2**16
@@ -101,11 +103,8 @@ def _scans(file: BinaryIO, at: int) -> None:
 def _bmp(file: BinaryIO) -> None:
     file.seek(14)
     header = file.read(20)
-    compressed = int.from_bytes(header[:4], "little") >= 40 and header[16:] in (
-        b"\1\0\0\0",
-        b"\2\0\0\0",
-    )  # shorter headers know no compression
-    if compressed and (size := file.seek(0, os.SEEK_END)) > MOST_STEPS:
+    modern = int.from_bytes(header[:4], "little") >= 40  # shorter headers know no compression
+    if modern and header[16:] in RUNS and (size := file.seek(0, os.SEEK_END)) > MOST_STEPS:
         raise ImageError("too_large", f"a compressed BMP of {size:,} bytes, at most {MOST_STEPS:,} are read: save it as PNG")
 
 
@@ -167,7 +166,9 @@ def _tiff(file: BinaryIO, order: str, *, big: bool) -> None:
             tag, kind, values, field = entry.unpack(file.read(entry.size))
             if tag in PIECES and values > MOST_PIECES:
                 _refuse_pieces()
-            if tag in TILE_SIDES and kind in SIDE_TYPES:
+            if tag in TILE_SIDES:
+                if kind not in SIDE_TYPES or values != 1:  # libraries read other types too, some of which lie elsewhere
+                    raise ImageError("corrupt_image", "the image is damaged: its tiles have no proper size")
                 tile *= struct.unpack_from(order + SIDE_TYPES[kind], field)[0]
             held += SIZES.get(kind, 0) * values
         if tile > LARGEST_TILE:

@@ -294,3 +294,4 @@ def test_a_bundle_among_the_images_is_meant_for_another_option(run, png, bundle)
     assert result.returncode == 2
     assert b"give it with -b" in result.stderr
     assert run("catvae-infer", bundle.path, "a.png", env={"CATVAE_BUNDLE": str(bundle.path)}).returncode == 0
+    assert run("catvae-infer", "a" * 300, "a.png").returncode == 1  # a row of its own

@@ -200,15 +200,18 @@ def test_a_compressed_bmp_is_taken_step_by_step():
 
 @pytest.mark.parametrize(("order", "kind"), [("<", 3), (">", 3), ("<", 4), (">", 4)])
 def test_a_tile_is_no_larger_than_an_image(order, kind):
-    def tiled(side: int) -> bytes:
+    def tiled(side: int, called: int = kind, count: int = 1) -> bytes:
         value = struct.pack(order + {3: "H", 4: "I"}[kind], side).ljust(4, b"\0")
-        entries = [struct.pack(order + "HHI", tag, kind, 1) + value for tag in (322, 323)]
+        entries = [struct.pack(order + "HHI", tag, called, count) + value for tag in (322, 323)]
         return {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HIH", 42, 8, 2) + b"".join(entries)
 
     require_modest(io.BytesIO(tiled(256)))
     with pytest.raises(ImageError, match="tiles of 1,072,693,504 pixels") as caught:
         require_modest(io.BytesIO(tiled(32752)))
     assert caught.value.code == "too_many_pixels"
+    for odd in (tiled(256, called=16), tiled(256, called=9), tiled(256, count=2)):
+        with pytest.raises(ImageError, match="no proper size"):
+            require_modest(io.BytesIO(odd))
 
 
 @pytest.mark.parametrize("size", [(1, 70_000), (70_000, 1)])
