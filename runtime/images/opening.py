@@ -22,7 +22,7 @@ MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 2**25
 """The 24 megapixels of cameras and phones are below; with transparency, an image of as many takes 400 MB while it is read."""
 MAX_SIDE = 2**16 - 1
-"""Of a JPEG no side can be longer. A row, or a column, of millions of pixels takes gigabytes to be made smaller."""
+"""Of a JPEG no side can be longer. To make a row, or a column, of millions of pixels smaller can take much more memory than it holds."""
 INFO_TYPES = {"exif": (bytes,), "xmp": (bytes,), "transparency": (int, bytes, tuple)}
 """Types that Pillow expects under these names of metadata."""
 READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -39,11 +39,10 @@ def opened(file: BinaryIO) -> Iterator[ImageFile]:
         require_modest(file)
         _load_plugins(file)
         with Image.open(file, formats=FORMATS) as image:
+            size = f"{image.width} x {image.height}"
             if image.width * image.height > MAX_PIXELS:
-                size = f"{image.width} x {image.height}"
                 raise ImageError("too_many_pixels", f"the image is {size}, at most {MAX_PIXELS:,} pixels are decoded: make it smaller")
             if max(image.size) > MAX_SIDE:
-                size = f"{image.width} x {image.height}"
                 raise ImageError("too_many_pixels", f"the image is {size}, at most {MAX_SIDE:,} pixels a side are decoded: cut it")
             drop_misplaced(image)
             yield image
