@@ -43,13 +43,15 @@ def dense_inputs(inputs: list[Tensor]) -> list[Tensor]:
     return [mu, lv, prior, logits.clone().requires_grad_()]
 
 
-def forms_of(compiled: bool) -> dict[str, Callable]:
+def forms_of(compiled: bool, device: str) -> dict[str, Callable]:
     forms: dict[str, Callable] = {
         "published loop": rivals.published_loop,
         "eager broadcast": rivals.broadcast,
         "eager products": rivals.products,
         "ours": mixture_kl,
     }
+    if device == "cpu":  # the node's own device
+        forms["ours from Python"] = rivals.from_python
     if compiled:
         torch._dynamo.reset()
         forms["compiled broadcast"] = torch.compile(rivals.broadcast, dynamic=False)
@@ -57,8 +59,13 @@ def forms_of(compiled: bool) -> dict[str, Callable]:
     return forms
 
 
-def dense_forms(compiled: bool) -> dict[str, Callable]:
-    forms: dict[str, Callable] = {"dense: eager": rivals.dense, "dense: ours": dense_mixture_kl}
+def dense_forms(compiled: bool, device: str) -> dict[str, Callable]:
+    forms: dict[str, Callable] = {
+        "dense: eager": rivals.dense,
+        "dense: ours": dense_mixture_kl,
+    }
+    if device == "cpu":
+        forms["dense: ours from Python"] = rivals.dense_from_python
     if compiled:
         forms["dense: compiled"] = torch.compile(rivals.dense, dynamic=False)
     return forms
@@ -67,13 +74,13 @@ def dense_forms(compiled: bool) -> dict[str, Callable]:
 def measure(size: tuple[int, int, int], compiled: bool, seconds: float, device: str) -> list[dict[str, object]]:
     """One row per form and pass at a size, on the threads torch uses now or on the GPU."""
     inputs = problem(*size, device)
-    cases = [(name, form, inputs) for name, form in forms_of(compiled).items()]
+    cases = [(name, form, inputs) for name, form in forms_of(compiled, device).items()]
     if size[0] * size[1] ** 2 * size[2] > LOOP_LIMIT:
         click.echo(f"{size}: published loop not run, it would take minutes a step")
         cases = cases[1:]
     wide = dense_inputs(inputs) if size[0] * size[1] * size[2] <= DENSE_LIMIT else []
     if wide:
-        cases += [(name, form, wide) for name, form in dense_forms(compiled).items()]
+        cases += [(name, form, wide) for name, form in dense_forms(compiled, device).items()]
     errors, memory, calls = {}, {}, {}
     exact = {False: exact_results(inputs), True: exact_dense_results(wide) if wide else {}}
     for name, form, given in cases:

@@ -34,6 +34,8 @@ def circumstances() -> dict[str, Any]:
     """Machine, versions and commit; changed code is named as such."""
     import torch
 
+    from catvae.kernels.ops.node import node
+
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=RESULTS.parent).stdout.strip()
 
@@ -50,6 +52,7 @@ def circumstances() -> dict[str, Any]:
         "isa": torch.backends.cpu.get_cpu_capability(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "numpy")},
+        "node": "C++" if node() else "Python",
         "cuda": "not run: no GPU on this machine" if not torch.cuda.is_available() else torch.cuda.get_device_name(),
     }
 

@@ -1,7 +1,8 @@
 """`mixture_kl` and `dense_mixture_kl` for torch: the compiled operations with their gradients, or the plain form where nothing was built.
 
 Forward returns the two sums; backward is told both upstream gradients and makes every gradient in one call. Eager calls go straight to
-the library: the dispatcher and autograd's registration cost 25 us a step, more than the kernel at the published size. Under torch.compile
+the library, through the C++ node where it was compiled: the dispatcher and autograd's registration cost 25 us a step, more than the kernel
+at the published size, and a function in Python costs 65 us more than the node. Under torch.compile
 the registered ops of `registered` stand in; under torch.func and forward-mode differentiation the plain form does. Left out: second
 derivatives, and gradients of ``prior`` and ``weight``, constants here.
 """
@@ -17,6 +18,7 @@ from .. import _loader
 from . import calls, registered  # noqa: F401 - registering is what the import is for
 from .checks import HALF, Maybe, check_dense, check_mixture, fits
 from .eager import direct_apply, kernel_runs, traced, transformed
+from .node import node
 from .once import first_derivative
 from .plain import MixtureKL, plain_dense_kl, plain_mixture_kl
 
@@ -51,6 +53,8 @@ def mixture_kl(m: Tensor, v: Tensor, E: Tensor, F: Tensor, prior: Tensor, logits
     ValueError
         On shapes, dtypes or devices that do not fit together, with what was found and what was expected.
     """
+    if (found := _in_one_call("mixture_kl", m, v, E, F, prior, logits, weight)) is not None:
+        return found
     if not fits(m, v, E, F, prior, logits, weight):
         check_mixture(m, v, E, F, prior, logits, weight)
         m, v, logits = _one_dtype(m, v, logits)
@@ -76,6 +80,8 @@ def dense_mixture_kl(mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weig
     prior, logits, weight, and what is returned and raised
         As for `mixture_kl`.
     """
+    if (found := _in_one_call("dense_mixture_kl", mu, lv, prior, logits, weight)) is not None:
+        return found
     check_dense(mu, lv, prior, logits, weight)
     mu, lv, logits = _one_dtype(mu, lv, logits)
     prior = _widened(prior)
@@ -88,6 +94,14 @@ def dense_mixture_kl(mu: Tensor, lv: Tensor, prior: Tensor, logits: Tensor, weig
             return _joined(calls.dense_forward(*inputs), calls.dense_backward, inputs, (mu, lv, logits))
     with _full_precision(mu):
         return plain_dense_kl(_widened(mu), _widened(lv), prior, _widened(logits), weight)
+
+
+def _in_one_call(name: str, *inputs: Maybe) -> MixtureKL | None:
+    """What the compiled node says of an ordinary call: plain tensors that fit, on the CPU, nothing tracing or transforming."""
+    if torch.compiler.is_compiling() or (compiled := node()) is None:
+        return None
+    found = getattr(compiled, name)(*inputs)
+    return None if found is None else MixtureKL(*found)
 
 
 def _one_dtype(first: Tensor, second: Tensor, third: Tensor) -> tuple[Tensor, Tensor, Tensor]:
