@@ -312,7 +312,7 @@ def test_two_ranks_train_as_one(tmp_path):
     for rank in ranks:
         said, errors = rank.communicate(timeout=180)
         assert rank.returncode == 0, errors[-2000:]
-        assert said.strip() == "gradients agree"
+        assert said.splitlines()[-1:] == ["gradients agree"], said  # some versions of Gloo greet on the same stream
 
 
 @compiled

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+from importlib.metadata import version
 from operator import attrgetter
 from pathlib import Path
 
@@ -270,7 +271,7 @@ def test_a_run_resumed_elsewhere_says_so(interrupted, blobs):
     session.train()
     record = session.finish()
     assert record.device == "cpu"
-    assert record.versions["torch"] == torch.__version__
+    assert record.versions["torch"] == version("torch")
     (line,) = record.resumed
     assert line.startswith("step 5: device cuda -> cpu, torch 2.6.0 -> ")
 
