@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from catvae.core.images.held_back import Calibration, read_calibration
 from catvae.core.runs.folder import RunFolder
+from catvae.core.runs.record import RunRecord
 from catvae.core.runs.summary import training_of
 from catvae.core.vae.model import CatVAE
 from catvae.runtime.bundles.bundle import Bundle
@@ -45,9 +46,13 @@ class Exported(NamedTuple):
     """Reduced precision beside fp32, measured on this machine; empty for fp32."""
     reasons: tuple[str, ...]
     """Why the run's clusters are degenerate; empty where they are not."""
+    named_as: str = ""
+    """The bundle whose names it has instead of the run's."""
 
 
-def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", overwrite: bool = False) -> Exported:
+def export_bundle(
+    run: Path, output: Path, *, precision: Precision = "fp32", overwrite: bool = False, names_from: Path | None = None
+) -> Exported:
     """Write the bundle of a finished run.
 
     Parameters
@@ -59,14 +64,16 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
     precision : str
         ``fp32``, ``fp16`` or ``int8``.
     overwrite : bool
-        Replace a bundle that is already there.
+        Replace a bundle that is already there. Where it is of the same weights its names stay, which somebody gave it.
+    names_from : Path, optional
+        A bundle of the same weights whose names are taken instead.
 
     Raises
     ------
     DataError
         When the run folder is none or not finished, or a graph fails the parity gate; nothing appears at `output` then.
     UsageError
-        When `output` is not empty.
+        When `output` is not empty, or the bundle of `names_from` is of other weights.
     OutputError
         When it cannot be written.
     """
@@ -75,9 +82,10 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
     record = folder.read_record()
     if record.status != "finished":
         raise DataError(f"{run} is not finished (status: {record.status}): catvae-train --resume {typed(run)}")
-    _check_target(output, overwrite)
+    replaced = _check_target(output, overwrite)
     config, model, calibration = folder.read_config(), folder.read_model(), read_calibration(run)
     weights = sha256(folder.weights.read_bytes())
+    names, named_as = _names(record, run, weights, replaced, names_from)
 
     specs = graph_specs(model)
     full: Graphs = {spec.role: trace(spec, graph_metadata(record, weights)) for spec in specs}
@@ -96,7 +104,7 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
         parity=parity,
         quantisation=built.quantisation,
     )
-    manifest = with_thresholds(manifest, built.graphs, calibration)
+    manifest = with_thresholds(manifest, built.graphs, calibration).with_names(names)
     bundle = Bundle(manifest, built.graphs, UNWRITTEN)
     check_files(bundle, bundle.predict_proba if built.quantisation else lambda images: _torch_assignment(specs, images))
 
@@ -104,7 +112,21 @@ def export_bundle(run: Path, output: Path, *, precision: Precision = "fp32", ove
     contents |= {manifest.golden.name: built.golden, manifest.training.name: training}
     contents |= {MANIFEST: sealed(manifest), CARD: model_card(manifest).encode()}
     _write_all(output, contents, overwrite)
-    return Exported(manifest, built.speeds, record.verdict.reasons if record.verdict else ())
+    return Exported(manifest, built.speeds, record.verdict.reasons if record.verdict else (), named_as)
+
+
+def _names(record: RunRecord, run: Path, weights: str, replaced: Manifest | None, names_from: Path | None) -> tuple[list[str], str]:
+    """Names of the clusters, and which bundle has them where they are not the run's own."""
+    own, source, where = [cluster.name for cluster in record.clusters], replaced, "the bundle that was there"
+    if names_from is not None:
+        source, where = Bundle.load(names_from).manifest, str(names_from)
+        if source.weights != weights:
+            raise UsageError(
+                f"--names-from {names_from}: its clusters are those of other weights than {run}'s: name them with catvae-label, afterwards"
+            )
+    if source is None or source.weights != weights or source.names == own:
+        return own, ""
+    return source.names, where
 
 
 class _Built(NamedTuple):
@@ -134,7 +156,8 @@ def _torch_assignment(specs: list[GraphSpec], images: NDArray[np.uint8]) -> NDAr
     return torch_outputs(classifier, images, np.zeros((0, 0), np.float32))["classifier"]["assignment"]
 
 
-def _check_target(output: Path, overwrite: bool) -> None:
+def _check_target(output: Path, overwrite: bool) -> Manifest | None:
+    """The manifest of the bundle that is to be replaced, where there is one."""
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file, expected the name of a folder: choose another -o")
     refuse_inside(None, output)
@@ -148,6 +171,8 @@ def _check_target(output: Path, overwrite: bool) -> None:
         except DataError as error:
             raise UsageError(f"--overwrite only replaces bundles ({error}): choose another -o, or remove the folder yourself") from error
         refuse_strangers(output, {*BESIDE, *(record.name for record in manifest.files)})
+        return manifest
+    return None
 
 
 def _write_all(output: Path, files: dict[str, bytes], overwrite: bool) -> None:
@@ -173,6 +198,8 @@ def summary(exported: Exported) -> dict[str, str]:
         f"{', before weights became ' + manifest.precision if manifest.quantisation else ''}",
         "clusters": ", ".join(f"{i}={name}" if named else name for i, name in enumerate(manifest.names)),
     }
+    if exported.named_as:
+        lines["names"] = f"as in {exported.named_as}"
     if manifest.quantisation:
         lines["agreement"] = manifest.quantisation.words
     for speed in exported.speeds:

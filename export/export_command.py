@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     type=FilePath(),
     help="With --web or --triton and without --onnx: an existing bundle. [default: $CATVAE_BUNDLE, else the packaged digits]",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the bundle, page or models that are there.")
+@click.option(
+    "--names-from", type=FilePath(), metavar="BUNDLE", help="Names of clusters from another bundle of the run, as catvae-label left them."
+)
+@click.option("--overwrite", is_flag=True, help="Replace what is there; a bundle of the same run leaves its names to the new one.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing but warnings on standard error.")
 def export(
     also: tuple[str, ...],
@@ -43,6 +46,7 @@ def export(
     web: Path | None,
     triton: Path | None,
     bundle: Path | None,
+    names_from: Path | None,
     overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -82,9 +86,9 @@ def export(
         model_repository.check_place(triton, overwrite=overwrite)
     lines: dict[str, str] = {}
     if run is not None:
-        lines = _export_run(run, target, precision or "fp32", overwrite, quiet)
-    elif output or precision:
-        raise UsageError("-o, --int8 and --fp16 belong to --onnx RUN")
+        lines = _export_run(run, target, precision or "fp32", names_from, overwrite, quiet)
+    elif output or precision or names_from:
+        raise UsageError("-o, --int8, --fp16 and --names-from belong to --onnx RUN")
     if web is not None:
         web_page.write_page(target, web, overwrite=overwrite)
         lines["studio"] = f"{web}: python -m http.server -d {typed(web)}, then open http://localhost:8000"
@@ -95,7 +99,7 @@ def export(
         print(f"{key:<9} {value}")
 
 
-def _export_run(run: Path, target: Path, precision: Precision, overwrite: bool, quiet: bool) -> dict[str, str]:
+def _export_run(run: Path, target: Path, precision: Precision, names_from: Path | None, overwrite: bool, quiet: bool) -> dict[str, str]:
     say("loading torch ...", quiet=quiet)
     try:
         from .bundle_writer import export_bundle, summary
@@ -103,7 +107,7 @@ def _export_run(run: Path, target: Path, precision: Precision, overwrite: bool, 
         raise UsageError(
             f"exporting needs PyTorch, onnx and onnxruntime ({error}): pip install '.[train,cpu]' in catvae's sources"
         ) from error
-    exported = export_bundle(run, target, precision=precision, overwrite=overwrite)
+    exported = export_bundle(run, target, precision=precision, overwrite=overwrite, names_from=names_from)
     for reason in exported.reasons:
         say(f"warning: clusters of {run} are degenerate: {reason}")
     return {"bundle": str(target), **summary(exported), "next": f"catvae-infer -b {typed(target)} IMAGE"}

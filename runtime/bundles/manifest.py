@@ -4,6 +4,7 @@ Unknown fields are ignored within one schema number, so that older runtimes read
 """
 
 import json
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -173,6 +174,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def names(self) -> list[str]:
         """Cluster names in cluster order."""
         return [cluster.name for cluster in self.clusters]
+
+    def with_names(self, names: Sequence[str]) -> "Manifest":
+        """The same with other names, in cluster order; not sealed."""
+        clusters = [msgspec.structs.replace(cluster, name=name) for cluster, name in zip(self.clusters, names, strict=True)]
+        return msgspec.structs.replace(self, clusters=clusters)
 
     @property
     def files(self) -> list[FileRecord]:

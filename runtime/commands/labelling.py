@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -90,8 +89,7 @@ def renamed(manifest: Manifest, names: list[str], by_hand: Mapping[int, str]) ->
     given = by_hand.values()
     kept = [unnamed(i, {*given, *names}) if name == str(i) and name in given else name for i, name in enumerate(names)]
     final = [by_hand.get(i, name) for i, name in enumerate(kept)]
-    clusters = [msgspec.structs.replace(cluster, name=name) for cluster, name in zip(manifest.clusters, final, strict=True)]
-    return msgspec.structs.replace(manifest, clusters=clusters)
+    return manifest.with_names(final)
 
 
 def require_place(bundle: Bundle, output: Path) -> None:
