@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-KERNEL := $(wildcard kernels/build_*.py kernels/header.py kernels/*.h kernels/cpu/* kernels/cuda/* kernels/node/*)
+KERNEL := $(wildcard kernels/build_*.py kernels/header.py kernels/*.h kernels/cpu/* kernels/cuda/* kernels/node/* kernels/ops/build_node.py)
 
 .PHONY: setup demo test bench gpu screenshots lint clean
 
@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt $(KERNEL)
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "CatVAE needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,train,test,bench]'
-	@$(BIN)/python -P -m catvae.kernels.build_node
+	@$(BIN)/python -P -m catvae.kernels.ops.build_node
 	@touch $(STAMP)
 	@echo "kernel: $$($(BIN)/python -P -c 'from catvae.kernels import kernel_status; print(kernel_status())')"
 	@echo "installed in $(VENV): 'source $(BIN)/activate' puts the catvae-* commands on the path"

@@ -14,8 +14,8 @@ from torch.autograd import forward_ad  # noqa: E402
 from torch.autograd.function import BackwardCFunction  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from catvae.kernels import _loader, build_node, dense_mixture_kl, mixture_kl  # noqa: E402
-from catvae.kernels.ops import mixture  # noqa: E402
+from catvae.kernels import _loader, dense_mixture_kl, mixture_kl  # noqa: E402
+from catvae.kernels.ops import build_node, mixture  # noqa: E402
 from catvae.kernels.ops import node as nodes  # noqa: E402
 
 from .marks import compiled  # noqa: E402
@@ -30,7 +30,7 @@ FORMS = [mixture_kl, dense_mixture_kl]
 @pytest.mark.skipif(off or not any(map(shutil.which, ("c++", "g++"))), reason="no C++ compiler on this machine, or CATVAE_NODE=off")
 def test_where_there_is_a_compiler_there_is_a_node():
     """Without it these tests would pass over everything."""
-    assert nodes.node() is not None, f"no {nodes.library_path().name}: python -m catvae.kernels.build_node"
+    assert nodes.node() is not None, f"no {nodes.library_path().name}: python -m catvae.kernels.ops.build_node"
 
 
 def inputs_of(function, N=9, K=3, D=4, dtype=torch.float32, type_=None):

@@ -1,4 +1,4 @@
-"""Compiles ``node/mixture_kl.cpp`` for the torch and the Python that run: ``python -m catvae.kernels.build_node``.
+"""Compiles ``node/mixture_kl.cpp`` for the torch and the Python that run: ``python -m catvae.kernels.ops.build_node``.
 
 Not a part of the wheel: torch's C++ interface changes with every version, so that one build serves one torch only. The file is named
 after it, and another torch falls back to Python, as every machine does on which this was never run. A failing compiler costs nothing but
@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from torch.utils.cpp_extension import include_paths, library_paths
 
-from .header import abi
-from .ops.node import library_path
+from ..header import abi
+from .node import library_path
 
-HERE = Path(__file__).resolve().parent
+KERNELS = Path(__file__).resolve().parent.parent
 
 
 def command(target: Path) -> list[str]:
@@ -28,7 +28,7 @@ def command(target: Path) -> list[str]:
     flags = ["-O2", "-std=c++20", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-fast-math", f"-DCATVAE_ABI={abi()}", same]
     includes = [f"-isystem{path}" for path in (*include_paths(), sysconfig.get_path("include"))]
     libraries = [*(f"-L{path}" for path in library_paths()), "-ltorch_python", "-ltorch_cpu", "-lc10"]
-    return [*compiler, *flags, *includes, f"-I{HERE}", str(HERE / "node/mixture_kl.cpp"), *libraries, "-o", str(target)]
+    return [*compiler, *flags, *includes, f"-I{KERNELS}", str(KERNELS / "node/mixture_kl.cpp"), *libraries, "-o", str(target)]
 
 
 def build() -> str:
