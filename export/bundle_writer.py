@@ -118,6 +118,8 @@ def export_bundle(
 def _names(record: RunRecord, run: Path, weights: str, replaced: Manifest | None, names_from: Path | None) -> tuple[list[str], str]:
     """Names of the clusters, and which bundle has them where they are not the run's own."""
     own, source, where = [cluster.name for cluster in record.clusters], replaced, "the bundle that was there"
+    if replaced is not None and not _named(replaced):  # nobody gave it names: the run may have some by now
+        source = None
     if names_from is not None:
         source, where = Bundle.load(names_from).manifest, str(names_from)
         if source.weights != weights:
@@ -156,6 +158,11 @@ def _torch_assignment(specs: list[GraphSpec], images: NDArray[np.uint8]) -> NDAr
     return torch_outputs(classifier, images, np.zeros((0, 0), np.float32))["classifier"]["assignment"]
 
 
+def _named(manifest: Manifest) -> bool:
+    """Whether its clusters have names, not their numbers alone."""
+    return any(name != str(i) for i, name in enumerate(manifest.names))
+
+
 def _check_target(output: Path, overwrite: bool) -> Manifest | None:
     """The manifest of the bundle that is to be replaced, where there is one."""
     if output.exists() and not output.is_dir():
@@ -191,7 +198,7 @@ def summary(exported: Exported) -> dict[str, str]:
     manifest = exported.manifest
     total = sum(record.size for record in manifest.graphs.values())
     worst = max(manifest.parity.max_difference.values())
-    named = any(name != str(i) for i, name in enumerate(manifest.names))
+    named = _named(manifest)
     lines = {
         "graphs": f"{', '.join(manifest.graphs)}: {total / 1e6:.2f} MB, {manifest.precision}, opset {OPSET}",
         "parity": f"largest difference from PyTorch {worst:.1e} at batches {', '.join(map(str, manifest.parity.batches))}"

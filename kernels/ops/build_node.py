@@ -34,7 +34,7 @@ def command(target: Path) -> list[str]:
 def build() -> str:
     """What was done, in one line for people; the library lies where `library_path` says, or nowhere."""
     target = library_path()
-    fresh = target.with_name(f"{target.name}.{os.getpid()}")  # another process may be using the old one
+    fresh = target.with_name(f"{os.getpid()}{target.name}")  # another process may be using the old one
     try:
         result = subprocess.run(command(fresh), capture_output=True, text=True)
         said = f"exit status {result.returncode}\n{result.stderr or result.stdout}" if result.returncode else ""

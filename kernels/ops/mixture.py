@@ -2,7 +2,7 @@
 
 Forward returns the two sums; backward is told both upstream gradients and makes every gradient in one call. Eager calls go straight to
 the library, through the C++ node where it was compiled: the dispatcher and autograd's registration cost 25 us a step, more than the kernel
-at the published size, and a function in Python costs 65 us more than the node. Under torch.compile
+at the published size, and a function in Python doubles the time of a call there. Under torch.compile
 the registered ops of `registered` stand in; under torch.func and forward-mode differentiation the plain form does. Left out: second
 derivatives, and gradients of ``prior`` and ``weight``, constants here.
 """

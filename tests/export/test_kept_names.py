@@ -52,6 +52,17 @@ def test_a_bundle_that_was_not_renamed_says_nothing_of_names(finished_run, tmp_p
     assert "names" not in summary(export_bundle(finished_run, tmp_path / "b", overwrite=True))
 
 
+def test_numbers_give_way_to_names_that_the_run_has_by_now(finished_run, tmp_path):
+    """Trained again with --labels, which changes no weight."""
+    target, own = tmp_path / "b", [cluster.name for cluster in RunFolder(finished_run).read_record().clusters]
+    assert own != [str(i) for i in range(len(own))]
+    export_bundle(finished_run, target)
+    bundle = Bundle.load(target)
+    write_names(bundle, bundle.manifest.with_names([str(i) for i in range(len(own))]), target)
+    assert "names" not in summary(export_bundle(finished_run, target, overwrite=True))
+    assert Bundle.load(target).names == own
+
+
 def test_names_of_another_bundle_are_taken_over(finished_run, named, tmp_path):
     arguments = ["--onnx", str(finished_run), "-o", str(tmp_path / "half"), "--fp16", "--names-from", str(named), "-q"]
     result = CliRunner().invoke(export, arguments, standalone_mode=False)
